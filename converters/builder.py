@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building graphs: types are inferred, constants folded and equal nodes shared as nodes are added.
+
+Every node is executed once by its NumPy kernel when it is added, on its real inputs where all are known
+and on zeros of the right shape otherwise. One kernel per operator thus gives reference execution, shape
+inference and constant folding, and the three cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import overload
+
+import numpy as np
+
+from edgefl.errors import BackendFailure, ConversionError, GraphError
+from edgefl.graph.interpreter import execute
+from edgefl.graph.model import Array, Attribute, Graph, Node, TensorType
+
+_FOLD_LIMIT = 1 << 22  # elements; a larger folded constant would bloat the artifact
+
+
+class GraphBuilder:
+    """Collects nodes; names of tensors are the handles."""
+
+    def __init__(self, prefix: str = "t") -> None:
+        self._prefix = prefix
+        self._count = 0
+        self._inputs: dict[str, TensorType] = {}
+        self._outputs: dict[str, str] = {}
+        self._nodes: list[Node] = []
+        self._constants: dict[str, Array] = {}
+        self._samples: dict[str, Array] = {}
+        self._seen: dict[object, tuple[str, ...]] = {}
+
+    # -- tensors
+
+    def input(self, name: str, type: TensorType) -> str:
+        """Declare a graph input and return its name."""
+        if name in self._samples:
+            raise GraphError(f"tensor name {name!r} is taken")
+        self._inputs[name] = type
+        self._samples[name] = _zeros(type)
+        return name
+
+    def constant(self, value: Array | float | int | bool, dtype: object = None, hint: str = "c") -> str:
+        """A constant tensor; equal constants share one name. Pass NumPy arrays, or scalars with a dtype."""
+        array = np.ascontiguousarray(np.asarray(value, dtype=dtype))  # type: ignore[call-overload]
+        array = array.reshape(np.shape(value))
+        key = ("constant", array.dtype.str, array.shape, array.tobytes())
+        if key not in self._seen:
+            name = self._fresh(hint)
+            array.flags.writeable = False
+            self._constants[name] = self._samples[name] = array
+            self._seen[key] = (name,)
+        return self._seen[key][0]
+
+    def type(self, tensor: str) -> TensorType:
+        """Type of a tensor made or declared so far."""
+        if tensor not in self._samples:
+            raise GraphError(f"unknown tensor {tensor!r}")
+        return TensorType.of(self._samples[tensor])
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        return self.type(tensor).shape
+
+    def value(self, tensor: str) -> Array | None:
+        """The value of a tensor known at build time, else None."""
+        return self._constants.get(tensor)
+
+    # -- nodes
+
+    @overload
+    def add(self, op: str, *inputs: str, name: str = "", **attributes: Attribute) -> str: ...
+    @overload
+    def add(
+        self, op: str, *inputs: str, outputs: int, name: str = "", **attributes: Attribute
+    ) -> tuple[str, ...]: ...
+    def add(
+        self, op: str, *inputs: str, outputs: int = 1, name: str = "", **attributes: Attribute
+    ) -> str | tuple[str, ...]:
+        """Add a node and return its output name, or the tuple of names when `outputs` is over 1.
+
+        Raises:
+            ConversionError: the kernel refuses these inputs.
+            UnsupportedOperator: there is no kernel for the operator.
+        """
+        made = self._share(op, inputs, outputs, name, attributes)
+        return made[0] if outputs == 1 else made
+
+    def output(self, name: str, tensor: str) -> None:
+        """Make a tensor a graph output under the given name."""
+        self._outputs[name] = tensor
+
+    def build(self, name: str = "graph") -> Graph:
+        """The graph of what the outputs need, in the order nodes were added."""
+        nodes = [*_live(self._nodes, self._outputs.values()), *self._output_nodes()]
+        nodes = _rename_outputs(nodes, self._outputs, self._inputs, self._constants)
+        used = {tensor for node in nodes for tensor in node.inputs}
+        samples = {**self._samples, **{out: self._samples[t] for out, t in self._outputs.items()}}
+        types = {t: TensorType.of(samples[t]) for node in nodes for t in (*node.inputs, *node.outputs) if t}
+        return Graph(
+            inputs=dict(self._inputs),
+            outputs={out: self.type(tensor) for out, tensor in self._outputs.items()},
+            nodes=tuple(nodes),
+            constants={n: v for n, v in self._constants.items() if n in used},
+            types=types | dict(self._inputs),
+            name=name,
+        )
+
+    # -- inside
+
+    def _share(
+        self, op: str, inputs: tuple[str, ...], outputs: int, name: str, attributes: Mapping[str, Attribute]
+    ) -> tuple[str, ...]:
+        key = (op, inputs, outputs, _hashable(attributes))
+        if key not in self._seen:
+            self._seen[key] = self._emit(op, inputs, outputs, name, attributes)
+        return self._seen[key]
+
+    def _emit(
+        self, op: str, inputs: tuple[str, ...], outputs: int, name: str, attributes: Mapping[str, Attribute]
+    ) -> tuple[str, ...]:
+        names = tuple(self._fresh(op.lower()) for _ in range(outputs))
+        node = Node(op, inputs, names, dict(attributes), name or names[0])
+        try:
+            with np.errstate(all="ignore"):
+                results = execute(node, self._samples)
+        except BackendFailure as exc:
+            raise ConversionError(str(exc)) from exc
+        known = all(not t or t in self._constants for t in inputs)
+        if known and sum(r.size for r in results) <= _FOLD_LIMIT:
+            return tuple(self.constant(r, hint=op.lower()) for r in results[:outputs])
+        for out, result in zip(names, results, strict=False):
+            self._samples[out] = _zeros(TensorType.of(result))
+        self._nodes.append(node)
+        return names
+
+    def _output_nodes(self) -> list[Node]:
+        """Identity nodes for outputs that are inputs, constants, or another output's tensor too."""
+        seen: set[str] = set()
+        extra = []
+        for out, tensor in self._outputs.items():
+            if tensor in self._inputs or tensor in self._constants or tensor in seen:
+                extra.append(Node("Identity", (tensor,), (out,), {}, out))
+            seen.add(tensor)
+        return extra
+
+    def _fresh(self, hint: str) -> str:
+        self._count += 1
+        return f"{self._prefix}{self._count}_{hint}"
+
+
+def _zeros(type: TensorType) -> Array:
+    """Zeros that occupy one element, whatever the shape."""
+    return np.broadcast_to(np.zeros((), type.dtype), type.shape)
+
+
+def _hashable(attributes: Mapping[str, Attribute]) -> tuple[object, ...]:
+    def key(value: Attribute) -> object:
+        return (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+    return tuple((name, key(value)) for name, value in sorted(attributes.items()))
+
+
+def _live(nodes: list[Node], wanted: object) -> list[Node]:
+    needed = set(wanted)  # type: ignore[call-overload]
+    kept = []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(node.inputs)
+    return kept[::-1]
+
+
+def _rename_outputs(
+    nodes: list[Node], outputs: Mapping[str, str], inputs: Mapping[str, object], constants: Mapping[str, object]
+) -> list[Node]:
+    """Give each output's producing node the output's own name."""
+    rename: dict[str, str] = {}
+    for out, tensor in outputs.items():
+        if tensor not in inputs and tensor not in constants:
+            rename.setdefault(tensor, out)
+    return [
+        Node(
+            node.op,
+            tuple(rename.get(t, t) for t in node.inputs),
+            tuple(rename.get(t, t) for t in node.outputs),
+            node.attributes,
+            node.name,
+        )
+        for node in nodes
+    ]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""edgefl: train where inference runs.
+
+The names below are the whole public face of the package. They are looked up on first use, so that
+`import edgefl` on a device costs the standard library and NumPy only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgefl._version import __version__
+
+if TYPE_CHECKING:
+    from edgefl.bundle import Bundle
+    from edgefl.converters import convert, export_int8
+    from edgefl.delta import decode_delta, encode_delta
+    from edgefl.runtime import Trainer
+    from edgefl.server_stub import aggregate
+
+_DOORS = {
+    "Bundle": "edgefl.bundle",
+    "Trainer": "edgefl.runtime",
+    "aggregate": "edgefl.server_stub",
+    "convert": "edgefl.converters",
+    "decode_delta": "edgefl.delta",
+    "encode_delta": "edgefl.delta",
+    "export_int8": "edgefl.converters",
+}
+
+__all__ = [
+    "Bundle",
+    "Trainer",
+    "__version__",
+    "aggregate",
+    "convert",
+    "decode_delta",
+    "encode_delta",
+    "export_int8",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'edgefl' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(importlib.import_module(_DOORS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

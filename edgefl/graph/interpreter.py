@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a graph with NumPy, node by node, freeing each tensor after its last reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgefl.errors import BackendFailure, DataShape, DataType, UnsupportedOperator
+from edgefl.graph.kernels import KERNELS
+from edgefl.graph.model import Array, Graph, Node
+
+
+def execute(node: Node, values: Mapping[str, Array]) -> tuple[Array, ...]:
+    """Outputs of one node; raises UnsupportedOperator or BackendFailure naming the node."""
+    kernel = KERNELS.get(node.op)
+    if kernel is None:
+        raise UnsupportedOperator(f"no NumPy kernel for operator {node.op} (node {node.name!r})")
+    try:
+        return kernel([values[name] if name else None for name in node.inputs], node.attributes)
+    except (ValueError, IndexError, TypeError) as exc:
+        shapes = ", ".join(f"{n}{list(values[n].shape)}" if n else "-" for n in node.inputs)
+        raise BackendFailure(f"node {node} failed on inputs {shapes}: {exc}") from exc
+
+
+class Interpreter:
+    """A graph made ready to run many times."""
+
+    def __init__(self, graph: Graph) -> None:
+        missing = sorted({node.op for node in graph} - set(KERNELS))
+        if missing:
+            raise UnsupportedOperator(f"graph {graph.name!r} has operators without a NumPy kernel: {missing}")
+        self.graph = graph
+        self._dead_after = _last_uses(graph)
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name. Feeds must have exactly the graph's inputs, dtypes and shapes."""
+        self._check(feeds)
+        values: dict[str, Array] = {**self.graph.constants, **feeds}
+        with np.errstate(all="ignore"):
+            for i, node in enumerate(self.graph.nodes):
+                values.update(zip(node.outputs, execute(node, values), strict=False))
+                for name in self._dead_after[i]:
+                    values.pop(name, None)
+        return {name: values[name] for name in self.graph.outputs}
+
+    def _check(self, feeds: Mapping[str, Array]) -> None:
+        if set(feeds) != set(self.graph.inputs):
+            raise DataShape(f"graph inputs are {sorted(self.graph.inputs)}, given {sorted(feeds)}")
+        for name, expected in self.graph.inputs.items():
+            if tuple(feeds[name].shape) != expected.shape:
+                raise DataShape(f"input {name!r} has shape {feeds[name].shape}, expected {expected.shape}")
+            if feeds[name].dtype != expected.dtype:
+                raise DataType(f"input {name!r} has dtype {feeds[name].dtype}, expected {expected.dtype}")
+
+
+def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a graph once."""
+    return Interpreter(graph)(feeds)
+
+
+def _last_uses(graph: Graph) -> list[list[str]]:
+    """For each node the tensors no later node and no output needs."""
+    last: dict[str, int] = {}
+    for i, node in enumerate(graph.nodes):
+        last.update(dict.fromkeys((*node.inputs, *node.outputs), i))
+    dead: list[list[str]] = [[] for _ in graph.nodes]
+    for name, i in last.items():
+        if name and name not in graph.outputs:
+            dead[i].append(name)
+    return dead

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NumPy kernels: one function per ONNX operator.
+
+They are the reference every other engine is compared with, the fallback where no engine is installed,
+and what the converter uses to infer types and to fold constants.
+"""
+
+from edgefl.graph.kernels.registry import KERNELS, Kernel, kernel
+
+__all__ = ["KERNELS", "Kernel", "kernel"]
