@@ -1,3 +1,69 @@
-.PHONY: links
+# edgefl: `make demo` runs the main job, `make test` passes the tests; both set everything up first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+WS := .venv/bin/python
+DEV := .venv-device/bin/python
+PIP_FLAGS := --quiet --disable-pip-version-check
+DEMO_EXTRAS := keras,ort-training,tflite,zstd,server,cli,sim
+WS_INPUTS := pyproject.toml constraints/workstation.txt
+DEV_INPUTS := pyproject.toml constraints/device.txt
+
+.PHONY: help setup demo test test-all check format bench docs links clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: .venv/.ready-all .venv-device/.ready links  ## both environments, complete
+
+demo: .venv/.ready-demo .venv-device/.ready links  ## the main job: convert, train on 16 devices, aggregate
+	$(WS) -m edgefl demo --device-python $(DEV) $(DEMO_ARGS)
+
+test: setup  ## the test suite, in the workstation and in the device environment
+	$(WS) -m pytest -q --cov --cov-report=term $(TEST_ARGS)
+	$(DEV) -m pytest -q -m 'device and not slow' tests/bundle tests/delta tests/graph tests/runtime tests/house
+
+test-all: setup  ## the same with the slow matrices
+	$(WS) -m pytest -q -m '' $(TEST_ARGS)
+	$(DEV) -m pytest -q -m device tests/bundle tests/delta tests/graph tests/runtime tests/house
+
+check: .venv/.ready-all links  ## ruff and mypy --strict
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy edgefl benchmarks
+
+format: .venv/.ready-all
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: setup  ## regenerate the figures in the README and docs (takes a while)
+	$(WS) -m benchmarks
+
+docs: setup  ## check that every code block of the README and docs runs
+	$(WS) -m pytest -q -m '' tests/docs
+
 links:
 	@for d in converters runtime server_stub; do [ -e edgefl/$$d ] || ln -s ../$$d edgefl/$$d; done
+
+clean:
+	rm -rf .venv .venv-device build dist demo-out edgefl/converters edgefl/runtime edgefl/server_stub
+
+# Each stamp says which packages its environment holds; the full one includes the demo's.
+.venv/bin/python:
+	sh scripts/venv.sh $(PYTHON) .venv
+
+.venv-device/bin/python:
+	sh scripts/venv.sh $(PYTHON) .venv-device
+
+.venv/.ready-demo: $(WS_INPUTS) | .venv/bin/python
+	@echo 'Installing what the demo needs into .venv (about 1 GB, a few minutes the first time) ...'
+	$(WS) -m pip install $(PIP_FLAGS) -c constraints/workstation.txt -e '.[$(DEMO_EXTRAS)]'
+	@touch $@
+
+.venv/.ready-all: $(WS_INPUTS) | .venv/bin/python
+	@echo 'Installing the workstation environment into .venv (about 3 GB, several minutes the first time) ...'
+	$(WS) -m pip install $(PIP_FLAGS) -c constraints/workstation.txt -e '.[all,dev]'
+	@touch $@ .venv/.ready-demo
+
+.venv-device/.ready: $(DEV_INPUTS) | .venv-device/bin/python
+	@echo 'Installing the device environment into .venv-device ...'
+	$(DEV) -m pip install $(PIP_FLAGS) -c constraints/device.txt -e '.[onnx,tflite,zstd,cli,test]'
+	@touch $@

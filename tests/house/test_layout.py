@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house rules that no tool checks on its own."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import edgefl
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = {
+    "edgefl": "edgefl",
+    "converters": "edgefl.converters",
+    "runtime": "edgefl.runtime",
+    "server_stub": "edgefl.server_stub",
+}
+JOINING = ("edgefl/__init__.py", "edgefl/cli/")  # the only places that may reach across
+FRAMEWORKS = ("tensorflow", "torch", "onnx", "coremltools", "onnxruntime", "ai_edge_litert", "tflite_runtime", "zstandard")
+
+
+def modules(folder: str) -> Iterator[Path]:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        relative = path.relative_to(ROOT).as_posix()
+        if not relative.startswith(("edgefl/converters/", "edgefl/runtime/", "edgefl/server_stub/")):
+            yield path
+
+
+def imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_dependencies_point_one_way(folder: str) -> None:
+    others = {name for name in FOLDERS.values() if name not in ("edgefl", FOLDERS[folder])}
+
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(folder)
+        if not path.relative_to(ROOT).as_posix().startswith(JOINING)
+        for name in imported(path)
+        if any(name == other or name.startswith(other + ".") for other in others)
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.device
+def test_package_list_matches_the_tree() -> None:
+    listed = set(re.findall(r'^  "(edgefl[\w.]*)"|, "(edgefl[\w.]*)"', _packages_text(), re.M))
+
+    names = {a or b for a, b in listed}
+    found = {
+        ".".join([FOLDERS[folder], *path.parent.relative_to(ROOT / folder).parts])
+        for folder in FOLDERS
+        for path in modules(folder)
+        if path.name == "__init__.py"
+    }
+
+    assert names == found
+
+
+@pytest.mark.device
+def test_device_side_imports_numpy_only() -> None:
+    code = (
+        "import sys; import edgefl, edgefl.bundle, edgefl.delta, edgefl.graph, edgefl.data, edgefl.wire, edgefl.runtime\n"
+        f"print([m for m in {FRAMEWORKS!r} if m in sys.modules])"
+    )
+
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.device
+def test_public_names_are_pinned() -> None:
+    assert edgefl.__all__ == sorted(edgefl.__all__)
+    assert dir(edgefl) == edgefl.__all__
+
+
+@pytest.mark.device
+def test_changelog_has_this_version() -> None:
+    assert f"## [{edgefl.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("folder", [*FOLDERS, "tests", "benchmarks"])
+def test_every_module_names_its_licence(folder: str) -> None:
+    bare = [p for p in modules(folder) if "SPDX-License-Identifier: Apache-2.0" not in p.read_text()[:100]]
+
+    assert bare == []
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_nothing_is_ever_unpickled(folder: str) -> None:
+    loads = [p for p in modules(folder) if re.search(r"import pickle|allow_pickle\s*=\s*True", p.read_text())]
+
+    assert loads == []
+
+
+def _packages_text() -> str:
+    text = (ROOT / "pyproject.toml").read_text()
+    return text[text.index("packages = [") : text.index("[tool.setuptools.package-dir]")]
