@@ -1,1 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The command line. Commands import what they need when they run, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; errors raised on purpose end it with one clear line and status 1."""
+    try:
+        from edgefl.cli.app import run
+    except ImportError as exc:
+        if exc.name not in ("typer", "rich", "click"):
+            raise
+        print(f"the edgefl command needs the package {exc.name!r}: pip install 'edgefl[cli]'", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(run())

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The picture of a federated run: accuracy by round, and bytes by round against sending it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgefl.cli.output import size
+from edgefl.errors import MissingDependency
+
+INK, MUTED, ACCENT, SECOND = "#1b2733", "#7a8794", "#0b7a75", "#d1495b"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the picture shows.
+
+    Attributes:
+        accuracy: held-out accuracy after each round, first round first.
+        central: accuracy of the same model trained on all data in one place.
+        bytes_up: bytes all devices sent in each round, counted at the server's socket.
+        dense_up: bytes the same devices would send as dense float32.
+    """
+
+    title: str
+    accuracy: Sequence[float]
+    central: float
+    bytes_up: Sequence[int]
+    dense_up: int
+
+
+def draw(curves: Curves, path: Path) -> None:
+    """Write the picture as PNG, 1600 x 700 pixels."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingDependency("matplotlib", "sim", "drawing the picture") from exc
+    figure = Figure(figsize=(10, 4.4), dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _accuracy(left, curves)
+    _bytes(right, curves)
+    figure.suptitle(curves.title, x=0.02, ha="left", color=INK, fontsize=12, fontweight="bold")
+    figure.tight_layout(rect=(0, 0, 1, 0.95))
+    figure.savefig(path)
+
+
+def _accuracy(axes: Any, curves: Curves) -> None:
+    rounds = range(1, len(curves.accuracy) + 1)
+    _style(axes, "accuracy on people never seen in training", "round")
+    axes.axhline(curves.central, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.plot(rounds, curves.accuracy, color=ACCENT, linewidth=2.2)
+    last = curves.accuracy[-1]
+    central_above = curves.central >= last
+    for value, text, color, above in (
+        (curves.central, f"all data in one place: {curves.central:.1%}", MUTED, central_above),
+        (last, f"federated: {last:.1%}", ACCENT, not central_above),
+    ):
+        axes.annotate(
+            text,
+            (len(curves.accuracy), value),
+            xytext=(-4, 6 if above else -22),
+            textcoords="offset points",
+            ha="right",
+            color=color,
+            fontsize=9,
+        )
+    axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    axes.set_ylim(min(0.0, *curves.accuracy), 1.0)
+
+
+def _bytes(axes: Any, curves: Curves) -> None:
+    rounds = range(1, len(curves.bytes_up) + 1)
+    _style(axes, "upload per round, all devices (log scale)", "round")
+    axes.bar(rounds, curves.bytes_up, color=ACCENT, width=0.8)
+    axes.axhline(curves.dense_up, color=SECOND, linewidth=1.6)
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    mean = sum(curves.bytes_up) / max(len(curves.bytes_up), 1)
+    axes.set_ylim(mean / 8, curves.dense_up * 4)
+    axes.yaxis.set_major_formatter(lambda v, _: size(v))
+    ratio = curves.dense_up / max(mean, 1)
+    for value, text, color in (
+        (curves.dense_up, f"dense float32: {size(curves.dense_up)}", SECOND),
+        (mean, f"sent: {size(mean)} on average, {ratio:.0f} x less", ACCENT),
+    ):
+        axes.annotate(
+            text, (0.6, value), xytext=(2, 7), textcoords="offset points", color=color, fontsize=9
+        )
+
+
+def _style(axes: Any, title: str, label: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xlabel(label, color=MUTED, fontsize=9)
+    axes.tick_params(colors=MUTED, labelsize=8)
+    axes.grid(axis="y", color="#e6eaee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)

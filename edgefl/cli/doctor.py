@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgefl doctor`: what this machine can do, and what is missing for the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from dataclasses import asdict, dataclass
+
+from edgefl import __version__
+from edgefl.cli.options import AsJson
+from edgefl.cli.output import out, print_json, print_rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """One optional package: the role it plays, where it comes from, and whether it is here."""
+
+    role: str
+    module: str
+    extra: str
+    distributions: tuple[str, ...]
+    newest_python: tuple[int, int] | None = None
+
+    def version(self) -> str | None:
+        """Installed version, or None."""
+        if importlib.util.find_spec(self.module.split(".")[0]) is None:
+            return None
+        for name in self.distributions:
+            try:
+                return f"{name} {importlib.metadata.version(name)}"
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return "unknown version"
+
+    def advice(self) -> str:
+        """What to do where it is missing."""
+        if self.newest_python and sys.version_info[:2] > self.newest_python:
+            limit = ".".join(map(str, self.newest_python))
+            return f"no wheel for Python {platform.python_version()}: needs {limit} or older"
+        return f"pip install 'edgefl[{self.extra}]'"
+
+
+PARTS = (
+    Part(
+        "train on ONNX",
+        "onnxruntime",
+        "onnx",
+        ("onnxruntime", "onnxruntime-training-cpu", "onnxruntime-gpu", "onnxruntime-training"),
+    ),
+    Part("train on TFLite", "ai_edge_litert", "tflite", ("ai-edge-litert",)),
+    Part(
+        "train on TFLite (older devices)",
+        "tflite_runtime",
+        "tflite-runtime",
+        ("tflite-runtime",),
+        newest_python=(3, 11),
+    ),
+    Part("train with NumPy alone", "numpy", "all", ("numpy",)),
+    Part("convert Keras models", "tensorflow", "keras", ("tensorflow", "tensorflow-cpu")),
+    Part("convert PyTorch models", "torch", "torch", ("torch",)),
+    Part("check ONNX files", "onnx", "torch", ("onnx",)),
+    Part("write Core ML models", "coremltools", "coreml", ("coremltools",), newest_python=(3, 13)),
+    Part("zstandard streams in payloads", "zstandard", "zstd", ("zstandard",)),
+    Part("serve", "fastapi", "server", ("fastapi",)),
+    Part("demo data", "seglearn", "sim", ("seglearn",)),
+    Part("plots", "matplotlib", "sim", ("matplotlib",)),
+)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Show what this machine can convert, train and serve, and what to install for the rest."""
+    found = [(part, part.version()) for part in PARTS]
+    if as_json:
+        print_json({"machine": machine(), "parts": [_row(part, version) for part, version in found]})
+        return
+    out.print("  ".join(f"{key} {value}" for key, value in machine().items()))
+    rows = [(p.role, version or "-", "ready" if version else p.advice()) for p, version in found]
+    print_rows("", ["to", "package", "state"], rows)
+
+
+def machine() -> dict[str, str]:
+    """The versions a measurement or a bug report needs beside it."""
+    return {
+        "edgefl": __version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+    }
+
+
+def _row(part: Part, version: str | None) -> dict[str, object]:
+    row = {k: v for k, v in asdict(part).items() if k in ("role", "module", "extra")}
+    return {**row, "installed": version, "advice": None if version else part.advice()}

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgefl inspect` and `edgefl verify`: what a bundle holds, and whether it does what it says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from edgefl.cli.options import AsJson, BundlePath
+from edgefl.cli.output import out, print_json, print_rows, size
+from edgefl.errors import EdgeflError
+
+if TYPE_CHECKING:
+    from edgefl.bundle import Bundle
+
+TOLERANCE = 1e-4  # relative difference to the NumPy reference, float32 engines
+
+
+def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
+    """What a bundle holds: parameters and roles, artifacts, sizes, where it came from."""
+    from edgefl import Bundle
+
+    manifest = Bundle.open(bundle).manifest
+    if as_json:
+        print_json(manifest.to_json())
+        return
+    out.print(
+        f"[bold]{manifest.name}[/] version {manifest.model_version}, {manifest.loss}, batch {manifest.batch_size}"
+    )
+    out.print("  ".join(f"{k}: {v}" for k, v in manifest.provenance.items()))
+    print_rows(
+        "parameters",
+        ["name", "shape", "role", "elements"],
+        [(p.name, "x".join(map(str, p.shape)) or "scalar", p.role, p.size) for p in manifest.parameters],
+    )
+    print_rows(
+        "artifacts",
+        ["target", "kind", "size", "sha256"],
+        [(a.target, a.kind, size(a.size), a.sha256[:16]) for a in manifest.artifacts],
+    )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One engine's step on the golden batch, compared with the NumPy reference."""
+
+    backend: str
+    loss: float | None
+    difference: float | None
+    verdict: str
+
+
+def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
+    """Check every hash, then run each engine's step on the golden batch against the NumPy reference."""
+    from edgefl import Bundle
+
+    opened = Bundle.open(bundle)
+    for artifact in opened.manifest.artifacts:
+        opened.artifact(artifact.target, artifact.kind)
+    checks = check_backends(opened)
+    wrong = [c for c in checks if c.verdict == "differs"]
+    if as_json:
+        print_json({"artifacts": len(opened.manifest.artifacts), "checks": [asdict(c) for c in checks]})
+    else:
+        out.print(f"{len(opened.manifest.artifacts)} artifacts, every sha256 as declared")
+        rows = [(c.backend, _text(c.loss), _text(c.difference), c.verdict) for c in checks]
+        print_rows("golden batch", ["backend", "loss", "relative difference", "verdict"], rows)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def check_backends(bundle: Bundle) -> list[Check]:
+    """The step of every engine that can run here, worst relative difference over loss and gradients."""
+    from edgefl.runtime import Trainer
+
+    golden = bundle.golden()
+    reference = Trainer(bundle, backend="numpy").loss_and_gradients(golden["x"], golden["y"])
+    checks = [Check("numpy", reference[0], 0.0, "reference")]
+    for name in ("onnx", "tflite"):
+        try:
+            loss, gradients = Trainer(bundle, backend=name).loss_and_gradients(golden["x"], golden["y"])
+        except EdgeflError as exc:
+            checks.append(Check(name, None, None, str(exc)))
+            continue
+        worst = max([_relative(loss, reference[0]), *(_relative(g, reference[1][n]) for n, g in gradients.items())])
+        checks.append(Check(name, loss, worst, "agrees" if worst <= TOLERANCE else "differs"))
+    return checks
+
+
+def _relative(value: object, reference: object) -> float:
+    import numpy as np
+
+    a, b = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    return float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-12))
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
