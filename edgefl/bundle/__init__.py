@@ -1,1 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The bundle: one file holding a model's graphs, parameters and a manifest that says what they are."""
+
+from edgefl.bundle.bundle import ArtifactData, Bundle
+from edgefl.bundle.manifest import EXTENSIONS, KINDS, LOSSES, Artifact, Entry, Manifest, TensorSpec
+
+__all__ = [
+    "EXTENSIONS",
+    "KINDS",
+    "LOSSES",
+    "Artifact",
+    "ArtifactData",
+    "Bundle",
+    "Entry",
+    "Manifest",
+    "TensorSpec",
+]

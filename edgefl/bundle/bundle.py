@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that can be trained anywhere, as one value and one file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefl.bundle import manifest_json
+from edgefl.bundle.archive import MAX_BUNDLE_BYTES, pack, unpack
+from edgefl.bundle.manifest import EXTENSIONS, KINDS, Artifact, Entry, Manifest, TensorSpec
+from edgefl.errors import (
+    BundleEntry,
+    BundleError,
+    BundleHash,
+    BundleTooLarge,
+    DataShape,
+    DataType,
+    ManifestError,
+)
+from edgefl.files import write_atomically
+from edgefl.parameters import Arrays, Parameter, Schema
+from edgefl.tensorfile import read_tensors, write_tensors
+
+MANIFEST = "manifest.json"
+_WEIGHTS_INSIDE = ("infer-int8",)
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ArtifactData:
+    """An artifact on its way into a bundle; `inputs` and `outputs` map contract names to its own names."""
+
+    target: str
+    kind: str
+    data: bytes
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A manifest and the bytes of every entry it lists. Immutable: each change gives a new bundle."""
+
+    manifest: Manifest
+    _files: Mapping[str, bytes | memoryview]
+
+    # -- coming in
+
+    @staticmethod
+    def open(source: str | os.PathLike[str] | bytes) -> Bundle:
+        """Read and verify a bundle from a path or from its bytes, trusting nothing.
+
+        Raises:
+            BundleError: one subclass per way to be wrong (see `edgefl.errors`), and BundleError itself where
+                the file cannot be read.
+            TensorFileError: the parameters are not in the safetensors layout.
+        """
+        files = unpack(source if isinstance(source, bytes) else _read(Path(source)))
+        if MANIFEST not in files:
+            raise BundleEntry(f"bundle has no {MANIFEST}")
+        manifest = manifest_json.decode(bytes(files.pop(MANIFEST)))
+        _verify(manifest, files)
+        bundle = Bundle(manifest, files)
+        _check_values(manifest, bundle.parameters())
+        return bundle
+
+    @staticmethod
+    def create(
+        *,
+        name: str,
+        parameters: Iterable[Parameter],
+        values: Arrays,
+        inputs: Iterable[TensorSpec],
+        step_inputs: Iterable[TensorSpec],
+        label: TensorSpec,
+        output: TensorSpec,
+        loss: str,
+        batch_size: int,
+        artifacts: Iterable[ArtifactData],
+        golden: Arrays,
+        defaults: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        report: Mapping[str, Any] | None = None,
+        model_version: int = 0,
+    ) -> Bundle:
+        """Make a bundle; equal arguments give equal bytes.
+
+        Args:
+            values: every trained parameter, and those frozen ones and buffers that are worth keeping.
+            golden: one batch by contract names: the data inputs, `y` and `weight`.
+
+        Raises:
+            ManifestError: the arguments contradict one another.
+        """
+        contents = {"parameters": write_tensors(values), "golden": write_tensors(golden)}
+        files = {manifest_json.FILES[key]: data for key, data in contents.items()}
+        manifest = Manifest(
+            name=name,
+            model_version=model_version,
+            parameters=tuple(parameters),
+            inputs=tuple(inputs),
+            step_inputs=tuple(step_inputs),
+            label=label,
+            output=output,
+            loss=loss,
+            batch_size=batch_size,
+            artifacts=(),
+            files={key: _entry(manifest_json.FILES[key], data) for key, data in contents.items()},
+            defaults=dict(defaults or {}),
+            provenance=dict(provenance or {}),
+            report=dict(report or {}),
+        )
+        _check_values(manifest, values)
+        return Bundle(manifest, files).with_artifacts(artifacts)
+
+    # -- looking
+
+    def schema(self) -> Schema:
+        """The shared parameters: what an update covers."""
+        return self.manifest.schema
+
+    def parameters(self) -> dict[str, Array]:
+        """Parameter values by name in manifest order (copies). A slice holds the trained ones only."""
+        values = read_tensors(self._content("parameters"))
+        return {p.name: values[p.name] for p in self.manifest.parameters if p.name in values}
+
+    def golden(self) -> dict[str, Array]:
+        """One batch of known examples by contract names."""
+        return read_tensors(self._content("golden"))
+
+    def artifact(self, target: str, kind: str) -> bytes:
+        """Bytes of one artifact; BundleEntry where the bundle has none."""
+        found = self.manifest.find(target, kind)
+        if found is None:
+            have = ", ".join(f"{a.target}/{a.kind}" for a in self.manifest.artifacts) or "none"
+            raise BundleEntry(f"bundle {self.manifest.name!r} has no artifact {target}/{kind}; it has {have}")
+        return bytes(self._files[found.path])
+
+    # -- going out
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes, the same for the same bundle on every machine."""
+        files = {path: bytes(data) for path, data in self._files.items()}
+        return pack({MANIFEST: manifest_json.encode(self.manifest), **files})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file in one step, so that readers see the old one or the new one."""
+        write_atomically(Path(path), self.to_bytes())
+
+    # -- changing
+
+    def with_parameters(self, values: Arrays, version: int) -> Bundle:
+        """The same model with some or all parameter values replaced.
+
+        An int8 export holds the old weights inside, so it is left out.
+
+        Raises:
+            DataShape, DataType: a value does not fit its parameter, or there is no such parameter.
+        """
+        merged = self.parameters()
+        known = {p.name: p for p in self.manifest.parameters}
+        for name, value in values.items():
+            merged[name] = _fitting(known.get(name), name, value)
+        data = write_tensors(merged)
+        entry = _entry(manifest_json.FILES["parameters"], data)
+        manifest = replace(
+            self.manifest, model_version=version, files={**self.manifest.files, "parameters": entry}
+        )
+        changed = Bundle(manifest, {**self._files, entry.path: data})
+        return changed._keeping(a for a in manifest.artifacts if a.kind not in _WEIGHTS_INSIDE)
+
+    def with_artifacts(self, artifacts: Iterable[ArtifactData]) -> Bundle:
+        """The same model with artifacts added, or replaced where target and kind are the same."""
+        files = dict(self._files)
+        table = {(a.target, a.kind): a for a in self.manifest.artifacts}
+        for new in artifacts:
+            made = _artifact(new)
+            table[made.target, made.kind] = made
+            files[made.path] = new.data
+        manifest = replace(self.manifest, artifacts=tuple(table[key] for key in sorted(table)))
+        # Through the decoder, so that nothing can be made that could not be opened.
+        return Bundle(manifest_json.decode(manifest_json.encode(manifest)), files)
+
+    def slice(self, target: str) -> Bundle:
+        """What a device of one target downloads: its artifacts, and only the parameters that are trained.
+
+        Raises:
+            BundleEntry: the bundle has nothing for the target.
+        """
+        if target not in self.manifest.targets:
+            have = ", ".join(self.manifest.targets) or "none"
+            raise BundleEntry(
+                f"bundle {self.manifest.name!r} has nothing for target {target!r}; it has {have}"
+            )
+        values = self.parameters()
+        data = write_tensors({p.name: values[p.name] for p in self.manifest.trained})
+        entry = _entry(manifest_json.FILES["parameters"], data)
+        manifest = replace(self.manifest, files={**self.manifest.files, "parameters": entry})
+        light = Bundle(manifest, {**self._files, entry.path: data})
+        return light._keeping(a for a in manifest.artifacts if a.target == target)
+
+    # -- inside
+
+    def _content(self, key: str) -> bytes | memoryview:
+        return self._files[self.manifest.files[key].path]
+
+    def _keeping(self, artifacts: Iterable[Artifact]) -> Bundle:
+        manifest = replace(self.manifest, artifacts=tuple(artifacts))
+        return Bundle(manifest, {entry.path: self._files[entry.path] for entry in manifest.entries()})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BUNDLE_BYTES:
+            raise BundleTooLarge(f"{path} has {size} bytes, allowed {MAX_BUNDLE_BYTES}")
+        return path.read_bytes()
+    except OSError as exc:
+        raise BundleError(f"cannot read the bundle {path}: {exc}") from exc
+
+
+def _verify(manifest: Manifest, files: Mapping[str, memoryview]) -> None:
+    """Insist that the files are those of the manifest, no more, no less, byte for byte."""
+    listed = {entry.path: entry for entry in manifest.entries()}
+    missing, unknown = sorted(set(listed) - set(files)), sorted(set(files) - set(listed))
+    if missing or unknown:
+        raise BundleEntry(f"bundle differs from its manifest: missing entries {missing}, unlisted {unknown}")
+    for path, entry in listed.items():
+        if len(files[path]) != entry.size:
+            raise BundleHash(f"entry {path!r} has {len(files[path])} bytes, the manifest says {entry.size}")
+        if hashlib.sha256(files[path]).hexdigest() != entry.sha256:
+            raise BundleHash(f"entry {path!r} differs from the manifest's sha256 {entry.sha256}")
+
+
+def _check_values(manifest: Manifest, values: Arrays) -> None:
+    known = {p.name: p for p in manifest.parameters}
+    missing = [p.name for p in manifest.trained if p.name not in values]
+    unknown = sorted(set(values) - set(known))
+    if missing or unknown:
+        raise ManifestError(f"parameter values: missing {missing}, not in the manifest {unknown}")
+    for name, value in values.items():
+        try:
+            _fitting(known[name], name, value)
+        except (DataShape, DataType) as exc:
+            raise ManifestError(str(exc)) from exc
+
+
+def _fitting(parameter: Parameter | None, name: str, value: Array) -> Array:
+    if parameter is None:
+        raise DataShape(f"the bundle has no parameter {name!r}")
+    if tuple(np.shape(value)) != parameter.shape:
+        raise DataShape(f"parameter {name!r} has shape {np.shape(value)}, expected {parameter.shape}")
+    if str(value.dtype) != parameter.dtype:
+        raise DataType(f"parameter {name!r} has dtype {value.dtype}, expected {parameter.dtype}")
+    return value
+
+
+def _artifact(new: ArtifactData) -> Artifact:
+    if new.target not in EXTENSIONS or new.kind not in KINDS:
+        targets, kinds = ", ".join(EXTENSIONS), ", ".join(KINDS)
+        raise ManifestError(f"artifact {new.target}/{new.kind}: targets are {targets}; kinds are {kinds}")
+    entry = _entry(f"artifacts/{new.target}/{new.kind}.{EXTENSIONS[new.target]}", new.data)
+    return Artifact(new.target, new.kind, entry, dict(new.inputs), dict(new.outputs))
+
+
+def _entry(path: str, data: bytes) -> Entry:
+    return Entry(path, hashlib.sha256(data).hexdigest(), len(data))

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bundle says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefl.parameters import Parameter, Schema
+
+FORMAT = "edgefl-bundle"
+FORMAT_VERSION = 1
+
+EXTENSIONS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage.zip"}
+"""Targets an artifact can be made for, with the file extension of each."""
+
+KINDS = ("step", "features", "infer", "infer-int8")
+"""`step` trains, `features` is the frozen prefix, `infer` predicts, `infer-int8` too, with weights inside."""
+
+LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error")
+"""Losses the runtime knows how to check labels and to count accuracy for; any other name is allowed."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor at the edge of a graph.
+
+    Attributes:
+        name: the contract name.
+        shape: static, the batch first.
+        dtype: NumPy name, such as `float32`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one example: the shape without the batch."""
+        return self.shape[1:]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file inside the bundle: its path, its SHA-256 in hexadecimal, and its size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A graph compiled for one target.
+
+    Attributes:
+        target: one of `EXTENSIONS`.
+        kind: one of `KINDS`.
+        entry: where its bytes are.
+        inputs: contract name -> the artifact's own name, where the two differ.
+        outputs: the same for outputs.
+    """
+
+    target: str
+    kind: str
+    entry: Entry
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return self.entry.path
+
+    @property
+    def sha256(self) -> str:
+        return self.entry.sha256
+
+    @property
+    def size(self) -> int:
+        return self.entry.size
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`.
+
+    Attributes:
+        name: the model's name.
+        model_version: counts the parameters' versions on the server, from 0.
+        parameters: in the order the schema and the graphs use.
+        inputs: data inputs of `features` where there is one and of `infer`.
+        step_inputs: data inputs of `step`: the same, or what `features` gives.
+        label: what `y` is.
+        output: what `infer` gives.
+        loss: the loss's name.
+        batch_size: the first dimension of every data tensor.
+        artifacts: sorted by target, then kind.
+        files: `parameters` and `golden`, by those names.
+        defaults: what the converter suggests for training, such as `lr` and `epochs`.
+        provenance: what made the bundle: source, tool versions.
+        report: what conversion found, such as differences between engines.
+    """
+
+    name: str
+    model_version: int
+    parameters: tuple[Parameter, ...]
+    inputs: tuple[TensorSpec, ...]
+    step_inputs: tuple[TensorSpec, ...]
+    label: TensorSpec
+    output: TensorSpec
+    loss: str
+    batch_size: int
+    artifacts: tuple[Artifact, ...]
+    files: Mapping[str, Entry]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets with at least one artifact."""
+        return tuple(dict.fromkeys(a.target for a in self.artifacts))
+
+    @property
+    def trained(self) -> tuple[Parameter, ...]:
+        """Shared and personal parameters in manifest order: the parameter inputs of `step` and `infer`."""
+        return tuple(p for p in self.parameters if p.trained)
+
+    @property
+    def schema(self) -> Schema:
+        """The shared parameters in manifest order."""
+        return Schema(tuple(p for p in self.parameters if p.role == "shared"))
+
+    def find(self, target: str, kind: str) -> Artifact | None:
+        return next((a for a in self.artifacts if (a.target, a.kind) == (target, kind)), None)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every file the bundle must hold besides the manifest, and no other."""
+        return (*self.files.values(), *(a.entry for a in self.artifacts))

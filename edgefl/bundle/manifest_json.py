@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest as canonical JSON, and back with nothing taken on trust."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from edgefl.bundle.archive import MAX_BUNDLE_BYTES, MAX_ENTRIES, check_path
+from edgefl.bundle.manifest import (
+    EXTENSIONS,
+    FORMAT,
+    FORMAT_VERSION,
+    KINDS,
+    Artifact,
+    Entry,
+    Manifest,
+    TensorSpec,
+)
+from edgefl.errors import BundleTooLarge, BundleVersion, ManifestError
+from edgefl.parameters import ROLES, Parameter, Role
+from edgefl.strictjson import Fields, canonical, parse
+from edgefl.tensorfile import DTYPES, MAX_RANK, MAX_TENSORS
+
+MAX_MANIFEST_BYTES = 8 << 20
+MAX_ELEMENTS = MAX_BUNDLE_BYTES
+MAX_BATCH = 1 << 16
+MAX_MODEL_VERSION = (1 << 63) - 1
+FILES = {"parameters": "parameters.safetensors", "golden": "golden.safetensors"}
+
+_DTYPES = tuple(str(dtype.newbyteorder("=")) for dtype in DTYPES.values())
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FREE = ("defaults", "provenance", "report")
+_FIELDS = (
+    "format", "version", "name", "model_version", "parameters", "inputs", "step_inputs", "label", "output",
+    "loss", "batch_size", "artifacts", "files", *_FREE,
+)  # fmt: skip
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Canonical JSON; raises ManifestError where a free field holds what JSON cannot say."""
+    document = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "name": manifest.name,
+        "model_version": manifest.model_version,
+        "parameters": [vars(p) | {"shape": list(p.shape)} for p in manifest.parameters],
+        "inputs": [_spec_json(s) for s in manifest.inputs],
+        "step_inputs": [_spec_json(s) for s in manifest.step_inputs],
+        "label": _spec_json(manifest.label),
+        "output": _spec_json(manifest.output),
+        "loss": manifest.loss,
+        "batch_size": manifest.batch_size,
+        "artifacts": [_artifact_json(a) for a in manifest.artifacts],
+        "files": {name: vars(entry) for name, entry in manifest.files.items()},
+        **{name: dict(getattr(manifest, name)) for name in _FREE},
+    }
+    try:
+        return _lines(document)
+    except (TypeError, ValueError) as exc:
+        raise ManifestError(f"manifest of {manifest.name!r} cannot be written as JSON: {exc}") from exc
+
+
+def decode(data: bytes) -> Manifest:
+    """Parse and check a manifest.
+
+    Raises:
+        BundleTooLarge: over `MAX_MANIFEST_BYTES`, or an entry declares more than a bundle may hold.
+        BundleVersion: another format version.
+        BundlePath: an entry path that could leave the bundle.
+        ManifestError: anything else that is not the format.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleTooLarge(f"manifest.json has {len(data)} bytes, allowed {MAX_MANIFEST_BYTES}")
+    document = Fields(parse(data, ManifestError, "manifest.json"), "manifest", ManifestError)
+    _check_format(document)
+    manifest = _manifest(document.only(*_FIELDS))
+    check(manifest)
+    return manifest
+
+
+def check(manifest: Manifest) -> None:
+    """What holds between fields; raises ManifestError."""
+    _check_unique("parameter", [p.name for p in manifest.parameters])
+    _check_unique("artifact", [f"{a.target}/{a.kind}" for a in manifest.artifacts])
+    _check_unique("entry", [e.path for e in manifest.entries()])
+    for group in (manifest.inputs, manifest.step_inputs):
+        _check_unique("input", [*(s.name for s in group), "y", "weight", *(p.name for p in manifest.trained)])
+    for spec in (*manifest.inputs, *manifest.step_inputs, manifest.label, manifest.output):
+        if spec.shape[:1] != (manifest.batch_size,):
+            raise ManifestError(
+                f"{spec.name!r} has shape {spec.shape}, expected batch {manifest.batch_size} first"
+            )
+    for p in manifest.trained:
+        if not p.dtype.startswith("float"):
+            raise ManifestError(
+                f"parameter {p.name!r} is {p.role} but of dtype {p.dtype}, expected floating point"
+            )
+
+
+def _check_format(document: Fields) -> None:
+    document.choice("format", (FORMAT,))
+    version = document.integer("version", 0, MAX_MODEL_VERSION)
+    if version != FORMAT_VERSION:
+        raise BundleVersion(
+            f"bundle has format version {version}, this release reads version {FORMAT_VERSION}"
+        )
+
+
+def _manifest(fields: Fields) -> Manifest:
+    return Manifest(
+        name=fields.text("name"),
+        model_version=fields.integer("model_version", 0, MAX_MODEL_VERSION),
+        parameters=tuple(_parameter(f) for f in fields.objects("parameters", most=MAX_TENSORS)),
+        inputs=tuple(_spec(f) for f in fields.objects("inputs", most=MAX_ENTRIES)),
+        step_inputs=tuple(_spec(f) for f in fields.objects("step_inputs", most=MAX_ENTRIES)),
+        label=_spec(fields.object("label")),
+        output=_spec(fields.object("output")),
+        loss=fields.text("loss"),
+        batch_size=fields.integer("batch_size", 1, MAX_BATCH),
+        artifacts=tuple(_artifact(f) for f in fields.objects("artifacts", most=MAX_ENTRIES)),
+        files=_files(fields.object("files").only(*FILES)),
+        **{name: fields.mapping(name) for name in _FREE},
+    )
+
+
+def _parameter(fields: Fields) -> Parameter:
+    fields.only("name", "shape", "dtype", "role")
+    role = cast(Role, fields.choice("role", ROLES))
+    return Parameter(fields.text("name"), _shape(fields), fields.choice("dtype", _DTYPES), role)
+
+
+def _spec(fields: Fields) -> TensorSpec:
+    fields.only("name", "shape", "dtype")
+    return TensorSpec(fields.text("name"), _shape(fields), fields.choice("dtype", _DTYPES))
+
+
+def _shape(fields: Fields) -> tuple[int, ...]:
+    shape = fields.integers("shape", 0, MAX_ELEMENTS, most=MAX_RANK)
+    elements = 1
+    for n in shape:
+        elements *= n
+    if elements > MAX_ELEMENTS:
+        raise BundleTooLarge(f"a tensor of shape {shape} has {elements} elements, allowed {MAX_ELEMENTS}")
+    return shape
+
+
+def _artifact(fields: Fields) -> Artifact:
+    fields.only("target", "kind", "path", "sha256", "size", "inputs", "outputs")
+    target, kind = fields.choice("target", EXTENSIONS), fields.choice("kind", KINDS)
+    return Artifact(target, kind, _entry(fields), fields.texts("inputs"), fields.texts("outputs"))
+
+
+def _files(fields: Fields) -> dict[str, Entry]:
+    entries = {name: _entry(fields.object(name).only("path", "sha256", "size")) for name in FILES}
+    for name, entry in entries.items():
+        if entry.path != FILES[name]:
+            raise ManifestError(f"manifest.files.{name}.path is {entry.path!r}, expected {FILES[name]!r}")
+    return entries
+
+
+def _entry(fields: Fields) -> Entry:
+    path, sha256 = check_path(fields.text("path")), fields.text("sha256")
+    if not _SHA256.fullmatch(sha256):
+        raise ManifestError(f"sha256 of {path!r} is {sha256!r}, expected 64 lowercase hexadecimal digits")
+    size = fields.integer("size", 0, MAX_MODEL_VERSION)
+    if size > MAX_BUNDLE_BYTES:
+        raise BundleTooLarge(f"entry {path!r} declares {size} bytes, allowed {MAX_BUNDLE_BYTES}")
+    return Entry(path, sha256, size)
+
+
+def _check_unique(what: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ManifestError(f"{what} names appear more than once: {twice}")
+
+
+def _lines(document: dict[str, Any]) -> bytes:
+    """Canonical JSON for the eye: a line per field, and within tables and objects a line per row."""
+    fields = []
+    for name, value in sorted(document.items()):
+        if isinstance(value, dict) and value:
+            rows = [canonical(key) + b": " + canonical(item) for key, item in sorted(value.items())]
+            text = b"{\n  " + b",\n  ".join(rows) + b"\n }"
+        elif isinstance(value, list) and value:
+            text = b"[\n  " + b",\n  ".join(map(canonical, value)) + b"\n ]"
+        else:
+            text = canonical(value)
+        fields.append(canonical(name) + b": " + text)
+    return b"{\n " + b",\n ".join(fields) + b"\n}\n"
+
+
+def _spec_json(spec: TensorSpec) -> dict[str, Any]:
+    return vars(spec) | {"shape": list(spec.shape)}
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    names = {"inputs": dict(artifact.inputs), "outputs": dict(artifact.outputs)}
+    return {"target": artifact.target, "kind": artifact.kind, **vars(artifact.entry), **names}
