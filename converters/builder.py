@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 
 from edgefl.errors import BackendFailure, ConversionError, GraphError
+from edgefl.graph.inference import zeros
 from edgefl.graph.interpreter import execute
 from edgefl.graph.model import Array, Attribute, Graph, Node, TensorType
 
@@ -32,6 +33,8 @@ class GraphBuilder:
         self._constants: dict[str, Array] = {}
         self._samples: dict[str, Array] = {}
         self._seen: dict[object, tuple[str, ...]] = {}
+        self._producers: dict[str, Node] = {}
+        self.scope = ""  # name of nodes added without one; errors about a node quote it
 
     # -- tensors
 
@@ -40,7 +43,7 @@ class GraphBuilder:
         if name in self._samples:
             raise GraphError(f"tensor name {name!r} is taken")
         self._inputs[name] = type
-        self._samples[name] = _zeros(type)
+        self._samples[name] = zeros(type)
         return name
 
     def constant(self, value: Array | float | int | bool, dtype: object = None, hint: str = "c") -> str:
@@ -68,7 +71,16 @@ class GraphBuilder:
         """The value of a tensor known at build time, else None."""
         return self._constants.get(tensor)
 
+    def producer(self, tensor: str) -> Node | None:
+        """The node that makes a tensor; None for inputs and constants."""
+        return self._producers.get(tensor)
+
     # -- nodes
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes added so far, in order; folded and shared ones occur once or not at all."""
+        return tuple(self._nodes)
 
     @overload
     def add(self, op: str, *inputs: str, name: str = "", **attributes: Attribute) -> str: ...
@@ -122,7 +134,7 @@ class GraphBuilder:
         self, op: str, inputs: tuple[str, ...], outputs: int, name: str, attributes: Mapping[str, Attribute]
     ) -> tuple[str, ...]:
         names = tuple(self._fresh(op.lower()) for _ in range(outputs))
-        node = Node(op, inputs, names, dict(attributes), name or names[0])
+        node = Node(op, inputs, names, dict(attributes), name or self.scope or names[0])
         try:
             with np.errstate(all="ignore"):
                 results = execute(node, self._samples)
@@ -132,8 +144,9 @@ class GraphBuilder:
         if known and sum(r.size for r in results) <= _FOLD_LIMIT:
             return tuple(self.constant(r, hint=op.lower()) for r in results[:outputs])
         for out, result in zip(names, results, strict=False):
-            self._samples[out] = _zeros(TensorType.of(result))
+            self._samples[out] = zeros(TensorType.of(result))
         self._nodes.append(node)
+        self._producers.update(dict.fromkeys(names, node))
         return names
 
     def _output_nodes(self) -> list[Node]:
@@ -149,11 +162,6 @@ class GraphBuilder:
     def _fresh(self, hint: str) -> str:
         self._count += 1
         return f"{self._prefix}{self._count}_{hint}"
-
-
-def _zeros(type: TensorType) -> Array:
-    """Zeros that occupy one element, whatever the shape."""
-    return np.broadcast_to(np.zeros((), type.dtype), type.shape)
 
 
 def _hashable(attributes: Mapping[str, Attribute]) -> tuple[object, ...]:
@@ -174,7 +182,10 @@ def _live(nodes: list[Node], wanted: object) -> list[Node]:
 
 
 def _rename_outputs(
-    nodes: list[Node], outputs: Mapping[str, str], inputs: Mapping[str, object], constants: Mapping[str, object]
+    nodes: list[Node],
+    outputs: Mapping[str, str],
+    inputs: Mapping[str, object],
+    constants: Mapping[str, object],
 ) -> list[Node]:
     """Give each output's producing node the output's own name."""
     rename: dict[str, str] = {}

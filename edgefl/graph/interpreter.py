@@ -8,20 +8,26 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgefl.errors import BackendFailure, DataShape, DataType, UnsupportedOperator
-from edgefl.graph.kernels import KERNELS
+from edgefl.graph.kernels import FULL_KERNELS, KERNELS
 from edgefl.graph.model import Array, Graph, Node
 
 
 def execute(node: Node, values: Mapping[str, Array]) -> tuple[Array, ...]:
     """Outputs of one node; raises UnsupportedOperator or BackendFailure naming the node."""
-    kernel = KERNELS.get(node.op)
+    kernel = FULL_KERNELS.get(node.op) if len(node.outputs) > 1 else None
+    kernel = kernel or KERNELS.get(node.op)
     if kernel is None:
         raise UnsupportedOperator(f"no NumPy kernel for operator {node.op} (node {node.name!r})")
     try:
-        return kernel([values[name] if name else None for name in node.inputs], node.attributes)
+        results = kernel([values[name] if name else None for name in node.inputs], node.attributes)
     except (ValueError, IndexError, TypeError) as exc:
         shapes = ", ".join(f"{n}{list(values[n].shape)}" if n else "-" for n in node.inputs)
         raise BackendFailure(f"node {node} failed on inputs {shapes}: {exc}") from exc
+    if len(results) < len(node.outputs):
+        raise UnsupportedOperator(
+            f"node {node} asks for {len(node.outputs)} outputs, the kernel makes {len(results)}"
+        )
+    return results
 
 
 class Interpreter:
@@ -43,7 +49,7 @@ class Interpreter:
                 values.update(zip(node.outputs, execute(node, values), strict=False))
                 for name in self._dead_after[i]:
                     values.pop(name, None)
-        return {name: values[name] for name in self.graph.outputs}
+        return {name: np.asarray(values[name], order="C") for name in self.graph.outputs}
 
     def _check(self, feeds: Mapping[str, Array]) -> None:
         if set(feeds) != set(self.graph.inputs):

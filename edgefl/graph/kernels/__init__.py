@@ -5,6 +5,36 @@ They are the reference every other engine is compared with, the fallback where n
 and what the converter uses to infer types and to fold constants.
 """
 
-from edgefl.graph.kernels.registry import KERNELS, Kernel, kernel
+from edgefl.graph.kernels import (
+    activation,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    pooling,
+    quantization,
+    reduction,
+    resize,
+    shape,
+)
+from edgefl.graph.kernels.registry import ELEMENTWISE, FULL_KERNELS, KERNELS, Kernel, kernel
 
-__all__ = ["KERNELS", "Kernel", "kernel"]
+__all__ = [
+    "ELEMENTWISE",
+    "FULL_KERNELS",
+    "KERNELS",
+    "Kernel",
+    "activation",
+    "convolution",
+    "elementwise",
+    "indexing",
+    "kernel",
+    "linear",
+    "normalization",
+    "pooling",
+    "quantization",
+    "reduction",
+    "resize",
+    "shape",
+]

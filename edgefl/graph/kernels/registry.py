@@ -8,20 +8,31 @@ from typing import TypeVar
 
 from edgefl.graph.model import Array, Attribute
 
-Kernel = Callable[[Sequence["Array | None"], Mapping[str, Attribute]], tuple[Array, ...]]
+Inputs = Sequence["Array | None"]
+Attributes = Mapping[str, Attribute]
+Outputs = tuple[Array, ...]
+
+Kernel = Callable[[Inputs, Attributes], Outputs]
 """`(inputs, attributes) -> outputs`; an omitted optional input is None, trailing ones may be absent."""
 
 KERNELS: dict[str, Kernel] = {}
 
+FULL_KERNELS: dict[str, Kernel] = {}
+"""Kernels that also make costly optional outputs; used where a node asks for more than the first output."""
+
+ELEMENTWISE: set[str] = set()
+"""Operators whose one output has the broadcast shape of all inputs, each element made from its counterparts."""
+
 _K = TypeVar("_K", bound=Kernel)
 
 
-def kernel(*operators: str) -> Callable[[_K], _K]:
+def kernel(*operators: str, full: bool = False, elementwise: bool = False) -> Callable[[_K], _K]:
     """Register a function as the kernel of the named operators."""
 
     def register(function: _K) -> _K:
-        for operator in operators:
-            KERNELS[operator] = function
+        (FULL_KERNELS if full else KERNELS).update(dict.fromkeys(operators, function))
+        if elementwise:
+            ELEMENTWISE.update(operators)
         return function
 
     return register
