@@ -2,6 +2,7 @@
 """Every exception edgefl raises on purpose.
 
 EdgeflError
+├── OptionError              an option was given a value it cannot have
 ├── MissingDependency        an optional package is not installed (names the extra that brings it)
 ├── ConversionError          a model cannot become a bundle
 │   ├── SourceError          the model cannot be loaded or traced
@@ -28,6 +29,24 @@ EdgeflError
 │   ├── BackendUnavailable   the engine is not installed or the bundle lacks its artifact
 │   └── BackendFailure       the engine refused or crashed on a graph
 ├── DeltaError               an update cannot be encoded or decoded (see edgefl.delta)
+│   ├── DeltaOption          the encoder was asked for something that does not exist
+│   ├── DeltaTruncated       the frame ends early
+│   ├── DeltaTrailing        bytes are left over
+│   ├── DeltaTooLarge        more bytes or values than the task allows
+│   ├── DeltaChecksum        damaged on the way
+│   ├── DeltaMagic           no frame at all
+│   ├── DeltaVersion         a format version this release does not read
+│   ├── DeltaFlags           a flag this release does not know
+│   ├── DeltaSchema          made for other parameters
+│   ├── DeltaBase            made from a model version outside the accepted window
+│   ├── DeltaMeta            the metadata is no JSON object or too long
+│   ├── DeltaSection         a section of unknown kind, or with fields its kind does not allow
+│   ├── DeltaRange           sections that overlap, are out of order or leave the vector
+│   ├── DeltaStream          a stream does not decode to exactly the bytes it must
+│   ├── DeltaCoder           a stream's coder is unknown or not installed here
+│   ├── DeltaIndex           positions outside their section, or padding that is not zero
+│   └── DeltaValue           values that are not finite or over the task's bound
+├── StoreError               the server's database cannot be used, or belongs to another model
 └── ProtocolError            client and server disagree
     ├── ServerUnreachable    no answer within the time allowed (worth a retry)
     ├── ServerNonsense       an answer that is not the protocol's
@@ -39,6 +58,10 @@ from __future__ import annotations
 
 class EdgeflError(Exception):
     """Base of all errors raised on purpose."""
+
+
+class OptionError(EdgeflError):
+    """An option was given a value it cannot have."""
 
 
 class MissingDependency(EdgeflError):
@@ -147,6 +170,78 @@ class BackendFailure(BackendError):
 
 class DeltaError(EdgeflError):
     """An update cannot be encoded or decoded."""
+
+
+class DeltaOption(DeltaError):
+    """The encoder was asked for a mode, density or setting that does not exist."""
+
+
+class DeltaTruncated(DeltaError):
+    """The frame ends before what it declares."""
+
+
+class DeltaTrailing(DeltaError):
+    """Bytes are left over after everything the frame declares."""
+
+
+class DeltaTooLarge(DeltaError):
+    """More bytes or more values than the task allows."""
+
+
+class DeltaChecksum(DeltaError):
+    """The checksum differs: the frame was damaged on the way."""
+
+
+class DeltaMagic(DeltaError):
+    """The bytes are no update frame."""
+
+
+class DeltaVersion(DeltaError):
+    """Written by a format version this release does not read."""
+
+
+class DeltaFlags(DeltaError):
+    """A flag is set that this release does not know."""
+
+
+class DeltaSchema(DeltaError):
+    """The update was made for other parameters."""
+
+
+class DeltaBase(DeltaError):
+    """The update starts from a model version outside the accepted window."""
+
+
+class DeltaMeta(DeltaError):
+    """The metadata is not a JSON object, or too long."""
+
+
+class DeltaSection(DeltaError):
+    """A section is of unknown kind or has fields its kind does not allow."""
+
+
+class DeltaRange(DeltaError):
+    """Sections overlap, are out of order or leave the vector."""
+
+
+class DeltaStream(DeltaError):
+    """A stream does not decode to exactly the bytes it must."""
+
+
+class DeltaCoder(DeltaError):
+    """A stream's coder is unknown, or not installed on this machine."""
+
+
+class DeltaIndex(DeltaError):
+    """Positions leave their section, or padding is not zero."""
+
+
+class DeltaValue(DeltaError):
+    """Values are not finite or exceed the task's bound."""
+
+
+class StoreError(EdgeflError):
+    """The server's database cannot be used, or belongs to another model."""
 
 
 class ProtocolError(EdgeflError):

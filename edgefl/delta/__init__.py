@@ -1,1 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The payload codec: updates of kilobytes instead of megabytes. The format is docs/codec.md."""
+
+from __future__ import annotations
+
+from edgefl.delta.anatomy import FrameAnatomy, inspect_frame
+from edgefl.delta.arrays import decode_delta, encode_delta
+from edgefl.delta.codec import MODES, Encoded, SparseDelta, decode, encode
+from edgefl.delta.feedback import Residual, apply_feedback, carry
+from edgefl.delta.frame import Limits
+
+__all__ = [
+    "MODES",
+    "Encoded",
+    "FrameAnatomy",
+    "Limits",
+    "Residual",
+    "SparseDelta",
+    "apply_feedback",
+    "carry",
+    "decode",
+    "decode_delta",
+    "encode",
+    "encode_delta",
+    "inspect_frame",
+]

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Byte streams, shrunk by whatever does it best, and restored under a hard cap.
+
+A decoder always knows how many bytes a stream must decode to, and never makes more than one byte beyond that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgefl.errors import DeltaCoder, DeltaStream
+
+
+def _optional(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+zstandard: Any = _optional("zstandard")
+
+STORED, DEFLATE, ZSTD = 0, 1, 2
+CODER_NAMES = ("stored", "deflate", "zstd")
+
+MAX_WINDOW = 8 << 20
+"""Largest zstd window accepted, in bytes."""
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_UNKNOWN_SIZE = (1 << 64) - 1
+_SMALLEST_WORTH_CODING = 12
+_HUFFMAN, _RUNS, _MATCHES = zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY
+_RUNS_PAY_BELOW = 1 << 16
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One coded stream of a section: coder and compressed bytes."""
+
+    coder: int
+    data: bytes
+
+
+def available() -> tuple[str, ...]:
+    """Names of the coders this machine can write and read."""
+    return CODER_NAMES if zstandard else CODER_NAMES[:2]
+
+
+def smallest(data: bytes, coders: Collection[str] = CODER_NAMES, thorough: bool = False) -> Stream:
+    """The smallest coding of some bytes.
+
+    Args:
+        coders: names of `CODER_NAMES` that may be used; zstd is left out where it is not installed.
+        thorough: also search for repetitions, for frames that are made once and sent to many.
+    """
+    best = Stream(STORED, data)
+    if len(data) < _SMALLEST_WORTH_CODING:
+        return best
+    for stream in _attempts(data, coders, thorough):
+        if len(stream.data) < len(best.data):
+            best = stream
+    return best
+
+
+def restore(stream: Stream, size: int) -> bytes:
+    """The stream's bytes, which must be exactly `size`.
+
+    Raises:
+        DeltaStream: they are fewer, more, damaged, or followed by something else.
+        DeltaCoder: the coder is unknown or not installed.
+    """
+    if stream.coder >= len(_RESTORERS):
+        raise DeltaCoder(f"stream coder {stream.coder}, known are 0 (stored), 1 (deflate) and 2 (zstd)")
+    data = _RESTORERS[stream.coder](stream.data, size)
+    if len(data) != size:
+        found = str(len(data)) if len(data) < size else f"more than {size}"
+        raise DeltaStream(f"{CODER_NAMES[stream.coder]} stream holds {found} bytes, expected {size}")
+    return data
+
+
+def _attempts(data: bytes, coders: Collection[str], thorough: bool) -> Iterator[Stream]:
+    if "deflate" in coders:
+        yield _deflate(data, _HUFFMAN)
+        if len(data) < _RUNS_PAY_BELOW or thorough:
+            yield _deflate(data, _RUNS)
+        if thorough:
+            yield _deflate(data, _MATCHES)
+    if "zstd" in coders and zstandard:
+        for level in (1, 19) if thorough else (1,):
+            compressor = zstandard.ZstdCompressor(level=level, write_content_size=False)
+            yield Stream(ZSTD, compressor.compress(data))
+
+
+def _deflate(data: bytes, strategy: int) -> Stream:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
+    return Stream(DEFLATE, compressor.compress(data) + compressor.flush())
+
+
+def _stored(data: bytes, size: int) -> bytes:
+    return data
+
+
+def _inflate(data: bytes, size: int) -> bytes:
+    inflater = zlib.decompressobj(-15)
+    try:
+        restored = inflater.decompress(data, size + 1)
+    except zlib.error as exc:
+        raise DeltaStream(f"deflate stream is damaged: {exc}") from exc
+    if len(restored) <= size and (not inflater.eof or inflater.unused_data or inflater.unconsumed_tail):
+        raise DeltaStream("deflate stream does not end where its bytes end")
+    return restored
+
+
+def _unzstd(data: bytes, size: int) -> bytes:
+    if zstandard is None:
+        raise DeltaCoder(
+            "a stream is coded with zstd, which is not installed here: pip install 'edgefl[zstd]'"
+        )
+    if _zstd_length(data, size) != len(data):
+        raise DeltaStream("zstd stream does not end where its bytes end")
+    reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(data)
+    try:
+        restored: bytes = reader.read(size + 1)
+    except zstandard.ZstdError as exc:
+        raise DeltaStream(f"zstd stream is damaged: {exc}") from exc
+    return restored
+
+
+def _zstd_length(data: bytes, size: int) -> int:
+    """Bytes of the one frame that data begins with, by its block headers, after checking what it declares."""
+    header = _zstd_header(data, size)
+    at, blocks = header[0], size // 1024 + 4
+    for _ in range(blocks):
+        block = int.from_bytes(data[at : at + 3], "little")
+        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        if block & 1 or at > len(data):
+            return at + 4 * header[1]
+    raise DeltaStream(f"zstd stream has over {blocks} blocks for {size} bytes")
+
+
+def _zstd_header(data: bytes, size: int) -> tuple[int, bool]:
+    """Header length and whether a checksum follows."""
+    if data[:4] != _ZSTD_MAGIC:
+        raise DeltaStream("zstd stream does not begin with a zstd frame")
+    try:
+        declared = zstandard.get_frame_parameters(data)
+        length = int(zstandard.frame_header_size(data))
+    except zstandard.ZstdError as exc:
+        raise DeltaStream(f"zstd header is damaged: {exc}") from exc
+    if declared.dict_id or declared.window_size > MAX_WINDOW:
+        raise DeltaStream(f"zstd stream wants a dictionary or a window of {declared.window_size} bytes")
+    if declared.content_size not in (_ZSTD_UNKNOWN_SIZE, size):
+        raise DeltaStream(f"zstd stream declares {declared.content_size} bytes, expected {size}")
+    return length, bool(declared.has_checksum)
+
+
+_RESTORERS: tuple[Callable[[bytes, int], bytes], ...] = (_stored, _inflate, _unzstd)
