@@ -1,1 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The device: engines, training, and the client that joins rounds."""
+
+from edgefl.runtime.backends import BACKENDS, Backend, Program, open_backend
+from edgefl.runtime.metrics import Metrics
+from edgefl.runtime.trainer import FitReport, Trainer
+
+__all__ = ["BACKENDS", "Backend", "FitReport", "Metrics", "Program", "Trainer", "open_backend"]

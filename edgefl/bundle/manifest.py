@@ -136,6 +136,36 @@ class Manifest:
     def find(self, target: str, kind: str) -> Artifact | None:
         return next((a for a in self.artifacts if (a.target, a.kind) == (target, kind)), None)
 
+    def to_json(self) -> dict[str, Any]:
+        """The document `manifest.json` holds, as plain values."""
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "name": self.name,
+            "model_version": self.model_version,
+            "parameters": [_row(p) for p in self.parameters],
+            "inputs": [_row(s) for s in self.inputs],
+            "step_inputs": [_row(s) for s in self.step_inputs],
+            "label": _row(self.label),
+            "output": _row(self.output),
+            "loss": self.loss,
+            "batch_size": self.batch_size,
+            "artifacts": [_artifact_row(a) for a in self.artifacts],
+            "files": {name: vars(entry).copy() for name, entry in self.files.items()},
+            "defaults": dict(self.defaults),
+            "provenance": dict(self.provenance),
+            "report": dict(self.report),
+        }
+
     def entries(self) -> tuple[Entry, ...]:
         """Every file the bundle must hold besides the manifest, and no other."""
         return (*self.files.values(), *(a.entry for a in self.artifacts))
+
+
+def _row(value: Parameter | TensorSpec) -> dict[str, Any]:
+    return vars(value) | {"shape": list(value.shape)}
+
+
+def _artifact_row(artifact: Artifact) -> dict[str, Any]:
+    names = {"inputs": dict(artifact.inputs), "outputs": dict(artifact.outputs)}
+    return {"target": artifact.target, "kind": artifact.kind, **vars(artifact.entry), **names}

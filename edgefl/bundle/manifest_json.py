@@ -39,24 +39,8 @@ _FIELDS = (
 
 def encode(manifest: Manifest) -> bytes:
     """Canonical JSON; raises ManifestError where a free field holds what JSON cannot say."""
-    document = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "name": manifest.name,
-        "model_version": manifest.model_version,
-        "parameters": [vars(p) | {"shape": list(p.shape)} for p in manifest.parameters],
-        "inputs": [_spec_json(s) for s in manifest.inputs],
-        "step_inputs": [_spec_json(s) for s in manifest.step_inputs],
-        "label": _spec_json(manifest.label),
-        "output": _spec_json(manifest.output),
-        "loss": manifest.loss,
-        "batch_size": manifest.batch_size,
-        "artifacts": [_artifact_json(a) for a in manifest.artifacts],
-        "files": {name: vars(entry) for name, entry in manifest.files.items()},
-        **{name: dict(getattr(manifest, name)) for name in _FREE},
-    }
     try:
-        return _lines(document)
+        return _lines(manifest.to_json())
     except (TypeError, ValueError) as exc:
         raise ManifestError(f"manifest of {manifest.name!r} cannot be written as JSON: {exc}") from exc
 
@@ -188,12 +172,3 @@ def _lines(document: dict[str, Any]) -> bytes:
             text = canonical(value)
         fields.append(canonical(name) + b": " + text)
     return b"{\n " + b",\n ".join(fields) + b"\n}\n"
-
-
-def _spec_json(spec: TensorSpec) -> dict[str, Any]:
-    return vars(spec) | {"shape": list(spec.shape)}
-
-
-def _artifact_json(artifact: Artifact) -> dict[str, Any]:
-    names = {"inputs": dict(artifact.inputs), "outputs": dict(artifact.outputs)}
-    return {"target": artifact.target, "kind": artifact.kind, **vars(artifact.entry), **names}

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training examples: read from `.npz` files, and checked against what a model wants before anything runs."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefl.bundle.manifest import Manifest, TensorSpec
+from edgefl.errors import DataError, DataShape, DataType, LabelRange, NotFinite
+
+MAX_DATA_BYTES = 8 << 30
+MAX_ARRAYS = 64
+
+Array = npt.NDArray[Any]
+Inputs = Array | Mapping[str, Array]
+"""Examples along the first dimension: one array, or arrays by name where a model has several inputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled examples: inputs `x` and labels `y`, both with the examples along the first dimension."""
+
+    x: Inputs
+    y: Array
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def load_examples(path: str | os.PathLike[str], *, max_bytes: int = MAX_DATA_BYTES) -> Examples:
+    """Read an `.npz` file with an array `y`, and `x` or one array per input.
+
+    Nothing is executed, and no more is allocated than the file declares and `max_bytes` allows.
+
+    Raises:
+        DataError: the file cannot be read, is no `.npz`, is over the limit, or lacks `x` or `y`.
+        DataType: an array holds Python objects, text or records.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = _read_arrays(archive, os.fspath(path), max_bytes)
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as exc:
+        raise DataError(f"cannot read examples from {os.fspath(path)!r}: {exc}") from exc
+    if "y" not in arrays or len(arrays) < 2:
+        raise DataError(f"{os.fspath(path)!r} holds arrays {sorted(arrays)}, expected 'x' and 'y'")
+    y = arrays.pop("y")
+    return Examples(arrays.get("x", arrays), y)
+
+
+def check_examples(x: Inputs, y: Array, manifest: Manifest) -> tuple[dict[str, Array], Array]:
+    """Inputs by contract name and labels, in the dtypes the graphs take.
+
+    Raises:
+        DataShape: wrong dimensions, missing or unknown inputs, different lengths, or no example at all.
+        DataType: a dtype that cannot be converted without loss.
+        LabelRange: a label outside the model's classes.
+        NotFinite: NaN or infinity, with the first example that has it.
+    """
+    inputs = check_inputs(x, manifest.inputs)
+    labels = check_tensor(np.asarray(y), manifest.label)
+    count = len(next(iter(inputs.values())))
+    if len(labels) != count:
+        raise DataShape(f"x has {count} examples, y has {len(labels)}")
+    _check_labels(labels, manifest)
+    return inputs, labels
+
+
+def check_inputs(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Inputs by contract name in the dtypes of `specs`; errors as for `check_examples`."""
+    named = dict(x) if isinstance(x, Mapping) else {specs[0].name: x}
+    wanted = {spec.name for spec in specs}
+    if set(named) != wanted:
+        raise DataShape(f"model inputs are {sorted(wanted)}, given {sorted(named)}")
+    inputs = {spec.name: check_tensor(np.asarray(named[spec.name]), spec) for spec in specs}
+    lengths = {name: len(value) for name, value in inputs.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataShape(f"inputs have different numbers of examples: {lengths}")
+    return inputs
+
+
+def check_tensor(value: Array, spec: TensorSpec) -> Array:
+    """One array, checked and converted; errors as for `check_examples`."""
+    if value.ndim != len(spec.shape) or value.shape[1:] != spec.example_shape:
+        expected = ", ".join(["examples", *map(str, spec.example_shape)])
+        raise DataShape(f"{spec.name!r} has shape {value.shape}, expected ({expected})")
+    if len(value) == 0:
+        raise DataShape(f"{spec.name!r} holds no examples")
+    return _convert(value, spec)
+
+
+def _convert(value: Array, spec: TensorSpec) -> Array:
+    dtype = np.dtype(spec.dtype)
+    if value.dtype.kind not in "fiub":
+        raise DataType(
+            f"{spec.name!r} has dtype {value.dtype}, expected {dtype} or numbers that convert to it"
+        )
+    if value.dtype.kind == "f":
+        _check_finite(value, spec.name)
+    if value.dtype == dtype:
+        return np.ascontiguousarray(value)
+    with np.errstate(all="ignore"):
+        converted = value.astype(dtype, order="C")
+        # Between floats only the last digits may go; everywhere else the values must survive exactly.
+        floats = value.dtype.kind == dtype.kind == "f"
+        kept = np.isfinite(converted) if floats else _same(converted, value)
+    if not kept.all():
+        where = _first(~kept)
+        raise DataType(
+            f"{spec.name!r} has dtype {value.dtype}; value {value[where]} at {where} does not fit {dtype}"
+        )
+    return converted
+
+
+def _same(converted: Array, value: Array) -> Array:
+    """Where a conversion kept the value; the way back can overflow, so signs are compared too."""
+    same: Array = (converted.astype(value.dtype) == value) & ((converted < 0) == (value < 0))
+    return same
+
+
+def _check_finite(value: Array, name: str) -> None:
+    finite = np.isfinite(value)
+    if not finite.all():
+        where = _first(~finite)
+        raise NotFinite(f"{name!r} holds {value[where]} at {where}")
+
+
+def _check_labels(labels: Array, manifest: Manifest) -> None:
+    if manifest.loss == "softmax_cross_entropy":
+        _check_range(labels, manifest.label.name, 0, manifest.output.shape[-1] - 1)
+    elif manifest.loss == "sigmoid_cross_entropy":
+        _check_range(labels, manifest.label.name, 0, 1)
+
+
+def _check_range(labels: Array, name: str, low: int, high: int) -> None:
+    outside = (labels < low) | (labels > high)
+    if outside.any():
+        where = _first(outside)
+        raise LabelRange(f"{name!r} holds label {labels[where]} at {where}, allowed {low} to {high}")
+
+
+def _first(mask: Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))
+
+
+def _read_arrays(archive: zipfile.ZipFile, path: str, max_bytes: int) -> dict[str, Array]:
+    members = archive.infolist()
+    total = sum(member.file_size for member in members)
+    if len(members) > MAX_ARRAYS or total > max_bytes:
+        raise DataError(
+            f"{path!r} holds {len(members)} arrays of {total} bytes, allowed {MAX_ARRAYS} and {max_bytes}"
+        )
+    arrays = {}
+    for member in members:
+        with archive.open(member) as file:
+            arrays[member.filename.removesuffix(".npy")] = _read_npy(file, member, path)
+    return arrays
+
+
+def _read_npy(file: IO[bytes], member: zipfile.ZipInfo, path: str) -> Array:
+    """One array in NumPy's format (NEP 1), whose declared size must be the size it has."""
+    shape, fortran, dtype = _npy_header(file)
+    if dtype.kind not in "fiub":
+        raise DataType(f"array {member.filename!r} in {path!r} has dtype {dtype}, expected numbers")
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size > member.file_size:
+        raise DataError(f"array {member.filename!r} in {path!r} declares {size} of {member.file_size} bytes")
+    data = file.read(size + 1)
+    if len(data) != size:
+        raise DataError(f"array {member.filename!r} in {path!r} holds {len(data)} bytes, declared {size}")
+    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    layout: Any = np.lib.format
+    version = layout.read_magic(file)
+    readers = {(1, 0): layout.read_array_header_1_0, (2, 0): layout.read_array_header_2_0}
+    if version not in readers:
+        raise DataError(f"arrays of NumPy format {version} hold text or records, expected numbers")
+    shape, fortran, dtype = readers[version](file)
+    return shape, fortran, dtype

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step after another, each checked before its update is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefl.errors import NotFinite
+from edgefl.runtime.backends import Program
+from edgefl.runtime.batches import Batches
+from edgefl.runtime.optimizer import Optimizer, clip_by_norm
+
+Array = npt.NDArray[Any]
+
+
+class Steps:
+    """Parameters and optimizer state on their way through one `fit`."""
+
+    def __init__(
+        self, program: Program, rule: Optimizer, clip_norm: float | None, parameters: dict[str, Array]
+    ) -> None:
+        self.parameters, self.losses = parameters, list[float]()
+        self._program, self._rule, self._clip_norm = program, rule, clip_norm
+        self._state = rule.init(parameters)
+
+    def step(self, feeds: Mapping[str, Array]) -> float:
+        """Loss before the update; raises NotFinite and updates nothing where loss or gradients are not."""
+        made = self._program({**feeds, **self.parameters})
+        loss, gradients = checked(made, self.parameters, len(self.losses) + 1)
+        if self._clip_norm is not None:
+            gradients = clip_by_norm(gradients, self._clip_norm)
+        self.parameters, self._state = self._rule.apply(self.parameters, gradients, self._state)
+        self.losses.append(loss)
+        return loss
+
+
+def passes(batches: Batches, epochs: int, generator: np.random.Generator) -> Iterator[dict[str, Array]]:
+    """Batches of several passes over the examples, each in a new order."""
+    for _ in range(epochs):
+        for feeds, _count in batches(generator.permutation(batches.examples)):
+            yield feeds
+
+
+def checked(
+    made: Mapping[str, Array], names: Mapping[str, object], step: int
+) -> tuple[float, dict[str, Array]]:
+    """Loss and gradients of a step; NotFinite names the step and the loss."""
+    loss = float(made["loss"])
+    if not math.isfinite(loss):
+        raise NotFinite(f"loss is {loss} at step {step}: a smaller lr or clip_norm may help")
+    gradients = {name: made[f"grad/{name}"] for name in names}
+    for name, gradient in gradients.items():
+        if not _finite(gradient):
+            raise NotFinite(f"gradient of {name!r} holds NaN or infinity at step {step}, with loss {loss}")
+    return loss, gradients
+
+
+def check_finite(parameters: Mapping[str, Array], step: int | None = None) -> None:
+    """Raise NotFinite naming the first parameter that holds NaN or infinity."""
+    for name, value in parameters.items():
+        if not _finite(value):
+            when = "" if step is None else f" after step {step}"
+            raise NotFinite(f"parameter {name!r} holds NaN or infinity{when}")
+
+
+def _finite(value: Array) -> bool:
+    # A sum is several times cheaper than looking at each element, and only wrong where it overflows.
+    with np.errstate(all="ignore"):
+        return math.isfinite(float(value.sum())) or bool(np.isfinite(value).all())

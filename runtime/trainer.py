@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training, measuring and predicting on a device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefl.bundle import Bundle
+from edgefl.data import Inputs, check_examples, check_inputs
+from edgefl.errors import BackendUnavailable, DataShape, DataType, OptionError
+from edgefl.runtime.backends import Backend, Program, open_backend
+from edgefl.runtime.batches import Batches
+from edgefl.runtime.metrics import Metrics, correct
+from edgefl.runtime.optimizer import Optimizer, adam, proximal, sgd
+from edgefl.runtime.steps import Steps, check_finite, checked, passes
+
+Array = npt.NDArray[Any]
+OnStep = Callable[[int, float], None]
+ShouldStop = Callable[[], bool]
+
+OPTIMIZERS = ("sgd", "adam")
+DEFAULT_LR = 0.01
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What one `fit` did.
+
+    Attributes:
+        losses: of every step, before its update.
+        examples: in the data, each counted once.
+        steps: made.
+        seconds: wall time, checks and features included.
+        backend: the engine's name.
+        loss_first, loss_last: of the first and last step, NaN where none was made.
+        stopped: `should_stop` ended it early; the steps made so far count.
+    """
+
+    losses: tuple[float, ...]
+    examples: int
+    steps: int
+    seconds: float
+    backend: str
+    loss_first: float
+    loss_last: float
+    stopped: bool = False
+
+
+class Trainer:
+    """A bundle on an engine, with parameters that change.
+
+    Examples are arrays with the examples along the first dimension: one array, or arrays by name where a
+    model has several inputs. They are checked and converted before anything runs.
+    """
+
+    def __init__(
+        self, bundle: Bundle, backend: str | Backend = "auto", delegate: str = "auto", threads: int = 1
+    ) -> None:
+        """Choose the engine (see `open_backend`); graphs are loaded when first needed."""
+        self.bundle = bundle
+        self.backend = (
+            open_backend(bundle, backend, delegate, threads) if isinstance(backend, str) else backend
+        )
+        self._manifest = bundle.manifest
+        self._trained = {p.name: p for p in self._manifest.trained}
+        values = bundle.parameters()
+        self._parameters = {name: values[name] for name in self._trained}
+        self._base = dict(self._parameters)
+        self._programs: dict[str, Program] = {}
+
+    # -- parameters
+
+    def parameters(self) -> dict[str, Array]:
+        """The trained parameters (copies), shared and personal, in manifest order."""
+        return {name: value.copy() for name, value in self._parameters.items()}
+
+    def load_parameters(self, values: Mapping[str, Array]) -> None:
+        """Replace some or all trained parameters; `delta` still counts from the same base.
+
+        Raises:
+            DataShape, DataType, NotFinite: a value does not fit; nothing is changed then.
+        """
+        self._parameters = {**self._parameters, **self._fitting(values)}
+
+    def rebase(self, values: Mapping[str, Array]) -> None:
+        """Take parameters, such as the server's new version, as current and as what `delta` counts from."""
+        fitting = self._fitting(values)
+        self._parameters = {**self._parameters, **fitting}
+        self._base = {**self._base, **fitting}
+
+    def delta(self) -> dict[str, Array]:
+        """New minus base for the shared parameters, float32, in schema order."""
+        names = [p.name for p in self._manifest.schema.parameters]
+        return {n: np.asarray(self._parameters[n] - self._base[n], np.float32) for n in names}
+
+    # -- training
+
+    def fit(
+        self,
+        x: Inputs,
+        y: Array,
+        epochs: int = 1,
+        lr: float | None = None,
+        seed: int = 0,
+        momentum: float = 0.0,
+        *,
+        optimizer: str = "sgd",
+        mu: float = 0.0,
+        correction: Mapping[str, Array] | None = None,
+        clip_norm: float | None = None,
+        on_step: OnStep | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> FitReport:
+        """Train on local examples.
+
+        Args:
+            x: inputs, `[examples, ...]`.
+            y: labels, `[examples, ...]`.
+            epochs: passes over the examples.
+            lr: step length; the bundle's default where None.
+            seed: of the order of examples (PCG64), the same on every machine.
+            momentum: of SGD.
+            optimizer: `sgd` or `adam`.
+            mu: FedProx's pull towards the base parameters.
+            correction: a direction added to each gradient, such as SCAFFOLD's `c - c_i`.
+            clip_norm: largest joint norm of the gradients of one step.
+            on_step: called after each step with its number, from 1, and its loss.
+            should_stop: asked before each step; true ends training with the steps made so far.
+
+        Raises:
+            DataError: the examples do not fit the model (see `edgefl.data.check_examples`).
+            NotFinite: NaN or infinity in a loss, gradient or parameter; the parameters stay as before.
+            OptionError: an option outside what is allowed.
+            BackendError: the engine cannot run the graphs.
+        """
+        started = time.perf_counter()
+        _check_options(epochs, optimizer, clip_norm)
+        rule = self._rule(optimizer, lr, momentum, mu, correction)
+        batches = self._batches(x, y)
+        run = Steps(self._program("step"), rule, clip_norm, self._parameters)
+        order = np.random.Generator(np.random.PCG64(seed))
+        stopped = False
+        with np.errstate(all="ignore"):
+            for feeds in passes(batches, epochs, order):
+                if stopped := bool(should_stop and should_stop()):
+                    break
+                loss = run.step(feeds)
+                if on_step:
+                    on_step(len(run.losses), loss)
+        check_finite(run.parameters, len(run.losses))
+        self._parameters = run.parameters
+        losses = tuple(run.losses) or (math.nan,)
+        return FitReport(
+            losses=tuple(run.losses),
+            examples=batches.examples,
+            steps=len(run.losses),
+            seconds=time.perf_counter() - started,
+            backend=self.backend.name,
+            loss_first=losses[0],
+            loss_last=losses[-1],
+            stopped=stopped,
+        )
+
+    def loss_and_gradients(
+        self, x: Inputs, y: Array, weight: Array | None = None
+    ) -> tuple[float, dict[str, Array]]:
+        """Weighted mean loss over any number of examples, and its gradient for each trained parameter.
+
+        Args:
+            weight: float, `[examples]`, 0 or more and not all 0; all 1 where None.
+        """
+        batches = self._batches(x, y, weight)
+        total, loss = 0.0, 0.0
+        gradients = {name: np.zeros(p.shape, np.float64) for name, p in self._trained.items()}
+        for step, (feeds, _) in enumerate(batches(), start=1):
+            share = float(feeds["weight"].sum())
+            if share > 0:
+                made = checked(self._program("step")({**feeds, **self._parameters}), self._trained, step)
+                loss += share * made[0]
+                total += share
+                for name, gradient in made[1].items():
+                    gradients[name] += share * gradient
+        return loss / total, {n: (g / total).astype(np.float32) for n, g in gradients.items()}
+
+    # -- using
+
+    def evaluate(self, x: Inputs, y: Array) -> Metrics:
+        """Mean loss over the examples, and accuracy where the loss has one."""
+        inputs, labels = check_examples(x, y, self._manifest)
+        batches = self._batches(inputs, labels)
+        loss = 0.0
+        for feeds, count in batches():
+            loss += count * float(self._program("step")({**feeds, **self._parameters})["loss"])
+        right = correct(self._manifest.loss, self._predict(inputs), labels)
+        accuracy = None if right is None else float(right.mean())
+        return Metrics(loss / batches.examples, accuracy, batches.examples)
+
+    def predict(self, x: Inputs) -> Array:
+        """The model's output for any number of examples, `[examples, ...]`."""
+        return self._predict(check_inputs(x, self._manifest.inputs))
+
+    # -- inside
+
+    def _predict(self, inputs: Mapping[str, Array]) -> Array:
+        return self._map("infer", inputs, self._parameters)["output"]
+
+    def _batches(self, x: Inputs, y: Array, weight: Array | None = None) -> Batches:
+        """Checked examples as the step takes them: through the features graph where there is one."""
+        inputs, labels = check_examples(x, y, self._manifest)
+        weight = np.ones(len(labels), np.float32) if weight is None else _checked_weight(weight, len(labels))
+        return Batches({**self._features(inputs), "y": labels, "weight": weight}, self._manifest.batch_size)
+
+    def _features(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        if self._manifest.find(self.backend.target, "features"):
+            return self._map("features", inputs, {})
+        if self._manifest.step_inputs != self._manifest.inputs:
+            raise BackendUnavailable(
+                f"bundle {self._manifest.name!r} has no {self.backend.target}/features artifact, "
+                "which makes what its step takes"
+            )
+        return inputs
+
+    def _map(self, kind: str, inputs: Mapping[str, Array], constant: Mapping[str, Array]) -> dict[str, Array]:
+        """A graph's outputs for all examples, batch by batch."""
+        program = self._program(kind)
+        batches = Batches(inputs, self._manifest.batch_size)
+        outputs: dict[str, Array] = {}
+        start = 0
+        for feeds, count in batches():
+            for name, value in program({**feeds, **constant}).items():
+                if name not in outputs:
+                    outputs[name] = np.empty((batches.examples, *value.shape[1:]), value.dtype)
+                outputs[name][start : start + count] = value[:count]
+            start += count
+        return outputs
+
+    def _program(self, kind: str) -> Program:
+        if kind not in self._programs:
+            self._programs[kind] = self.backend.load(self.bundle, kind)
+        return self._programs[kind]
+
+    def _rule(
+        self, name: str, lr: float | None, momentum: float, mu: float, correction: Mapping[str, Array] | None
+    ) -> Optimizer:
+        length = float(self._manifest.defaults.get("lr", DEFAULT_LR) if lr is None else lr)
+        v = proximal(mu, self._base, self._fitting(correction or {}))
+        return sgd(length, momentum, mu, v) if name == "sgd" else adam(length, mu=mu, v=v)
+
+    def _fitting(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        fitting = {}
+        for name, value in values.items():
+            if name not in self._trained:
+                raise DataShape(f"{name!r} is no trained parameter; those are {sorted(self._trained)}")
+            parameter = self._trained[name]
+            if tuple(np.shape(value)) != parameter.shape:
+                raise DataShape(f"{name!r} has shape {np.shape(value)}, expected {parameter.shape}")
+            if value.dtype.kind != "f":
+                raise DataType(f"{name!r} has dtype {value.dtype}, expected {parameter.dtype}")
+            fitting[name] = np.array(value, parameter.dtype, order="C")
+        check_finite(fitting)
+        return fitting
+
+
+def _checked_weight(weight: Array, count: int) -> Array:
+    value = np.asarray(weight, np.float32)
+    if value.shape != (count,):
+        raise DataShape(f"'weight' has shape {value.shape}, expected ({count},)")
+    if not (np.isfinite(value).all() and (value >= 0).all() and value.any()):
+        raise OptionError("'weight' holds negative or non-finite values, or only zeros")
+    return value
+
+
+def _check_options(epochs: int, optimizer: str, clip_norm: float | None) -> None:
+    if epochs < 1:
+        raise OptionError(f"epochs is {epochs}, allowed 1 or more")
+    if optimizer not in OPTIMIZERS:
+        raise OptionError(f"optimizer is {optimizer!r}, allowed {', '.join(OPTIMIZERS)}")
+    if clip_norm is not None and not clip_norm > 0:
+        raise OptionError(f"clip_norm is {clip_norm}, allowed over 0")
