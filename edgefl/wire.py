@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages of protocol version 1, as both sides use them, and the limits they agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from edgefl.message import Message, flag, integer, nested, number, optional, several, text
+
+MAX_JSON_BYTES = 64 * 1024
+MAX_ROUNDS_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 2**50
+MAX_COUNT = 2**31 - 1
+MAX_VERSION = 2**32 - 1
+MAX_TEXT = 1000
+MODES = ("topk", "ternary", "unbiased")
+
+Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")]
+SchemaId = Annotated[str, text(r"[0-9a-f]{16}")]
+AssignmentId = Annotated[str, text(r"[0-9a-f]{32}")]
+Text = Annotated[str, text(rf".{{0,{MAX_TEXT}}}")]
+Flag = Annotated[bool, flag]
+Number = Annotated[int, integer(1, MAX_COUNT)]
+Count = Annotated[int, integer(0, MAX_COUNT)]
+Version = Annotated[int, integer(0, MAX_VERSION)]
+Bytes = Annotated[int, integer(0, MAX_BYTES)]
+Seconds = Annotated[float, number(0.0, 1e9)]
+Moment = Annotated[float, number(0.0, 1e12)]
+
+
+@dataclass(frozen=True)
+class CheckIn(Message):
+    """A device offers to work.
+
+    Attributes:
+        device: the device's own name, the same every time.
+        schema: id of the parameter schema its bundle has, 16 hexadecimal digits.
+        engine: what will run the step, for the record only.
+        examples: how many examples it holds, the weight of its update.
+    """
+
+    device: Name
+    schema: SchemaId
+    engine: Annotated[str, text(r"[ -~]{0,64}")]
+    examples: Number
+
+
+@dataclass(frozen=True)
+class Training(Message):
+    """How a device trains in a round.
+
+    Attributes:
+        epochs: passes over the local examples.
+        lr: learning rate of the local SGD.
+        momentum: momentum of the local SGD.
+        seed: seed of the order of batches.
+        mode: how the update is made sparse.
+        density: part of the elements that is sent.
+        mu: FedProx's pull towards the version the round started from; 0 is FedAvg.
+    """
+
+    epochs: Annotated[int, integer(1, 10_000)] = 1
+    lr: Annotated[float, number(1e-12, 1e6)] = 0.05
+    momentum: Annotated[float, number(0.0, 0.9999)] = 0.0
+    seed: Annotated[int, integer(0, 2**63 - 1)] = 0
+    mode: Annotated[str, text("|".join(MODES))] = "topk"
+    density: Annotated[float, number(1e-9, 1.0)] = 0.01
+    mu: Annotated[float, number(0.0, 1e6)] = 0.0
+
+
+@dataclass(frozen=True)
+class Task(Message):
+    """One device's place in one round.
+
+    Attributes:
+        assignment: the place's id; whoever knows it may send its update.
+        round: number of the round, from 1.
+        base_version: version of the parameters to start from and to name in the frame.
+        schema: id of the parameter schema, 16 hexadecimal digits.
+        training: how to train.
+        cohort: updates the round aims for; the more there are, the more noise one of them may carry.
+        max_bytes: the largest frame the server takes.
+        deadline_s: seconds from now until the round may close without this device.
+    """
+
+    assignment: AssignmentId
+    round: Number
+    base_version: Version
+    schema: SchemaId
+    training: Annotated[Training, nested(Training)]
+    cohort: Number
+    max_bytes: Annotated[int, integer(1, MAX_BYTES)]
+    deadline_s: Seconds
+
+
+@dataclass(frozen=True)
+class CheckInAnswer(Message):
+    """What a device is to do next.
+
+    Attributes:
+        task: the work, or None where there is none now.
+        retry_after_s: seconds to wait before the next check-in when there is no task.
+        finished: the server has run all its rounds; there will be no more tasks.
+    """
+
+    task: Annotated[Task | None, optional(nested(Task))] = None
+    retry_after_s: Annotated[float, number(0.0, 86_400.0)] = 0.0
+    finished: Flag = False
+
+
+@dataclass(frozen=True)
+class Accepted(Message):
+    """An update is stored.
+
+    Attributes:
+        accepted: always true; refusals are `Failure`.
+        duplicate: the same bytes were stored before; they count once.
+    """
+
+    accepted: Flag
+    duplicate: Flag
+
+
+@dataclass(frozen=True)
+class Decline(Message):
+    """A device gives its place back, saying why."""
+
+    reason: Text
+
+
+@dataclass(frozen=True)
+class Failure(Message):
+    """Body of every answer of 400 and above.
+
+    Attributes:
+        reason: short and fixed, for programs, such as `unknown-round`.
+        detail: for people.
+    """
+
+    reason: Annotated[str, text(r"[a-z][a-z0-9-]{0,63}")]
+    detail: Text = ""
+
+
+@dataclass(frozen=True)
+class RoundInfo(Message):
+    """One round as the server tells it.
+
+    Attributes:
+        round: its number, from 1.
+        state: `open`, `full` (enough updates, being aggregated) or `closed`.
+        base_version: version the devices start from.
+        version: version the round produced, None while it is not closed.
+        goal: number of updates that closes the round.
+        minimum: number of updates that lets it close at its deadline.
+        assigned: places given so far.
+        declined: places given back.
+        updates: updates accepted.
+        loss: mean of the devices' training losses weighted by their examples, None without any.
+        extensions: how often the deadline passed below the minimum and was put off.
+        opened_at: seconds since the epoch.
+        deadline: seconds since the epoch.
+        closed_at: seconds since the epoch, None while open.
+        frame_bytes: bytes of the accepted frames alone.
+        bytes_up: bytes that arrived at the socket while the round was the current one.
+        bytes_down: bytes that left the socket while the round was the current one.
+    """
+
+    round: Number
+    state: Annotated[str, text("open|full|closed")]
+    base_version: Version
+    version: Annotated[int | None, optional(integer(0, MAX_VERSION))]
+    goal: Number
+    minimum: Number
+    assigned: Count
+    declined: Count
+    updates: Count
+    loss: Annotated[float | None, optional(number(-1e38, 1e38))]
+    extensions: Count
+    opened_at: Moment
+    deadline: Moment
+    closed_at: Annotated[float | None, optional(number(0.0, 1e12))]
+    frame_bytes: Bytes
+    bytes_up: Bytes
+    bytes_down: Bytes
+
+
+@dataclass(frozen=True)
+class Rounds(Message):
+    """All rounds, oldest first."""
+
+    rounds: Annotated[tuple[RoundInfo, ...], several(RoundInfo, 1_000_000)]
+
+
+@dataclass(frozen=True)
+class Status(Message):
+    """The server at a glance.
+
+    Attributes:
+        model: name of the model in the bundle.
+        schema: id of the parameter schema, 16 hexadecimal digits.
+        version: newest version of the parameters.
+        rounds_done: rounds closed.
+        rounds_total: rounds the server is to run.
+        finished: all rounds are done.
+        round: the current round, None when finished.
+        devices: devices that ever checked in.
+        bytes_up: bytes received at the socket since the process started.
+        bytes_down: bytes sent at the socket since the process started.
+    """
+
+    model: Text
+    schema: SchemaId
+    version: Version
+    rounds_done: Count
+    rounds_total: Count
+    finished: Flag
+    round: Annotated[RoundInfo | None, optional(nested(RoundInfo))]
+    devices: Count
+    bytes_up: Bytes
+    bytes_down: Bytes

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP face of the server: version 1 of the protocol as an ASGI application."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import TypeAdapter
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from edgefl._version import __version__
+from edgefl.errors import ProtocolError, Refused
+from edgefl.message import Message
+from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.meter import Meter
+from edgefl.server_stub.service import Service, etag
+from edgefl.server_stub.settings import Settings
+from edgefl.wire import (
+    MAX_COUNT,
+    MAX_JSON_BYTES,
+    MAX_TEXT,
+    MAX_VERSION,
+    Accepted,
+    CheckIn,
+    CheckInAnswer,
+    Decline,
+    Failure,
+    Rounds,
+    Status,
+)
+
+RoundNumber = Annotated[int, Path(ge=1, le=MAX_COUNT)]
+VersionNumber = Annotated[int, Path(ge=0, le=MAX_VERSION)]
+AssignmentKey = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+Target = Annotated[str | None, Query(max_length=64)]
+
+_FRAME = {"requestBody": {"required": True, "content": {"application/vnd.edgefl.update": {}}}}
+_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+_IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
+_REVALIDATE = {"cache-control": "no-cache"}
+
+
+def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
+    """The application for one model. Its coordinator is `app.state.service.coordinator`.
+
+    Args:
+        meter: counts bytes at the socket; only the process that owns the socket can supply one.
+
+    Raises:
+        BundleError, StoreError: the bundle or the database cannot be used.
+    """
+    coordinator = Coordinator(settings, traffic=(meter or Meter()).read)
+    service = Service(coordinator)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.watching():
+            yield
+        coordinator.close()
+
+    app = FastAPI(
+        title="edgefl",
+        version=__version__,
+        summary="Rounds of federated learning for devices that train where they infer.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(_routes(service))
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_crash)
+    return app
+
+
+def _routes(service: Service) -> APIRouter:
+    failures: dict[int | str, dict[str, Any]] = {c: {"model": Failure} for c in ("4XX", "5XX")}
+    router = APIRouter(prefix="/v1", responses=failures)
+
+    @router.post("/check-in", response_model=CheckInAnswer, openapi_extra=_body_of(CheckIn))
+    async def check_in(request: Request) -> Response:
+        """Ask for work. Held for a few seconds when there is none."""
+        return _json(await service.check_in(await _message(request, CheckIn)))
+
+    @router.get("/bundle", responses=_BYTES)
+    async def bundle(request: Request, target: Target = None) -> Response:
+        """The model as the rounds began with it, cut to a target. Fetched once, then revalidated by ETag."""
+        data, tag = await service.bundle(target)
+        return _entity(request, data, tag, _REVALIDATE)
+
+    @router.get("/parameters/{version}", responses=_BYTES)
+    async def parameters(request: Request, version: VersionNumber) -> Response:
+        """The shared parameters of a version in the safetensors layout."""
+        data = await service.call(service.coordinator.parameters, version)
+        return _entity(request, data, etag(data), _IMMUTABLE)
+
+    @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)
+    async def update(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
+        """Send the update of an assignment. The same bytes again are acknowledged again and count once."""
+        frame = await _body(request, service.coordinator.max_bytes)
+        return _json(await service.accept(round, assignment, frame))
+
+    @router.put("/rounds/{round}/declines/{assignment}", status_code=204, openapi_extra=_body_of(Decline))
+    async def decline(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
+        """Give an assignment back, so that another device can have the place."""
+        message = await _message(request, Decline)
+        await service.call(service.coordinator.give_back, round, assignment, message.reason)
+        return Response(status_code=204)
+
+    @router.get("/status", response_model=Status)
+    async def status() -> Response:
+        """The server at a glance."""
+        return _json(await service.call(service.coordinator.status))
+
+    @router.get("/rounds", response_model=Rounds)
+    async def rounds() -> Response:
+        """Every round, oldest first, with its updates, losses and bytes at the socket."""
+        return _json(Rounds(tuple(await service.call(service.coordinator.rounds))))
+
+    return router
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The request's body; nothing beyond `limit` is ever held."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise Refused(413, "too-large", f"body of {declared} bytes, allowed {limit}")
+    chunks, total = [], 0
+    try:
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > limit:
+                raise Refused(413, "too-large", f"body of more than {limit} bytes")
+            chunks.append(chunk)
+    except ClientDisconnect as exc:
+        raise Refused(400, "malformed-request", f"the body ended after {total} bytes") from exc
+    return b"".join(chunks)
+
+
+async def _message(request: Request, kind: type[Message]) -> Any:
+    try:
+        return kind.from_bytes(await _body(request, MAX_JSON_BYTES))
+    except Refused:
+        raise
+    except ProtocolError as exc:
+        raise Refused(400, "malformed-request", str(exc)) from exc
+
+
+def _json(message: Message, status: int = 200) -> Response:
+    return Response(message.to_bytes(), status, media_type="application/json")
+
+
+def _failure(status: int, reason: str, detail: str) -> Response:
+    return _json(Failure(reason, detail[:MAX_TEXT]), status)
+
+
+def _entity(request: Request, data: bytes, tag: str, headers: dict[str, str]) -> Response:
+    headers = {"etag": tag, **headers}
+    known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="application/octet-stream", headers=headers)
+
+
+def _body_of(kind: type[Message]) -> dict[str, Any]:
+    schema = TypeAdapter(kind).json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def _on_refused(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, Refused)
+    return _failure(exc.status, exc.reason, exc.detail)
+
+
+async def _on_invalid(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    return _failure(400, "malformed-request", json.dumps(exc.errors(), default=str))
+
+
+async def _on_http(_: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    reason = {404: "unknown-path", 405: "wrong-method"}.get(exc.status_code, "http-error")
+    return _failure(exc.status_code, reason, str(exc.detail))
+
+
+async def _on_crash(_: Request, exc: Exception) -> Response:
+    return _failure(500, "internal", f"{type(exc).__name__}; the server's log says more")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an uploaded frame must be before it may count. Nothing about the update is believed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgefl.delta import Limits, SparseDelta, decode
+from edgefl.errors import DeltaBase, DeltaError, DeltaSchema, DeltaTooLarge, DeltaValue, Refused
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The bounds of one server.
+
+    Attributes:
+        schema_id: the 8 bytes of the parameter schema.
+        size: shared elements of the model.
+        max_nonzeros: the most elements an update may send.
+        max_bytes: the largest frame.
+        max_norm: the largest L2 norm, None for no bound.
+    """
+
+    schema_id: bytes
+    size: int
+    max_nonzeros: int
+    max_bytes: int
+    max_norm: float | None = None
+
+    def decode(self, frame: bytes, base_version: int) -> SparseDelta:
+        """The update in a frame.
+
+        Raises:
+            Refused: `too-large`, `wrong-schema`, `stale-version`, `not-finite`, `norm-exceeded` or
+                `malformed-frame`.
+        """
+        limits = Limits(
+            schema_id=self.schema_id,
+            size=self.size,
+            max_nonzeros=self.max_nonzeros,
+            versions=(base_version,),
+            max_bytes=self.max_bytes,
+        )
+        try:
+            update = decode(frame, limits=limits)
+        except DeltaError as exc:
+            raise _refusal(exc) from exc
+        self._check_values(update)
+        return update
+
+    def _check_values(self, update: SparseDelta) -> None:
+        norm = float(np.linalg.norm(update.values.astype(np.float64)))
+        if not math.isfinite(norm):
+            raise Refused(422, "not-finite", "the update has NaN or infinity")
+        if self.max_norm is not None and norm > self.max_norm:
+            raise Refused(
+                422, "norm-exceeded", f"the update's L2 norm is {norm:.6g}, allowed is {self.max_norm:.6g}"
+            )
+
+
+def reported_loss(update: SparseDelta) -> float | None:
+    """The training loss a device put in the frame's metadata, for display only; None where there is none."""
+    loss = update.meta.get("loss")
+    if isinstance(loss, bool) or not isinstance(loss, (int, float)) or not abs(loss) < 1e30:
+        return None
+    return float(loss)
+
+
+def _refusal(exc: DeltaError) -> Refused:
+    if isinstance(exc, DeltaTooLarge):
+        return Refused(413, "too-large", str(exc))
+    if isinstance(exc, DeltaSchema):
+        return Refused(409, "wrong-schema", str(exc))
+    if isinstance(exc, DeltaBase):
+        return Refused(409, "stale-version", str(exc))
+    if isinstance(exc, DeltaValue):
+        return Refused(422, "not-finite", str(exc))
+    return Refused(400, "malformed-frame", str(exc))

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server without HTTP: one open round, kept in step with the store. Safe to call from many threads.
+
+Every event goes through the state machine first, then to disk, then into memory; only then is it answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from edgefl.bundle import Bundle
+from edgefl.errors import Refused
+from edgefl.parameters import Schema
+from edgefl.server_stub.aggregate import averaging, digest
+from edgefl.server_stub.checks import Checks, reported_loss
+from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
+from edgefl.server_stub.rows import Traffic, Version
+from edgefl.server_stub.settings import Settings
+from edgefl.server_stub.store import Store
+from edgefl.server_stub.versions import next_version
+from edgefl.tensorfile import write_tensors
+from edgefl.wire import Accepted, CheckIn, CheckInAnswer, RoundInfo, Status, Task
+
+log = logging.getLogger("edgefl.server")
+
+
+def _no_traffic() -> Traffic:
+    return Traffic()
+
+
+class Coordinator:
+    """Runs the rounds of one model."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        traffic: Callable[[], Traffic] = _no_traffic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open bundle and database and go on where the database left off.
+
+        Args:
+            traffic: bytes at the socket since the process started.
+            clock: seconds since the epoch.
+
+        Raises:
+            BundleError, StoreError: the bundle or the database cannot be used, or do not belong together.
+        """
+        self.settings = settings
+        self.bundle = Bundle.open(settings.bundle)
+        self._schema: Schema = self.bundle.schema()
+        size = self._schema.size
+        self.max_bytes = settings.max_frame_bytes(size)
+        self._checks = Checks(
+            self._schema.id, size, settings.max_nonzeros(size), self.max_bytes, settings.max_norm
+        )
+        self._optimizer = averaging(settings.server_lr, settings.server_momentum)
+        self._traffic, self._clock = traffic, clock
+        self._counted = traffic()
+        self._lock, self._closing = threading.RLock(), threading.Lock()
+        self._round: Round | None = None
+        self._store = Store(settings.database_url())
+        self._start()
+
+    def close(self) -> None:
+        self._store.close()
+
+    # -- what devices ask
+
+    def check_in(self, message: CheckIn) -> CheckInAnswer:
+        """A place in the current round if there is one for the device, with what to do there.
+
+        Raises:
+            Refused: `wrong-schema`.
+        """
+        if message.schema != self._schema.id.hex():
+            raise Refused(
+                409, "wrong-schema", f"device has schema {message.schema}, the model {self._schema.id.hex()}"
+            )
+        with self._lock:
+            at = self._clock()
+            self._pass_time(at)
+            self._store.put_device(message, at)
+            if self._round is None:
+                return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
+            after = apply(Assign(message.device, secrets.token_hex(16), at), self._round)
+            if after is self._round:
+                return CheckInAnswer(None, self.settings.retry_after_s)
+            place = after.places[message.device]
+            self._store.put_place(after.number, message.device, place, message.examples)
+            self._round = after
+            return CheckInAnswer(self._task(after, place, at))
+
+    def accept(self, number: int, assignment: str, frame: bytes) -> Accepted:
+        """Check and store an update. On return it is on disk and counts exactly once.
+
+        Raises:
+            Refused: with the reason; the round is unharmed.
+        """
+        name = digest(frame)
+        current = self._expecting(number, assignment, name)
+        if current is None:
+            return Accepted(True, duplicate=True)
+        # Decoding is the slow part and needs no lock; the round is asked again after it.
+        update = self._checks.decode(frame, current.base_version)
+        with self._lock:
+            current = self._expecting(number, assignment, name)
+            if current is None:
+                return Accepted(True, duplicate=True)
+            at, pending = self._clock(), self._uncounted()
+            after = apply(Accept(assignment, name, at), current)
+            self._store.put_update(number, assignment, name, frame, reported_loss(update), at, pending)
+            self._count(pending)
+            self._round = after
+        return Accepted(True, duplicate=False)
+
+    def give_back(self, number: int, assignment: str, reason: str) -> None:
+        """Take a place back from a device that cannot train. A round that is over takes it without effect."""
+        with self._lock:
+            before = self._round
+            if before is None or before.number != number:
+                self._check_known(number, assignment)
+                return
+            after = apply(GiveBack(assignment, self._clock()), before)
+            if after is not before:
+                self._store.give_back(assignment, reason)
+                self._round = after
+                log.info("round %d: a device declined: %s", number, reason)
+
+    # -- time
+
+    def tick(self) -> None:
+        """Enforce the deadline, and aggregate the round if it is full."""
+        with self._lock:
+            self._pass_time(self._clock())
+        with self._closing:
+            full = self._round
+            if full is not None and full.full:
+                self._finish(full)
+
+    def due(self) -> float:
+        """Seconds until the current round needs a `tick`; infinity where none ever does."""
+        current = self._round
+        if current is None:
+            return float("inf")
+        return 0.0 if current.full else max(0.0, current.deadline - self._clock())
+
+    # -- looking
+
+    @property
+    def round_number(self) -> int | None:
+        """Number of the current round, None when all are done."""
+        return None if self._round is None else self._round.number
+
+    def parameters(self, version: int) -> bytes:
+        """Encoded shared parameters of a version; Refused (`unknown-version`) where there is none."""
+        found = self._store.parameters(version)
+        if found is None:
+            raise Refused(404, "unknown-version", f"there is no version {version} of the parameters")
+        return found
+
+    def rounds(self) -> list[RoundInfo]:
+        """All rounds, oldest first, with bytes up to now."""
+        with self._lock:
+            current, pending = self._round, self._uncounted()
+            infos = self._store.round_infos()
+        return [info if info.state == "closed" else _live(info, current, pending) for info in infos]
+
+    def status(self) -> Status:
+        infos, total = self.rounds(), self._traffic()
+        current = infos[-1] if infos and infos[-1].state != "closed" else None
+        return Status(
+            model=self.bundle.manifest.name,
+            schema=self._schema.id.hex(),
+            version=self._store.newest_version().number,
+            rounds_done=sum(i.state == "closed" for i in infos),
+            rounds_total=self.settings.rounds,
+            finished=current is None,
+            round=current,
+            devices=self._store.count_devices(),
+            bytes_up=total.up,
+            bytes_down=total.down,
+        )
+
+    # -- inside
+
+    def _start(self) -> None:
+        values, at = self.bundle.parameters(), self._clock()
+        shared = {p.name: values[p.name] for p in self._schema.parameters}
+        state = self._optimizer.init(self._schema.size)
+        first = Version(self.bundle.manifest.model_version, write_tensors(shared), write_tensors(state))
+        self._store.found(self._schema.id.hex(), self.bundle.manifest.name, first, at)
+        self._round = self._store.current_round()
+        if self._round is None and (fresh := self._following(self._store.rounds_done(), at)) is not None:
+            self._store.open_round(fresh, at)
+            self._round = fresh
+        log.info(
+            "model %r: at round %s of %d", self.bundle.manifest.name, self.round_number, self.settings.rounds
+        )
+
+    def _following(self, done: int, at: float, version: int | None = None) -> Round | None:
+        if done >= self.settings.rounds:
+            return None
+        base = self._store.newest_version().number if version is None else version
+        return Round.open(done + 1, base, self.settings.plan(), at)
+
+    def _task(self, current: Round, place: Place, at: float) -> Task:
+        training = self.settings.training
+        return Task(
+            assignment=place.id,
+            round=current.number,
+            base_version=current.base_version,
+            schema=self._schema.id.hex(),
+            training=replace(training, seed=training.seed + current.number - 1),
+            cohort=current.plan.goal,
+            max_bytes=self.max_bytes,
+            deadline_s=max(0.0, current.deadline - at),
+        )
+
+    def _pass_time(self, at: float) -> None:
+        before = self._round
+        after = before and apply(Tick(at), before)
+        if after is None or after is before:
+            return
+        if not after.full:
+            self._store.put_deadline(after)
+            log.warning(
+                "round %d: %d of at least %d updates at the deadline, waiting on",
+                after.number,
+                len(after.updates),
+                after.plan.minimum,
+            )
+        self._round = after
+
+    def _expecting(self, number: int, assignment: str, name: str) -> Round | None:
+        """The round, where it waits for this update; None where it has it. Refused where neither is so."""
+        with self._lock:
+            self._pass_time(self._clock())
+            current = self._round
+            if current is not None and current.number == number:
+                return current if check_accept(Accept(assignment, name, self._clock()), current) else None
+            self._check_known(number, assignment)
+            stored = self._store.digest_of(number, assignment)
+        if stored is None:
+            raise Refused(409, "round-closed", f"round {number} closed without this update")
+        if stored != name:
+            raise Refused(
+                409, "already-sent-different", f"assignment {assignment} has sent other bytes before"
+            )
+        return None
+
+    def _check_known(self, number: int, assignment: str) -> None:
+        if not self._store.has_round(number):
+            raise Refused(404, "unknown-round", f"there is no round {number}")
+        if not self._store.has_place(number, assignment):
+            raise Refused(404, "unknown-assignment", f"round {number} gave no assignment {assignment}")
+
+    def _finish(self, full: Round) -> None:
+        made = self._next_version(full)
+        with self._lock:
+            at, pending = self._clock(), self._uncounted()
+            following = self._following(full.number, at, made.number)
+            self._store.close_round(full.number, made, following, at, pending)
+            self._count(pending)
+            self._round = following
+        log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)
+
+    def _next_version(self, full: Round) -> Version:
+        updates = (
+            (self._checks.decode(u.frame, full.base_version), u.weight)
+            for u in self._store.updates_of(full.number)
+        )
+        return next_version(self._store.newest_version(), updates, self._schema, self._optimizer)
+
+    def _uncounted(self) -> Traffic:
+        total = self._traffic()
+        return Traffic(total.up - self._counted.up, total.down - self._counted.down)
+
+    def _count(self, stored: Traffic) -> None:
+        self._counted = Traffic(self._counted.up + stored.up, self._counted.down + stored.down)
+
+
+def _live(info: RoundInfo, current: Round | None, pending: Traffic) -> RoundInfo:
+    """A round that is not closed, with what only memory knows."""
+    full = current is not None and current.number == info.round and current.full
+    return replace(
+        info,
+        state="full" if full else "open",
+        bytes_up=info.bytes_up + pending.up,
+        bytes_down=info.bytes_down + pending.down,
+    )

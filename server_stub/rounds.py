@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A round of federated learning as a pure state machine: `apply(event, state) -> state`.
+
+A round gives places to devices, takes one update per place, and is *full* once it has its goal of updates, or
+once its deadline passes with at least its minimum. Full rounds take nothing more and wait to be aggregated.
+
+A deadline that passes below the minimum is put off by the round's duration, and every accepted update stays:
+an acknowledged update always counts, so a round is never abandoned. Places given before the new stretch no
+longer hold others back, so that devices which vanished are replaced; should they return after all, their
+place is still good while the round is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from edgefl.errors import Refused
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a round asks for.
+
+    Attributes:
+        goal: number of updates that fills the round.
+        minimum: number of updates that fills it at its deadline.
+        seconds: time from opening (or extension) to deadline.
+        places: devices that may be at work at once, at least the goal; the surplus stands in for dropouts.
+    """
+
+    goal: int
+    minimum: int
+    seconds: float
+    places: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.goal <= self.places or not self.seconds > 0:
+            raise ValueError(
+                f"plan {self} is impossible: 1 <= minimum <= goal <= places and seconds > 0 are needed"
+            )
+
+
+@dataclass(frozen=True)
+class Place:
+    """One device's place.
+
+    Attributes:
+        id: the assignment's id.
+        at: when the device last received it, seconds since the epoch.
+        declined: the device gave it back.
+    """
+
+    id: str
+    at: float
+    declined: bool = False
+
+
+@dataclass(frozen=True)
+class Round:
+    """State of one open or full round.
+
+    Attributes:
+        number: from 1.
+        base_version: version of the parameters that updates start from.
+        plan: what the round asks for.
+        deadline: seconds since the epoch.
+        extensions: times the deadline was put off.
+        places: device -> its place.
+        updates: assignment id -> digest of the accepted frame.
+        full: nothing more is taken; ready to aggregate.
+    """
+
+    number: int
+    base_version: int
+    plan: Plan
+    deadline: float
+    extensions: int = 0
+    places: Mapping[str, Place] = field(default_factory=dict)
+    updates: Mapping[str, str] = field(default_factory=dict)
+    full: bool = False
+
+    @staticmethod
+    def open(number: int, base_version: int, plan: Plan, at: float) -> Round:
+        return Round(number, base_version, plan, at + plan.seconds)
+
+    def place_of(self, assignment: str) -> Place | None:
+        return next((p for p in self.places.values() if p.id == assignment), None)
+
+    @property
+    def stretch_start(self) -> float:
+        """When the current stretch began: the opening, or the last extension."""
+        return self.deadline - self.plan.seconds
+
+    def at_work(self) -> int:
+        """Devices counted upon: places of the current stretch that are neither answered nor declined."""
+        waiting = (p for p in self.places.values() if p.id not in self.updates and not p.declined)
+        return sum(p.at >= self.stretch_start for p in waiting)
+
+    def has_room(self) -> bool:
+        """Whether another device may start: places are for updates that are still to come."""
+        return not self.full and self.at_work() + len(self.updates) < self.plan.places
+
+
+@dataclass(frozen=True)
+class Assign:
+    """A device asks for a place; `assignment` is the id a new place would get."""
+
+    device: str
+    assignment: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Accept:
+    """An update for a place arrives, already checked."""
+
+    assignment: str
+    digest: str
+    at: float
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    """A device declines its place."""
+
+    assignment: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passes."""
+
+    at: float
+
+
+Event = Assign | Accept | GiveBack | Tick
+V = TypeVar("V")
+
+
+def apply(event: Event, state: Round) -> Round:
+    """The round after an event. The same state comes back where the event changes nothing.
+
+    Raises:
+        Refused: `unknown-assignment`, `already-sent-different`, `declined` or `round-closed`.
+    """
+    if isinstance(event, Assign):
+        return _assign(event, state)
+    if isinstance(event, Accept):
+        return _accept(event, state)
+    if isinstance(event, GiveBack):
+        return _give_back(event, state)
+    return _tick(event, state)
+
+
+def check_accept(event: Accept, state: Round) -> bool:
+    """Whether an update would be new (True) or repeats the stored one (False); raises as `apply` does."""
+    place = state.place_of(event.assignment)
+    if place is None:
+        raise Refused(
+            404, "unknown-assignment", f"round {state.number} gave no assignment {event.assignment}"
+        )
+    stored = state.updates.get(event.assignment)
+    if stored is not None and stored != event.digest:
+        raise Refused(
+            409, "already-sent-different", f"assignment {event.assignment} has sent other bytes before"
+        )
+    if stored is None and state.full:
+        raise Refused(409, "round-closed", f"round {state.number} has all its updates")
+    if stored is None and place.declined:
+        raise Refused(409, "declined", f"assignment {event.assignment} was given back")
+    return stored is None
+
+
+def _assign(event: Assign, state: Round) -> Round:
+    known = state.places.get(event.device)
+    if known is None:
+        fresh = Place(event.assignment, event.at)
+        return replace(state, places=_with(state.places, event.device, fresh)) if state.has_room() else state
+    if state.full or known.id in state.updates or (known.declined and known.at >= state.stretch_start):
+        return state
+    # Asking again renews the place: the answer was lost, the device restarted, or the deadline was put off.
+    renewed = replace(known, at=event.at, declined=False)
+    return replace(state, places=_with(state.places, event.device, renewed))
+
+
+def _accept(event: Accept, state: Round) -> Round:
+    if not check_accept(event, state):
+        return state
+    updates = _with(state.updates, event.assignment, event.digest)
+    return replace(state, updates=updates, full=len(updates) >= state.plan.goal)
+
+
+def _give_back(event: GiveBack, state: Round) -> Round:
+    for device, place in state.places.items():
+        if place.id != event.assignment:
+            continue
+        if place.declined or place.id in state.updates:
+            return state
+        return replace(state, places=_with(state.places, device, replace(place, declined=True)))
+    raise Refused(404, "unknown-assignment", f"round {state.number} gave no assignment {event.assignment}")
+
+
+def _tick(event: Tick, state: Round) -> Round:
+    if state.full or event.at < state.deadline:
+        return state
+    if len(state.updates) >= state.plan.minimum:
+        return replace(state, full=True)
+    return replace(state, deadline=event.at + state.plan.seconds, extensions=state.extensions + 1)
+
+
+def _with(mapping: Mapping[str, V], key: str, value: V) -> Mapping[str, V]:
+    return {**mapping, key: value}

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between rows of the database and the values the server works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Integer, RowMapping, cast, func, insert, select, update
+
+from edgefl.server_stub.rounds import Place, Plan, Round
+from edgefl.server_stub.tables import assignments, rounds, updates, versions
+from edgefl.wire import RoundInfo
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the parameters, as encoded tensors, with what the server optimizer remembers of it."""
+
+    number: int
+    parameters: bytes
+    optimizer: bytes
+
+
+@dataclass(frozen=True)
+class Update:
+    """An accepted update of the current round."""
+
+    digest: str
+    weight: float
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes at the socket: `up` towards the server, `down` towards devices."""
+
+    up: int = 0
+    down: int = 0
+
+
+PLACES = select(
+    assignments.c.round,
+    func.count().label("assigned"),
+    func.sum(cast(assignments.c.declined, Integer)).label("declined"),
+).group_by(assignments.c.round)
+
+_WEIGHT = assignments.c.examples
+SENT = (
+    select(
+        assignments.c.round,
+        func.count().label("updates"),
+        func.sum(updates.c.size).label("frame_bytes"),
+        (func.sum(updates.c.loss * _WEIGHT) / func.sum(_WEIGHT)).label("loss"),
+    )
+    .select_from(updates.join(assignments))
+    .group_by(assignments.c.round)
+)
+
+
+def info(row: RowMapping, places: Mapping[str, Any], sent: Mapping[str, Any]) -> RoundInfo:
+    return RoundInfo(
+        round=row["number"],
+        state="open" if row["closed_at"] is None else "closed",
+        base_version=row["base_version"],
+        version=row["version"],
+        goal=row["goal"],
+        minimum=row["minimum"],
+        assigned=places.get("assigned", 0),
+        declined=places.get("declined", 0),
+        updates=sent.get("updates", 0),
+        loss=sent.get("loss"),
+        extensions=row["extensions"],
+        opened_at=row["opened_at"],
+        deadline=row["deadline"],
+        closed_at=row["closed_at"],
+        frame_bytes=int(sent.get("frame_bytes", 0)),
+        bytes_up=row["bytes_up"],
+        bytes_down=row["bytes_down"],
+    )
+
+
+def load_round(c: Connection, row: RowMapping) -> Round:
+    number = row["number"]
+    places = c.execute(select(assignments).where(assignments.c.round == number)).mappings().all()
+    mine = updates.join(assignments)
+    sent = c.execute(
+        select(updates.c.assignment, updates.c.digest).select_from(mine).where(assignments.c.round == number)
+    ).all()
+    return Round(
+        number=number,
+        base_version=row["base_version"],
+        plan=Plan(row["goal"], row["minimum"], row["seconds"], row["places"]),
+        deadline=row["deadline"],
+        extensions=row["extensions"],
+        places={p["device"]: Place(p["assignment"], p["at"], p["declined"]) for p in places},
+        updates={row.assignment: row.digest for row in sent},
+        full=len(sent) >= row["goal"],
+    )
+
+
+def insert_round(c: Connection, state: Round, at: float) -> None:
+    c.execute(
+        insert(rounds).values(
+            number=state.number,
+            base_version=state.base_version,
+            goal=state.plan.goal,
+            minimum=state.plan.minimum,
+            seconds=state.plan.seconds,
+            places=state.plan.places,
+            opened_at=at,
+            deadline=state.deadline,
+            extensions=state.extensions,
+            bytes_up=0,
+            bytes_down=0,
+        )
+    )
+
+
+def insert_version(c: Connection, version: Version, at: float) -> None:
+    c.execute(
+        insert(versions).values(
+            version=version.number, parameters=version.parameters, optimizer=version.optimizer, made_at=at
+        )
+    )
+
+
+def add_traffic(c: Connection, number: int, t: Traffic) -> None:
+    row = rounds.c
+    c.execute(
+        update(rounds)
+        .where(row.number == number)
+        .values(bytes_up=row.bytes_up + t.up, bytes_down=row.bytes_down + t.down)
+    )

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server process: the application behind uvicorn, with its bytes counted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from edgefl.files import write_atomically
+from edgefl.server_stub.app import create_app
+from edgefl.server_stub.meter import Meter, metered
+from edgefl.server_stub.service import Service
+from edgefl.server_stub.settings import Settings
+
+log = logging.getLogger("edgefl.server")
+_GRACE_S = 10
+
+
+class _Server(uvicorn.Server):
+    """Lets waiting devices go before it waits for their connections to close."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.stop()
+        await super().shutdown(sockets)
+
+
+def run_server(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    port_file: str | os.PathLike[str] | None = None,
+    certificate: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are answered first.
+
+    Args:
+        port: 0 lets the system choose.
+        port_file: where to write the port once devices can connect.
+        certificate, key: PEM files; with them the server speaks HTTPS.
+
+    Raises:
+        BundleError, StoreError: the bundle or the database cannot be used.
+        OSError: the address cannot be bound.
+    """
+    meter = Meter()
+    with _listen(host, port) as listener:
+        app = create_app(settings, meter)
+        config = uvicorn.Config(
+            app,
+            http=metered(meter),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_GRACE_S,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+        chosen = listener.getsockname()[1]
+        # The socket listens already: a device that comes before the event loop runs waits in the queue.
+        if port_file is not None:
+            write_atomically(Path(port_file), f"{chosen}\n".encode())
+        log.info("serving %s on %s port %d", app.state.service.coordinator.bundle.manifest.name, host, chosen)
+        _Server(config, app.state.service).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

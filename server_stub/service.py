@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coordinator on an event loop: slow work in threads, devices held until there is work for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from anyio import to_thread
+
+from edgefl.errors import BundleEntry, Refused
+from edgefl.server_stub.coordinator import Coordinator
+from edgefl.wire import Accepted, CheckIn, CheckInAnswer
+
+log = logging.getLogger("edgefl.server")
+T = TypeVar("T")
+
+
+def etag(data: bytes) -> str:
+    """A strong entity tag for bytes."""
+    return f'"{hashlib.sha256(data).hexdigest()}"'
+
+
+class Service:
+    """A coordinator on an event loop: slow work in threads, waiting check-ins woken when a round opens."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
+        self._news, self._wake = asyncio.Event(), asyncio.Event()
+        self._stopping = False
+        self._slices: dict[str | None, tuple[bytes, str]] = {}
+
+    async def call(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run work in a thread and pass news of a changed round on to those who wait for it."""
+        before = self.coordinator.round_number
+        try:
+            return await to_thread.run_sync(work, *arguments)
+        finally:
+            if self.coordinator.round_number != before:
+                self._announce()
+
+    async def check_in(self, message: CheckIn) -> CheckInAnswer:
+        """Answer at once where there is work, else hold the device until there is or its time is up."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.coordinator.settings.long_poll_s
+        while True:
+            news = self._news
+            answer = await self.call(self.coordinator.check_in, message)
+            left = until - loop.time()
+            if answer.task is not None or answer.finished or left <= 0 or self._stopping:
+                return answer
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), left)
+
+    async def accept(self, number: int, assignment: str, frame: bytes) -> Accepted:
+        """Store an update, then let the watch see whether the round is full."""
+        answer = await self.call(self.coordinator.accept, number, assignment, frame)
+        self._wake.set()
+        return answer
+
+    async def bundle(self, target: str | None) -> tuple[bytes, str]:
+        """The bundle's bytes for a target, or whole, and their ETag."""
+        if target not in self._slices:
+            self._slices[target] = await to_thread.run_sync(self._slice, target)
+        return self._slices[target]
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Run the watch in the background."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            self.stop()
+            await watch
+
+    async def _watch(self) -> None:
+        """Enforce deadlines and close rounds for as long as the server runs."""
+        while not self._stopping:
+            try:
+                await self.call(self.coordinator.tick)
+            except Exception:
+                log.exception("closing the round failed; it will be tried again")
+                await asyncio.sleep(1.0)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), min(1.0, self.coordinator.due()))
+            self._wake.clear()
+
+    def stop(self) -> None:
+        """Let go of everyone who waits."""
+        self._stopping = True
+        self._wake.set()
+        self._announce()
+
+    def _slice(self, target: str | None) -> tuple[bytes, str]:
+        try:
+            whole = self.coordinator.bundle
+            data = (whole if target is None else whole.slice(target)).to_bytes()
+        except BundleEntry as exc:
+            raise Refused(404, "unknown-target", str(exc)) from exc
+        return data, etag(data)
+
+    def _announce(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()

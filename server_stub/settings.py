@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything a server is told when it starts."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgefl.server_stub.rounds import Plan
+from edgefl.wire import Training
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one server.
+
+    Attributes:
+        bundle: the model file, or its bytes.
+        database: path of an SQLite file, or a database URL.
+        rounds: rounds to run; a server started again with more goes on.
+        goal: updates that fill a round.
+        minimum: updates that fill it at its deadline, None for half the goal.
+        deadline_s: seconds from the opening of a round to its deadline.
+        surplus: devices beyond the goal that may start, as a part of the goal; they stand in for dropouts.
+        training: how devices train; the seed is that of round 1 and counts up with the rounds.
+        server_lr: the step taken along the mean update; 1 is FedAvg.
+        server_momentum: momentum of those steps; above 0 is FedAvgM.
+        max_update_bytes: the largest frame taken, None for what the training settings can need.
+        max_norm: the largest L2 norm of an update, None for no bound.
+        long_poll_s: seconds a check-in without work is held in the hope of some.
+        retry_after_s: seconds a device waits before it checks in again.
+    """
+
+    bundle: str | os.PathLike[str] | bytes
+    database: str | os.PathLike[str]
+    rounds: int = 10
+    goal: int = 8
+    minimum: int | None = None
+    deadline_s: float = 300.0
+    surplus: float = 0.3
+    training: Training = field(default_factory=Training)
+    server_lr: float = 1.0
+    server_momentum: float = 0.0
+    max_update_bytes: int | None = None
+    max_norm: float | None = None
+    long_poll_s: float = 5.0
+    retry_after_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or not self.server_lr > 0 or not 0 <= self.server_momentum < 1:
+            raise ValueError(
+                f"rounds {self.rounds}, server_lr {self.server_lr}, server_momentum {self.server_momentum}: "
+                "rounds >= 0, server_lr > 0 and 0 <= server_momentum < 1 are needed"
+            )
+        self.plan()
+
+    def plan(self) -> Plan:
+        """What each round asks for; ValueError where it is impossible."""
+        minimum = math.ceil(self.goal / 2) if self.minimum is None else self.minimum
+        return Plan(self.goal, minimum, self.deadline_s, self.goal + math.ceil(self.goal * self.surplus))
+
+    def max_nonzeros(self, size: int) -> int:
+        """The most elements an update of a model of `size` shared elements may send."""
+        # The unbiased mode sends as many as keep its noise in bounds.
+        density = 1.0 if self.training.mode == "unbiased" else self.training.density
+        return min(size, math.ceil(density * size) + 1)
+
+    def max_frame_bytes(self, size: int) -> int:
+        """The largest frame taken."""
+        # A gap takes at most 6 bytes and a value at most 9 before any coding.
+        return self.max_update_bytes or 4096 + 16 * self.max_nonzeros(size)
+
+    def database_url(self) -> str:
+        text = os.fspath(self.database)
+        return text if "://" in text else f"sqlite:///{Path(text).absolute()}"

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's tables, in terms any SQL database has. Moments are seconds since the epoch."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+deployment = Table(
+    "deployment",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("schema_id", String(16), nullable=False),
+    Column("model", Text, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("parameters", LargeBinary, nullable=False),
+    Column("optimizer", LargeBinary, nullable=False),
+    Column("made_at", Double, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("base_version", ForeignKey("versions.version"), nullable=False),
+    Column("version", ForeignKey("versions.version"), nullable=True),
+    Column("goal", Integer, nullable=False),
+    Column("minimum", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("places", Integer, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("deadline", Double, nullable=False),
+    Column("extensions", Integer, nullable=False),
+    Column("closed_at", Double, nullable=True),
+    Column("bytes_up", BigInteger, nullable=False),
+    Column("bytes_down", BigInteger, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("engine", String(64), nullable=False),
+    Column("examples", BigInteger, nullable=False),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("assignment", String(32), primary_key=True),
+    Column("round", ForeignKey("rounds.number"), nullable=False, index=True),
+    Column("device", ForeignKey("devices.device"), nullable=False),
+    Column("examples", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("declined", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    UniqueConstraint("round", "device"),
+)
+
+updates = Table(
+    "updates",
+    metadata,
+    Column("assignment", ForeignKey("assignments.assignment"), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("loss", Double, nullable=True),
+    Column("at", Double, nullable=False),
+    # Emptied when the round closes: what a device sent is kept no longer than it is needed.
+    Column("frame", LargeBinary, nullable=True),
+)
