@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to a TFLite file after the converter: its operators are checked, its signature is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgefl.errors import UnsupportedOperator
+
+_DESCRIPTION = "edgefl"
+_KEPT_METADATA = b"min_runtime_version"
+
+
+def finish(
+    data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> tuple[bytes, dict[str, int]]:
+    """Name the signature and its tensors, drop what differs between conversions, and count operators.
+
+    Args:
+        data: a converted model with one subgraph, its inputs and outputs in the order of the maps.
+        inputs, outputs: contract name to TFLite name.
+
+    Raises:
+        UnsupportedOperator: the file uses Flex or custom operators.
+    """
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    counts = _operators(model)
+    subgraph = model.subgraphs[0]
+    _rename(subgraph, inputs, outputs)
+    model.signatureDefs = [_signature(signature, subgraph, inputs, outputs)]
+    model.metadata = [entry for entry in model.metadata or [] if entry.name == _KEPT_METADATA]
+    model.description = _DESCRIPTION
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), counts
+
+
+def operators(data: bytes) -> dict[str, int]:
+    """How often each builtin operator occurs; raises UnsupportedOperator for Flex and custom ones."""
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    return _operators(flatbuffer_utils.read_model_from_bytearray(bytearray(data)))
+
+
+def _operators(model: Any) -> dict[str, int]:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    builtin = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    custom = sorted({code.customCode.decode() for code in model.operatorCodes if code.customCode})
+    if custom:
+        raise UnsupportedOperator(f"the TFLite file needs operators outside the builtins: {custom}")
+    counts: dict[str, int] = {}
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators or []:
+            code = model.operatorCodes[operator.opcodeIndex]
+            name = builtin[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _rename(subgraph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """Short names inside, the signature's names at the border."""
+    for index, tensor in enumerate(subgraph.tensors):
+        tensor.name = f"t{index}"
+    for index, name in zip(subgraph.outputs, outputs.values(), strict=True):
+        subgraph.tensors[index].name = name
+    for index, name in zip(subgraph.inputs, inputs.values(), strict=True):
+        subgraph.tensors[index].name = name
+    subgraph.name = "main"
+
+
+def _signature(key: str, subgraph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Any:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    def entries(indices: Any, names: Mapping[str, str]) -> list[Any]:
+        made = []
+        for index, name in zip(indices, names.values(), strict=True):
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, int(index)
+            made.append(entry)
+        return made
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = key, 0
+    signature.inputs, signature.outputs = entries(subgraph.inputs, inputs), entries(subgraph.outputs, outputs)
+    return signature

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph as TensorFlow operations with TFLite builtin counterparts. Importing this imports TensorFlow."""
+
+from edgefl.converters.targets.lowering import (
+    convolution,
+    elementwise,
+    linear,
+    pooling,
+    reduction,
+    resize,
+    shape,
+)
+from edgefl.converters.targets.lowering.trace import trace
+
+__all__ = ["convolution", "elementwise", "linear", "pooling", "reduction", "resize", "shape", "trace"]

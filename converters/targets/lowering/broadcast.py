@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Element-wise application of TensorFlow functions in whatever layout the operands share.
+
+Interpreters broadcast over four axes at most (tflite-runtime 2.14 aborts above that), so neighbouring axes
+that broadcast alike are merged first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgefl.converters.targets.lowering.value import Lazy, arranged, common_order, reshape, widened
+
+MAX_BROADCAST_RANK = 4
+
+
+def elementwise(function: Callable[..., Any], *values: Lazy) -> Lazy:
+    """Apply a broadcasting function; the result is in the layout most of the data is in already."""
+    rank = max(value.rank for value in values)
+    wide = [widened(value, rank) for value in values]
+    order = common_order(wide, rank)
+    shape = np.broadcast_shapes(*(value.shape for value in wide))
+    physical = [0] * rank
+    for axis, place in enumerate(order):
+        physical[place] = shape[axis]
+    operands = _fit([arranged(value, order) for value in wide], tuple(physical))
+    return Lazy(reshape(function(*operands), physical), order)
+
+
+def spread(data: Any, shape: Sequence[int]) -> Any:
+    """Broadcast to a shape of the same rank."""
+    if [int(n) for n in data.shape] == list(shape):
+        return data
+    groups = _alike([data], shape)
+    small = reshape(data, [_product(data.shape, group) for group in groups])
+    return reshape(tf.broadcast_to(small, [_product(shape, group) for group in groups]), shape)
+
+
+def _fit(operands: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """The operands on at most four axes where they have to be broadcast, unchanged where they need not."""
+    same = all(tuple(operand.shape) == shape for operand in operands)
+    if same or len(shape) <= MAX_BROADCAST_RANK:
+        return operands
+    groups = _alike(operands, shape)
+    if len(groups) > MAX_BROADCAST_RANK:
+        return [reshape(spread(operand, shape), [-1]) for operand in operands]
+    return [reshape(operand, [_product(operand.shape, group) for group in groups]) for operand in operands]
+
+
+def _alike(operands: Sequence[Any], shape: Sequence[int]) -> list[list[int]]:
+    """Runs of neighbouring axes along which each operand is either full or of length one."""
+    groups: list[list[int]] = []
+    patterns: list[tuple[bool, ...]] = []
+    for axis, length in enumerate(shape):
+        if length == 1:
+            continue
+        pattern = tuple(int(operand.shape[axis]) == length for operand in operands)
+        if patterns and patterns[-1] == pattern:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+            patterns.append(pattern)
+    return groups
+
+
+def _product(shape: Sequence[int], axes: Sequence[int]) -> int:
+    return int(np.prod([int(shape[axis]) for axis in axes], dtype=np.int64))

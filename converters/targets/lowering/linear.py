@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrix products. A transposed operand is a flag of the product, not a transpose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from edgefl.converters.targets.lowering.registry import Call, lowering
+from edgefl.converters.targets.lowering.value import Lazy, arranged, logical, reshape, widened
+
+
+@lowering("MatMul")
+def _matmul(call: Call) -> Lazy:
+    left, right = call[0], call[1]
+    if left.rank == 1:
+        left = Lazy.plain(reshape(logical(left), (1, *left.shape)))
+    if right.rank == 1:
+        right = Lazy.plain(reshape(logical(right), (*right.shape, 1)))
+    rank = max(left.rank, right.rank)
+    (a, flip_a), (b, flip_b) = _matrix(widened(left, rank)), _matrix(widened(right, rank))
+    a, b = _merge_batch(a, b, flip_a)
+    product = tf.matmul(a, b, transpose_a=flip_a, transpose_b=flip_b)
+    return Lazy.plain(reshape(product, call.shape))
+
+
+def _matrix(value: Lazy) -> tuple[Any, bool]:
+    """The data with its matrix axes last, and whether they are swapped."""
+    plain = tuple(range(value.rank))
+    swapped = (*plain[:-2], plain[-1], plain[-2])
+    if value.order == swapped:
+        return value.data, True
+    return arranged(value, plain), False
+
+
+def _merge_batch(a: Any, b: Any, flip_a: bool) -> tuple[Any, Any]:
+    """Drop batch axes where that leaves one plain product, and merge them where both sides have the same."""
+    batch_a, batch_b = [int(n) for n in a.shape[:-2]], [int(n) for n in b.shape[:-2]]
+    if all(n == 1 for n in batch_b) and not flip_a:
+        return reshape(a, (-1, int(a.shape[-1]))), reshape(b, b.shape[-2:])
+    if batch_a == batch_b:
+        return reshape(a, (-1, *a.shape[-2:])), reshape(b, (-1, *b.shape[-2:]))
+    return a, b

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators that move elements without computing: reshapes, transposes, slices, pads, joins and look-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgefl.converters.targets.lowering.broadcast import spread
+from edgefl.converters.targets.lowering.registry import Call, lowering
+from edgefl.converters.targets.lowering.value import (
+    Lazy,
+    arranged,
+    common_order,
+    logical,
+    regrouped,
+    reshape,
+    widened,
+)
+from edgefl.graph import Array
+
+
+@lowering("Reshape", "Squeeze", "Unsqueeze", "Flatten")
+def _reshape(call: Call) -> Lazy:
+    return regrouped(call[0], call.shape)
+
+
+@lowering("Transpose")
+def _transpose(call: Call) -> Lazy:
+    return call[0].transposed(call.ints("perm", range(call[0].rank)[::-1]))
+
+
+@lowering("Concat")
+def _concat(call: Call) -> Lazy:
+    values, axis = call.values, int(call.attribute("axis"))
+    order = common_order(values, values[0].rank)
+    return Lazy(tf.concat([arranged(value, order) for value in values], order[axis]), order)
+
+
+@lowering("Split")
+def _split(call: Call) -> tuple[Lazy, ...]:
+    value, axis = call[0], call[0].axis(int(call.attribute("axis", 0)))
+    stops = np.cumsum([type.shape[value.inverse()[axis]] for type in call.types]).tolist()
+    starts = [0, *stops[:-1]]
+    parts = (_along(value.data, axis, slice(a, b)) for a, b in zip(starts, stops, strict=True))
+    return tuple(Lazy(part, value.order) for part in parts)
+
+
+@lowering("Slice")
+def _slice(call: Call) -> Lazy:
+    """Starts, ends, axes and steps are constants; axes kept whole are merged with their neighbours."""
+    value = call[0]
+    starts, ends = call.constant(1).tolist(), call.constant(2).tolist()
+    axes = call.constant(3).tolist() if call.given(3) else list(range(len(starts)))
+    steps = call.constant(4).tolist() if call.given(4) else [1] * len(starts)
+    cuts = [slice(None)] * value.rank
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        place = value.axis(axis)
+        cuts[place] = _normal_slice(start, end, step, value.physical[place])
+    return Lazy(_cut(value.data, cuts), value.order)
+
+
+def _normal_slice(start: int, end: int, step: int, length: int) -> slice:
+    """A slice as Python reads it from one as ONNX reads it, both clamped to the axis."""
+    if step > 0:
+        first, last, _ = slice(start, end, step).indices(length)
+        return slice(None) if (first, last, step) == (0, length, 1) else slice(first, last, step)
+    first = min(start + length if start < 0 else start, length - 1)
+    last = max(end + length if end < 0 else end, -1)
+    return slice(first, None if last < 0 else last, step)
+
+
+def _cut(data: Any, cuts: Sequence[slice]) -> Any:
+    shape = [int(n) for n in data.shape]
+    whole = slice(None)
+    runs = neighbours([cut == whole for cut in cuts])
+    sizes = [len(range(*cut.indices(n))) for cut, n in zip(cuts, shape, strict=True)]
+    merged = reshape(data, [int(np.prod([shape[axis] for axis in run])) for run in runs])
+    return reshape(merged[tuple(cuts[run[0]] for run in runs)], sizes)
+
+
+def _along(data: Any, axis: int, cut: slice) -> Any:
+    cuts = [slice(None)] * len(data.shape)
+    cuts[axis] = cut
+    return _cut(data, cuts)
+
+
+def neighbours(mergeable: Sequence[bool]) -> list[list[int]]:
+    """Axes in runs: neighbours that may be merged together, every other axis alone."""
+    runs: list[list[int]] = []
+    for axis, free in enumerate(mergeable):
+        if free and runs and mergeable[axis - 1]:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    return runs
+
+
+@lowering("Pad")
+def _pad(call: Call) -> Lazy:
+    """Constant, reflect and edge padding; negative pads crop."""
+    value, mode = call[0], str(call.attribute("mode", "constant"))
+    widths = _pad_widths(call)
+    data = _cut(value.data, [_kept(a, b, n) for (a, b), n in zip(widths, value.physical, strict=True)])
+    grown = [(max(a, 0), max(b, 0)) for a, b in widths]
+    if mode == "constant":
+        fill = call.constant(2).reshape(()) if call.given(2) else np.zeros((), value.dtype)
+        return Lazy(padded(data, grown, fill), value.order)
+    if mode not in ("reflect", "edge"):
+        raise call.refuse(f"padding mode {mode!r}; constant, reflect and edge are known")
+    for axis, width in enumerate(grown):
+        if width != (0, 0):
+            data = tf.gather(data, _mirrored(int(data.shape[axis]), width, mode), axis=axis)
+    return Lazy(data, value.order)
+
+
+def _mirrored(length: int, width: tuple[int, int], mode: str) -> Array:
+    """Where each element of a padded axis comes from."""
+    places = np.arange(length, dtype=np.int32)
+    return np.pad(places, width, mode="reflect") if mode == "reflect" else np.pad(places, width, mode="edge")
+
+
+def _kept(before: int, after: int, length: int) -> slice:
+    """What negative pads leave of an axis."""
+    return slice(max(-before, 0), length + min(after, 0)) if min(before, after) < 0 else slice(None)
+
+
+def _pad_widths(call: Call) -> list[tuple[int, int]]:
+    """Pads before and after each axis in memory."""
+    value, pads = call[0], call.constant(1).tolist()
+    axes = call.constant(3).tolist() if call.given(3) else list(range(value.rank))
+    widths = [(0, 0)] * value.rank
+    for i, axis in enumerate(axes):
+        widths[value.axis(axis)] = (int(pads[i]), int(pads[i + len(axes)]))
+    return widths
+
+
+def padded(data: Any, widths: Sequence[tuple[int, int]], fill: Any = 0.0) -> Any:
+    """Pad with a constant; axes that are not padded are merged with their neighbours."""
+    if not any(map(any, widths)):
+        return data
+    shape = [int(n) for n in data.shape]
+    runs = neighbours([width == (0, 0) for width in widths])
+    merged = reshape(data, [int(np.prod([shape[axis] for axis in run])) for run in runs])
+    value = np.asarray(fill, getattr(data.dtype, "as_numpy_dtype", data.dtype))
+    grown = tf.pad(merged, [widths[run[0]] for run in runs], constant_values=value)
+    return reshape(grown, [a + n + b for n, (a, b) in zip(shape, widths, strict=True)])
+
+
+@lowering("Expand")
+def _expand(call: Call) -> Lazy:
+    value = widened(call[0], len(call.shape))
+    target = [call.shape[axis] for axis in value.inverse()]
+    return Lazy(spread(value.data, target), value.order)
+
+
+@lowering("Tile")
+def _tile(call: Call) -> Lazy:
+    repeats = call.constant(1).tolist()
+    return Lazy(tf.tile(call[0].data, [repeats[axis] for axis in call[0].inverse()]), call[0].order)
+
+
+@lowering("Gather")
+def _gather(call: Call) -> Lazy:
+    """Rows along one axis; the axes of the indices take the place of that axis."""
+    value, axis = call[0], int(call.attribute("axis", 0)) % call[0].rank
+    length = value.shape[axis]
+    indices = _from_front(logical(call[1]), length)
+    place, rank = value.axis(axis), len(indices.shape)
+    shift = [p + (rank - 1) * (p > place) for p in value.order]
+    order = (*shift[:axis], *range(place, place + rank), *shift[axis + 1 :])
+    return Lazy(
+        tf.gather(
+            value.data, indices.astype(np.int32) if isinstance(indices, np.ndarray) else indices, axis=place
+        ),
+        order,
+    )
+
+
+def _from_front(indices: Any, length: int) -> Any:
+    """Indices with those that count from the end made non-negative."""
+    return indices % length if isinstance(indices, np.ndarray) else tf.math.floormod(indices, length)
+
+
+@lowering("OneHot")
+def _one_hot(call: Call) -> Lazy:
+    depth, (off, on) = int(call.constant(1).reshape(())), call.constant(2)
+    indices = _from_front(tf.cast(logical(call[0]), tf.int32), depth)
+    axis = int(call.attribute("axis", -1))
+    return Lazy.plain(tf.one_hot(indices, depth, on_value=on, off_value=off, axis=axis))

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TFLite target: any of edgefl's graphs as builtin operators with one named signature."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefl.converters.targets.flatbuffer import finish
+from edgefl.converters.targets.quiet import quiet
+from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
+from edgefl.graph import Graph
+
+
+@dataclass(frozen=True)
+class TFLiteModel:
+    """A converted graph.
+
+    Attributes:
+        data: the TFLite file; equal for equal graphs.
+        inputs, outputs: contract name to the signature's name, in the graph's order.
+        transposes: transposes that could not be cancelled.
+        operators: builtin operator to number of uses.
+        signature: the name of the file's one signature.
+    """
+
+    data: bytes
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    transposes: int = 0
+    operators: dict[str, int] = field(default_factory=dict)
+    signature: str = ""
+
+
+def to_tflite(graph: Graph, signature: str) -> TFLiteModel:
+    """Convert a graph to TFLite builtins, channel-last inside, with one signature.
+
+    Raises:
+        UnsupportedOperator: a node has no counterpart among the builtins; the message names it.
+        ConversionError: TensorFlow refuses the translated graph.
+        MissingDependency: TensorFlow is not installed.
+    """
+    if not graph.inputs:
+        raise ConversionError(f"signature {signature!r} has no inputs; TFLite's bindings need at least one")
+    with quiet("absl", "tensorflow"):
+        tf = import_tensorflow()
+        inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
+        data = convert(tf, _converter(tf, graph, inputs))
+        data, counts = finish(data, signature, inputs, outputs)
+    return TFLiteModel(data, inputs, outputs, counts.get("TRANSPOSE", 0), counts, signature)
+
+
+def import_tensorflow() -> Any:
+    """TensorFlow, quietly."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow as tf
+    except ImportError as exc:
+        raise MissingDependency("tensorflow", "keras", "the TFLite target") from exc
+    return tf
+
+
+def safe_names(names: Iterable[str]) -> dict[str, str]:
+    """Distinct names of letters, digits and underscores, as close to the given ones as that allows."""
+    safe: dict[str, str] = {}
+    for name in names:
+        base = re.sub(r"\W", "_", name, flags=re.ASCII)
+        base = base if base[:1].isalpha() else f"t_{base}"
+        taken, count, candidate = set(safe.values()), 1, base
+        while candidate in taken:
+            count += 1
+            candidate = f"{base}_{count}"
+        safe[name] = candidate
+    return safe
+
+
+def _converter(tf: Any, graph: Graph, names: dict[str, str]) -> Any:
+    from edgefl.converters.targets.lowering import trace
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([trace(graph, names)])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    return converter
+
+
+def convert(tf: Any, converter: Any) -> bytes:
+    """Run a converter; its errors come out as edgefl's."""
+    try:
+        return bytes(converter.convert())
+    except Exception as exc:
+        message = " ".join(str(exc).split())[:2000]
+        wrong = (
+            UnsupportedOperator if "op is neither a custom op nor a flex op" in message else ConversionError
+        )
+        raise wrong(f"TensorFlow Lite refused the translated graph: {message}") from exc
