@@ -46,6 +46,8 @@ def top_k(vector: Vector, k: int) -> Ints:
     Raises:
         NotFinite: NaN, infinity or a magnitude over 1e37 is among the values.
     """
+    if not vector.size:
+        return np.empty(0, np.int64)
     found, sizes = _candidates(vector.view(np.int32), k)
     if len(sizes) and sizes.max() > _LIMIT:
         raise not_finite(vector, found[sizes > _LIMIT][0])

@@ -24,6 +24,7 @@ NOISE_PER_DEVICE = 5.0
 _MOST_MULTIPLES = 1 << 20
 _HALVINGS = 40
 _BYTE = 256.0
+_SUM_ERROR = 1e-6
 # The coarse test may let a value through in vain; with this margin rounding never makes it lose one.
 _MARGIN = 1 + 1e-6
 
@@ -119,7 +120,7 @@ def stochastic_round(vector: Vector, unit: float, rng: np.random.Generator) -> R
 
 
 def _solve(vector: Vector, k: float, total: Moments) -> float:
-    """D with `sum(min(1, |x| / D)) = k`; 0 where even keeping everything leaves fewer than k."""
+    """D with `sum(min(1, |x| / D)) = k`; the smallest magnitude where even all nonzeros are fewer than k."""
     floor = _guess(vector, k, total) / 2
     while True:
         tail = _tail(vector, floor)
@@ -128,10 +129,12 @@ def _solve(vector: Vector, k: float, total: Moments) -> float:
             break
         floor /= 8
     count = np.arange(min(len(tail), int(np.ceil(k)) - 1) + 1)
-    units = np.maximum(total.first - above[count], 0) / (k - count)
-    following = np.concatenate((tail, [0.0]))[count]
-    fits = np.flatnonzero(units >= following)
-    return float(units[fits[0]]) if len(fits) else float(tail[-1]) if len(tail) else 0.0
+    rest = total.first - above[count]
+    rest[rest < _SUM_ERROR * total.first] = 0
+    units = rest / (k - count)
+    fits = np.flatnonzero(units >= np.append(tail, 0)[count])
+    solution = float(units[fits[0]]) if len(fits) else 0.0
+    return solution or float(tail[-1])
 
 
 def _guess(vector: Vector, k: float, total: Moments) -> float:
@@ -156,7 +159,7 @@ def _noise(tail: Doubles, unit: float, total: Moments) -> float:
     below = unit * (total.first - tail.sum()) - (total.second - np.dot(tail, tail))
     part = tail / unit
     part -= np.floor(part)
-    error: float = max(below, 0.0) + unit * unit * np.sum(part * (1 - part))
+    error = max(float(below), 0.0) + unit * unit * float(np.sum(part * (1 - part)))
     return error / total.second
 
 
