@@ -21,6 +21,17 @@ def channel_last(value: Lazy) -> Any:
     return arranged(value, CHANNEL_LAST)
 
 
+def kernel_of(weight: Lazy) -> Any:
+    """[M, C, H, W] as data in the order [H, W, C, M].
+
+    All four axes are transposed at once, because the converter adds a transpose of its own and merges the two.
+    """
+    permutation = tuple(weight.order[axis] for axis in (2, 3, 1, 0))
+    if isinstance(weight.data, np.ndarray) or permutation == (0, 1, 2, 3):
+        return permute(weight.data, permutation)
+    return tf.transpose(weight.data, permutation)
+
+
 @dataclass(frozen=True)
 class Window:
     """Geometry of a sliding window over height and width.
@@ -86,7 +97,7 @@ def convolve(x: Any, weight: Lazy, window: Window, groups: int) -> Any:
     padding = "SAME" if same else "VALID"
     if groups > 1 and weight.shape[1] == 1 and int(x.shape[3]) == groups:
         return _depthwise(x, weight, window, padding, groups)
-    kernel = arranged(weight, (3, 2, 0, 1))
+    kernel = kernel_of(weight)
     return tf.nn.conv2d(x, kernel, window.strides, padding, dilations=window.dilations)
 
 
@@ -96,7 +107,7 @@ def _depthwise(x: Any, weight: Lazy, window: Window, padding: str, groups: int) 
     Interpreters know one stride for both axes here; unequal strides pick rows and columns of a dense pass.
     """
     height, width = window.kernel
-    kernel = reshape(arranged(weight, (3, 2, 0, 1)), (height, width, groups, -1))
+    kernel = reshape(kernel_of(weight), (height, width, groups, -1))
     down, across = window.strides
     if down == across:
         return tf.nn.depthwise_conv2d(x, kernel, (1, down, across, 1), padding, dilations=window.dilations)
@@ -123,7 +134,7 @@ def _conv_transpose(call: Call) -> Lazy:
 
 def _transposed(x: Any, weight: Lazy, window: Window, shape: tuple[int, ...]) -> Any:
     """TRANSPOSE_CONV: with pads it shares with a SAME convolution, else whole and cropped."""
-    kernel = arranged(weight, (3, 2, 0, 1))
+    kernel = kernel_of(weight)
     batch, channels, *size = shape
     inner = (int(x.shape[1]), int(x.shape[2]))
     covers = all(-(-n // s) == m for n, s, m in zip(size, window.strides, inner, strict=True))
