@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from edgefl.errors import Refused
+from edgefl.errors import OptionError, Refused
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.goal <= self.places or not self.seconds > 0:
-            raise ValueError(
+            raise OptionError(
                 f"plan {self} is impossible: 1 <= minimum <= goal <= places and seconds > 0 are needed"
             )
 

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgefl.errors import OptionError
 from edgefl.server_stub.rounds import Plan
 from edgefl.wire import Training
 
@@ -50,14 +51,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.rounds < 0 or not self.server_lr > 0 or not 0 <= self.server_momentum < 1:
-            raise ValueError(
+            raise OptionError(
                 f"rounds {self.rounds}, server_lr {self.server_lr}, server_momentum {self.server_momentum}: "
                 "rounds >= 0, server_lr > 0 and 0 <= server_momentum < 1 are needed"
             )
         self.plan()
 
     def plan(self) -> Plan:
-        """What each round asks for; ValueError where it is impossible."""
+        """What each round asks for; OptionError where it is impossible."""
         minimum = math.ceil(self.goal / 2) if self.minimum is None else self.minimum
         return Plan(self.goal, minimum, self.deadline_s, self.goal + math.ceil(self.goal * self.surplus))
 

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle on disk: downloaded once, asked about afterwards."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from edgefl.bundle import Bundle
+from edgefl.errors import BundleError, Refused
+from edgefl.files import write_atomically
+from edgefl.runtime.backends import Backend
+from edgefl.runtime.remote import Remote
+
+log = logging.getLogger("edgefl.client")
+_ENGINES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
+
+
+def targets_for(backend: str | Backend) -> tuple[str, ...]:
+    """Targets whose artifacts an engine runs, the preferred first."""
+    if not isinstance(backend, str):
+        return (backend.target,)
+    if backend == "numpy":
+        return ("onnx",)
+    if backend != "auto":
+        return (backend,)
+    installed = [t for t, modules in _ENGINES.items() if any(map(importlib.util.find_spec, modules))]
+    # NumPy interprets the ONNX artifacts where no engine is installed.
+    return tuple(dict.fromkeys([*installed, "onnx"]))
+
+
+class BundleCache:
+    """The current bundle of one device, cut to what its engine runs."""
+
+    def __init__(self, folder: Path, targets: tuple[str, ...]) -> None:
+        self._bundle, self._tag = folder / "bundle.edgefl", folder / "bundle.etag"
+        self._targets = targets
+
+    def fetch(self, remote: Remote) -> Bundle:
+        """The server's bundle, from disk where that is the current one.
+
+        Raises:
+            Refused: the server has nothing for any of the targets.
+            ServerUnreachable, ServerNonsense: worth a retry.
+        """
+        kept, tag = self._kept()
+        for target in self._targets:
+            try:
+                found = remote.bundle(target, tag)
+            except Refused as exc:
+                if exc.reason != "unknown-target" or target == self._targets[-1]:
+                    raise
+                continue
+            if found is not None:
+                return self._keep(*found)
+            if kept is not None:
+                return kept
+        raise AssertionError("there is at least one target, and a tag is only sent with a bundle in hand")
+
+    def forget(self) -> None:
+        """Have the next fetch download whatever the server has."""
+        self._tag.unlink(missing_ok=True)
+
+    def _kept(self) -> tuple[Bundle | None, str]:
+        if not self._tag.exists() or not self._bundle.exists():
+            return None, ""
+        try:
+            return Bundle.open(self._bundle), self._tag.read_text().strip()
+        except (BundleError, OSError, ValueError) as exc:
+            log.warning("kept bundle dropped: %s", exc)
+            return None, ""
+
+    def _keep(self, bundle: Bundle, data: bytes, tag: str) -> Bundle:
+        # The tag last: a crash in between makes the next fetch a download, never the wrong bundle.
+        self.forget()
+        write_atomically(self._bundle, data)
+        if tag and tag.isascii() and tag.isprintable():
+            write_atomically(self._tag, tag.encode())
+        return bundle

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device's loop: check in, train, send, again; past servers that are down, slow or talk nonsense."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from edgefl.bundle import Bundle
+from edgefl.data import Examples
+from edgefl.delta import Encoded, Residual, apply_feedback, encode
+from edgefl.errors import BackendError, DataError, DeltaError, NotFinite, ProtocolError, Refused
+from edgefl.files import write_atomically
+from edgefl.runtime.backends import Backend
+from edgefl.runtime.cache import BundleCache, targets_for
+from edgefl.runtime.learner import Learned, Learner, TrainerLearner
+from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
+from edgefl.runtime.patience import Patience, Stopped
+from edgefl.runtime.remote import Remote
+from edgefl.runtime.residual import ResidualStore
+from edgefl.runtime.transport import Transport
+from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
+
+log = logging.getLogger("edgefl.client")
+T = TypeVar("T")
+
+NMSE_PER_UPDATE = 5.0
+"""Noise one unbiased update may carry, per update the round aims for: the mean of them stays useful."""
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What became of one round on this device.
+
+    Attributes:
+        round: its number.
+        base_version: version of the parameters training started from.
+        accepted: the server has the update.
+        duplicate: it had it before; an answer was lost on the way.
+        loss: mean training loss, None where training did not finish.
+        frame_bytes: length of the update's frame, 0 without one.
+        bytes_up: bodies sent for the round.
+        bytes_down: bodies received for the round.
+        seconds: time training and encoding took.
+        error: why no update counts, empty where one does.
+    """
+
+    round: int
+    base_version: int
+    accepted: bool
+    duplicate: bool = False
+    loss: float | None = None
+    frame_bytes: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+MakeLearner = Callable[[Bundle], Learner]
+
+
+class DeviceClient:
+    """One device of one server. Its folder holds all it must remember; no two clients may share one."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        examples: Examples | None,
+        workdir: str | os.PathLike[str],
+        *,
+        backend: str | Backend = "auto",
+        delegate: str = "auto",
+        device: str | None = None,
+        learner: MakeLearner | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """
+        Args:
+            examples: what to train on; may be None where `learner` brings its own.
+            device: the device's name; None makes one up and keeps it in the folder.
+            learner: makes what trains, given the bundle; a `TrainerLearner` by default.
+            patience: how to wait for the server.
+        """
+        self._home = Path(workdir)
+        self._home.mkdir(parents=True, exist_ok=True)
+        self._remote, self._patience = Remote(transport), patience or Patience()
+        self._cache = BundleCache(self._home, targets_for(backend))
+        self._outbox = Outbox(self._home)
+        self._residuals = ResidualStore(self._home / RESIDUAL)
+        self.device = device or self._own_name()
+        self._make = learner or partial(
+            _trainer, examples, backend, delegate, self._home / "personal.safetensors"
+        )
+        self._until: Callable[[], bool] = _never
+
+    def run(
+        self, max_rounds: int | None = None, until: Callable[[], bool] | None = None
+    ) -> Iterator[RoundReport]:
+        """Take part until the server has run all its rounds; yields one report per round.
+
+        An update left over from an earlier run is sent first and reported too.
+
+        Args:
+            max_rounds: stop after so many reports.
+            until: asked before every request; true stops.
+
+        Raises:
+            DataError, BackendError: this device cannot train the model; the server was told.
+            Refused: the server will not have this device.
+            ServerUnreachable, ServerNonsense: the patience has an end and it came.
+        """
+        self._until = until or _never
+        try:
+            for count, report in enumerate(self._reports(), start=1):
+                yield report
+                if max_rounds is not None and count >= max_rounds:
+                    return
+        except Stopped:
+            log.info("%s stops as asked", self.device)
+
+    # -- the loop
+
+    def _reports(self) -> Iterator[RoundReport]:
+        left_over = self._outbox.get()
+        if left_over is not None:
+            log.info("round %d: sending the update left over from before", left_over.note.round)
+            yield self._send(left_over)
+        bundle, learner = self._prepare()
+        failures = 0
+        while True:
+            try:
+                answer = self._insist(partial(self._check_in, bundle, learner))
+            except Refused as exc:
+                if exc.reason != "wrong-schema":
+                    raise
+                bundle, learner = self._renew(bundle, exc)
+                continue
+            if answer.finished:
+                return
+            if answer.task is None:
+                self._patience.wait(answer.retry_after_s)
+                continue
+            report = self._work(bundle, learner, answer.task)
+            failures = failures + 1 if report.error else 0
+            yield report
+            if failures:
+                self._patience.sleep(self._patience.delay(failures))
+
+    def _prepare(self) -> tuple[Bundle, Learner]:
+        bundle = self._insist(lambda: self._cache.fetch(self._remote))
+        return bundle, self._make(bundle)
+
+    def _renew(self, old: Bundle, refusal: Refused) -> tuple[Bundle, Learner]:
+        """The server has another model now; Refused again where it says so but offers the same one."""
+        self._cache.forget()
+        bundle, learner = self._prepare()
+        if bundle.schema().id == old.schema().id:
+            raise refusal
+        return bundle, learner
+
+    def _check_in(self, bundle: Bundle, learner: Learner) -> CheckInAnswer:
+        message = CheckIn(self.device, bundle.schema().id.hex(), learner.engine, learner.examples)
+        return self._remote.check_in(message)
+
+    # -- one round
+
+    def _work(self, bundle: Bundle, learner: Learner, task: Task) -> RoundReport:
+        log.info("round %d: training from version %d", task.round, task.base_version)
+        up, down, started = self._remote.bytes_up, self._remote.bytes_down, time.perf_counter()
+        try:
+            values = self._insist(lambda: self._remote.parameters(task.base_version, bundle.schema()))
+            learned = learner.learn(values, task.training)
+            encoded, residual = self._encode(bundle, learner, task, learned)
+        except (NotFinite, DeltaError) as exc:
+            # The next round's parameters may suit this device better, so it goes on.
+            return self._decline(task, str(exc))
+        except (DataError, BackendError) as exc:
+            self._decline(task, str(exc))
+            raise
+        except Refused as exc:
+            return RoundReport(task.round, task.base_version, False, error=str(exc))
+        if len(encoded.frame) > task.max_bytes:
+            return self._decline(task, f"the update has {len(encoded.frame)} bytes, allowed {task.max_bytes}")
+        seconds = time.perf_counter() - started
+        note = Note(task.round, task.assignment, task.base_version, learned.loss, seconds, len(encoded.frame))
+        pending = Pending(note, encoded.frame)
+        self._outbox.put(pending, residual)
+        return self._send(pending, up, down)
+
+    def _encode(
+        self, bundle: Bundle, learner: Learner, task: Task, learned: Learned
+    ) -> tuple[Encoded, Residual | None]:
+        how, schema = task.training, bundle.schema()
+        unbiased = how.mode == "unbiased"
+        code = partial(
+            encode,
+            schema_id=schema.id,
+            base_version=task.base_version,
+            density=how.density,
+            mode=how.mode,
+            meta={"loss": learned.loss, "engine": learner.engine},
+            rng=np.random.default_rng([how.seed, zlib.crc32(self.device.encode())]),
+            nmse_limit=NMSE_PER_UPDATE * task.cohort if unbiased else None,
+        )
+        if unbiased:
+            return code(learned.delta), None
+        kept = self._residuals.load(schema, task.base_version)
+        return apply_feedback(learned.delta, kept, code, schema_id=schema.id, base_version=task.base_version)
+
+    def _send(self, pending: Pending, up: int | None = None, down: int | None = None) -> RoundReport:
+        """Send until the server has answered for the update, then settle it on disk."""
+        note = pending.note
+        up = self._remote.bytes_up if up is None else up
+        down = self._remote.bytes_down if down is None else down
+        accepted, duplicate, error = True, False, ""
+        try:
+            answer = self._insist(lambda: self._remote.upload(note.round, note.assignment, pending.frame))
+            duplicate = answer.duplicate
+        except Refused as exc:
+            accepted, error = False, str(exc)
+            log.warning("round %d: %s", note.round, exc)
+        self._outbox.settle(accepted)
+        return RoundReport(
+            round=note.round,
+            base_version=note.base_version,
+            accepted=accepted,
+            duplicate=duplicate,
+            loss=note.loss,
+            frame_bytes=note.frame_bytes,
+            bytes_up=self._remote.bytes_up - up,
+            bytes_down=self._remote.bytes_down - down,
+            seconds=note.seconds,
+            error=error,
+        )
+
+    def _decline(self, task: Task, reason: str) -> RoundReport:
+        """Give the place back. Only a courtesy, so one try: without it the server waits for its deadline."""
+        log.error("round %d: no update is sent: %s", task.round, reason)
+        try:
+            self._remote.decline(task.round, task.assignment, reason[:MAX_TEXT])
+        except ProtocolError as exc:
+            log.warning("round %d: the server was not told: %s", task.round, exc)
+        return RoundReport(task.round, task.base_version, False, error=reason)
+
+    # -- inside
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        return self._patience.insist(call, self._until)
+
+    def _own_name(self) -> str:
+        file = self._home / "device"
+        if not file.exists():
+            write_atomically(file, f"device-{secrets.token_hex(8)}".encode())
+        return file.read_text().strip()
+
+
+def _never() -> bool:
+    return False
+
+
+def _trainer(
+    examples: Examples | None, backend: str | Backend, delegate: str, personal: Path, bundle: Bundle
+) -> Learner:
+    if examples is None:
+        raise DataError("there are no examples to train on")
+    return TrainerLearner(bundle, examples, backend=backend, delegate=delegate, personal=personal)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the server's parameters to an update: the seam between the client and training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from edgefl.bundle import Bundle
+from edgefl.data import Examples, check_examples
+from edgefl.errors import DataError, NotFinite, TensorFileError
+from edgefl.files import write_atomically
+from edgefl.parameters import Arrays, Vector
+from edgefl.runtime.backends import Backend
+from edgefl.runtime.trainer import Trainer
+from edgefl.tensorfile import read_tensors, write_tensors
+from edgefl.wire import Training
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training gave.
+
+    Attributes:
+        delta: new minus base of the shared parameters, float32 of shape `(schema.size,)`, finite.
+        loss: mean of the steps' losses.
+    """
+
+    delta: Vector
+    loss: float
+
+
+class Learner(Protocol):
+    """Trains on the examples of one device.
+
+    Attributes:
+        engine: what runs the step, for the server's record.
+        examples: how many there are.
+    """
+
+    engine: str
+    examples: int
+
+    def learn(self, parameters: Arrays, training: Training) -> Learned:
+        """Train from shared parameters; raises DataError or BackendError where that is impossible."""
+        ...
+
+
+class TrainerLearner:
+    """A `Trainer` over fixed examples. Personal parameters stay here, in a file of their own."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        examples: Examples,
+        *,
+        backend: str | Backend = "auto",
+        delegate: str = "auto",
+        personal: Path | None = None,
+    ) -> None:
+        """Check the examples and choose the engine.
+
+        Args:
+            personal: file that keeps personal parameters over restarts.
+
+        Raises:
+            DataError: the examples do not fit the model.
+            BackendError: no engine can run it.
+        """
+        check_examples(examples.x, examples.y, bundle.manifest)
+        self._trainer = Trainer(bundle, backend, delegate)
+        self._data, self._schema = examples, bundle.schema()
+        self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
+        self.examples = len(examples)
+        self._personal = [p.name for p in bundle.manifest.trained if p.role == "personal"]
+        self._file = personal
+        self._restore()
+
+    def learn(self, parameters: Arrays, training: Training) -> Learned:
+        """See `Learner`. Raises NotFinite where training diverges; nothing is kept then."""
+        self._trainer.rebase(parameters)
+        report = self._trainer.fit(
+            self._data.x,
+            self._data.y,
+            epochs=training.epochs,
+            lr=training.lr,
+            seed=training.seed,
+            momentum=training.momentum,
+            mu=training.mu,
+        )
+        delta = self._schema.flatten(self._trainer.delta())
+        loss = math.fsum(report.losses) / max(1, len(report.losses))
+        if not np.isfinite(delta).all() or not math.isfinite(loss):
+            raise NotFinite(f"training gave an update that is not finite, with loss {loss}")
+        self._keep()
+        return Learned(delta, loss)
+
+    def _restore(self) -> None:
+        if self._personal and self._file is not None and self._file.exists():
+            try:
+                self._trainer.load_parameters(read_tensors(self._file.read_bytes()))
+            except (TensorFileError, DataError) as exc:
+                raise DataError(f"personal parameters in {self._file} cannot be used: {exc}") from exc
+
+    def _keep(self) -> None:
+        if self._personal and self._file is not None:
+            values = self._trainer.parameters()
+            write_atomically(self._file, write_tensors({name: values[name] for name in self._personal}))

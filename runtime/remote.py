@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's routes as methods: answers are checked, refusals raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from edgefl.bundle import Bundle
+from edgefl.bundle.archive import MAX_BUNDLE_BYTES
+from edgefl.errors import (
+    BundleError,
+    DataError,
+    ProtocolError,
+    Refused,
+    ServerNonsense,
+    ServerUnreachable,
+    TensorFileError,
+)
+from edgefl.message import Message
+from edgefl.parameters import Arrays, Schema
+from edgefl.runtime.transport import Response, Transport
+from edgefl.tensorfile import read_tensors
+from edgefl.wire import MAX_JSON_BYTES, Accepted, CheckIn, CheckInAnswer, Decline, Failure
+
+M = TypeVar("M", bound=Message)
+_JSON = {"content-type": "application/json"}
+_FRAME = {"content-type": "application/vnd.edgefl.update"}
+_HEADER_ROOM = 1 << 20
+_BUSY = (408, 425, 429)
+
+
+class Remote:
+    """One server.
+
+    Every method raises ServerUnreachable and ServerNonsense, both worth a retry, and Refused, which is not.
+
+    Attributes:
+        bytes_up: bodies sent so far.
+        bytes_down: bodies received so far.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.bytes_up = 0
+        self.bytes_down = 0
+
+    def check_in(self, message: CheckIn) -> CheckInAnswer:
+        answer = self._ask("POST", "/v1/check-in", message.to_bytes(), _JSON)
+        return _parsed(CheckInAnswer, answer)
+
+    def bundle(self, target: str, tag: str = "") -> tuple[Bundle, bytes, str] | None:
+        """The verified bundle with its bytes and entity tag; None where the one tagged `tag` is current."""
+        headers = {"if-none-match": tag} if tag else {}
+        answer = self._ask(
+            "GET", f"/v1/bundle?target={quote(target)}", b"", headers, MAX_BUNDLE_BYTES, (200, 304)
+        )
+        if answer.status == 304:
+            return None
+        try:
+            return Bundle.open(answer.body), answer.body, answer.headers.get("etag", "")
+        except BundleError as exc:
+            raise ServerNonsense(f"the server's bundle cannot be used: {exc}") from exc
+
+    def parameters(self, version: int, schema: Schema) -> Arrays:
+        """The shared parameters of a version, finite and as the schema says."""
+        limit = 8 * schema.size + _HEADER_ROOM
+        answer = self._ask("GET", f"/v1/parameters/{version}", b"", {}, limit)
+        try:
+            values = read_tensors(answer.body)
+            if not np.isfinite(schema.flatten(values)).all():
+                raise ServerNonsense(f"version {version} of the parameters has NaN or infinity")
+        except (TensorFileError, DataError) as exc:
+            raise ServerNonsense(f"version {version} of the parameters cannot be used: {exc}") from exc
+        return values
+
+    def upload(self, round_number: int, assignment: str, frame: bytes) -> Accepted:
+        answer = self._ask("PUT", f"/v1/rounds/{round_number}/updates/{assignment}", frame, _FRAME)
+        accepted = _parsed(Accepted, answer)
+        if not accepted.accepted:
+            raise ServerNonsense("the server answers an upload with accepted: false")
+        return accepted
+
+    def decline(self, round_number: int, assignment: str, reason: str) -> None:
+        body = Decline(reason).to_bytes()
+        self._ask("PUT", f"/v1/rounds/{round_number}/declines/{assignment}", body, _JSON, good=(200, 204))
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        limit: int = MAX_JSON_BYTES,
+        good: tuple[int, ...] = (200,),
+    ) -> Response:
+        answer = self._transport.request(method, path, body, headers, limit=max(limit, MAX_JSON_BYTES))
+        self.bytes_up += len(body)
+        self.bytes_down += len(answer.body)
+        if answer.status not in good:
+            raise _failure(answer, f"{method} {path}")
+        return answer
+
+
+def _parsed(kind: type[M], answer: Response) -> M:
+    try:
+        return kind.from_bytes(answer.body)
+    except ProtocolError as exc:
+        raise ServerNonsense(str(exc)) from exc
+
+
+def _failure(answer: Response, where: str) -> ProtocolError:
+    """What a status that is not success means. Busy and broken servers, and proxies, come first."""
+    if answer.status >= 500 or answer.status in _BUSY:
+        return ServerUnreachable(
+            f"{where}: status {answer.status}", _seconds(answer.headers.get("retry-after"))
+        )
+    if answer.status < 400:
+        return ServerNonsense(f"{where}: unexpected status {answer.status}")
+    try:
+        failure = Failure.from_bytes(answer.body)
+    except ProtocolError:
+        return ServerNonsense(f"{where}: status {answer.status} without the protocol's reason")
+    return Refused(answer.status, failure.reason, failure.detail)
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After in its form of seconds, at most a day; the form of a date is left alone."""
+    return float(min(int(text), 86_400)) if text and text.isdecimal() and len(text) < 10 else None
