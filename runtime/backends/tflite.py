@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from edgefl.errors import BackendFailure, BackendUnavailable
 from edgefl.runtime.backends.base import Array, Names, Program, artifact_of, as_array
 
 _MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
+_DELEGATE_ENTRY = "tflite_plugin_create_delegate"
 
 
 class TfliteBackend:
@@ -40,8 +42,10 @@ class TfliteBackend:
 
     def _load_delegate(self, path: str) -> Any:
         try:
+            # First without the engine, whose half-made delegate would complain on its own when collected.
+            ctypes.CDLL(path)[_DELEGATE_ENTRY]
             return self._engine.load_delegate(path)
-        except (OSError, ValueError, RuntimeError) as exc:
+        except (OSError, ValueError, RuntimeError, AttributeError) as exc:
             raise BackendUnavailable(f"delegate library {path!r} cannot be loaded: {exc}") from exc
 
 

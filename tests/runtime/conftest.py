@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgefl.bundle import Bundle
+from edgefl.errors import BackendUnavailable
+from edgefl.runtime import BACKENDS, open_backend
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def mlp() -> Bundle:
+    """6 inputs, 10 tanh units, 3 classes, batches of 8; everything trained."""
+    return Bundle.open(FIXTURES / "mlp.edgefl")
+
+
+@pytest.fixture(scope="session")
+def head() -> Bundle:
+    """The same model with its hidden layer frozen into a features graph."""
+    return Bundle.open(FIXTURES / "head.edgefl")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, mlp: Bundle) -> str:
+    """Each engine installed here, by name."""
+    try:
+        open_backend(mlp, request.param)
+    except BackendUnavailable as exc:
+        pytest.skip(str(exc))
+    return str(request.param)
