@@ -249,7 +249,15 @@ class ProtocolError(EdgeflError):
 
 
 class ServerUnreachable(ProtocolError):
-    """No answer within the time allowed; worth a retry."""
+    """No answer within the time allowed; worth a retry.
+
+    Attributes:
+        retry_after_s: seconds the server asked to be left alone for, if it did.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ServerNonsense(ProtocolError):
