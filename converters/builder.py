@@ -9,7 +9,7 @@ inference and constant folding, and the three cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -83,7 +83,9 @@ class GraphBuilder:
         return tuple(self._nodes)
 
     @overload
-    def add(self, op: str, *inputs: str, name: str = "", **attributes: Attribute) -> str: ...
+    def add(  # type: ignore[overload-overlap]
+        self, op: str, *inputs: str, outputs: Literal[1] = 1, name: str = "", **attributes: Attribute
+    ) -> str: ...
     @overload
     def add(
         self, op: str, *inputs: str, outputs: int, name: str = "", **attributes: Attribute

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of the ONNX file format (onnx.proto) shared by the reader and the writer, and the limits of both."""
+"""Numbers of the ONNX file format (onnx.proto) shared by reader and writer, and the limits of both."""
 
 from __future__ import annotations
 

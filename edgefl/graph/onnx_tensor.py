@@ -73,7 +73,7 @@ def _raw(message: Message, dtype: np.dtype[np.generic]) -> Array:
     if len(data) % dtype.itemsize:
         raise GraphError(f"{message.where} has {len(data)} bytes of data, no multiple of {dtype.itemsize}")
     if dtype == np.bool_:
-        return np.frombuffer(data, np.uint8) != 0
+        return np.asarray(np.frombuffer(data, np.uint8) != 0)
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
 
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protobuf wire format, as much of it as ONNX needs: reading without trust and writing without choice.
 
-Follows https://protobuf.dev/programming-guides/encoding. Unknown fields are skipped; groups, overlong varints,
-lengths past the end and singular fields given twice are refused with GraphError.
+Follows https://protobuf.dev/programming-guides/encoding. Unknown fields are skipped; groups, overlong
+varints, lengths past the end and singular fields given twice are refused with GraphError.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -206,4 +206,4 @@ def put_integers(number: int, values: Iterable[int]) -> bytes:
 
 
 def put_floats(number: int, values: Iterable[float]) -> bytes:
-    return b"".join(put_float(number, cast(float, value)) for value in values)
+    return b"".join(put_float(number, value) for value in values)

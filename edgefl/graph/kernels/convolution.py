@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions of any number of spatial axes: im2col and matrix products, shifted products where depthwise."""
+"""Convolutions over any number of spatial axes: im2col and matrix products; depthwise, shifted products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from edgefl.graph.kernels.arguments import integer, integers, optional, required, same_dtype, text
 from edgefl.graph.kernels.linear import product
 from edgefl.graph.kernels.registry import Attributes, Inputs, Outputs, kernel
-from edgefl.graph.kernels.windows import Windows, pad_spatial, window_view, windows
+from edgefl.graph.kernels.windows import Windows, inner, pad_spatial, window_view, windows
 from edgefl.graph.model import Array
 
 _CHUNK = 1 << 22  # elements of im2col columns made at a time
@@ -26,13 +26,6 @@ def conv(inputs: Inputs, attributes: Attributes) -> Outputs:
     x = pad_spatial(x, geometry, 0)
     out = _depthwise(x, w, geometry) if group > 1 and w.shape[1] == 1 else _by_columns(x, w, geometry, group)
     return (out if bias is None else _with_bias(out, bias),)
-
-
-def conv_shape(inputs: Inputs, attributes: Attributes) -> tuple[int, ...]:
-    """Shape of Conv's output."""
-    x, w = required(inputs), required(inputs, 1)
-    _check(x, w, attributes, w.shape[1], w.shape[0])
-    return x.shape[0], w.shape[0], *windows(x.shape, w.shape[2:], attributes).out
 
 
 def _check(x: Array, w: Array, attributes: Attributes, per_group: int, filters: int) -> int:
@@ -54,11 +47,11 @@ def _depthwise(x: Array, w: Array, geometry: Windows) -> Array:
     n, groups = x.shape[:2]
     ones = (1,) * len(geometry.out)
     x = x.reshape(n, groups, 1, *x.shape[2:])
-    w = w.reshape(groups, -1, *geometry.kernel)
+    w = w.reshape(groups, -1, math.prod(geometry.kernel))
     out = np.zeros((n, groups, w.shape[1], *geometry.out), x.dtype)
-    for place, slices in geometry.taps():
-        weight = w[(..., *place)].reshape(groups, -1, *ones)
-        out += x[(..., *slices)] * weight
+    for i, tap in enumerate(geometry.taps()):
+        weight = w[:, :, i].reshape(groups, -1, *ones)
+        out += x[tap] * weight
     return out.reshape(n, -1, *geometry.out)
 
 
@@ -89,27 +82,19 @@ def conv_transpose(inputs: Inputs, attributes: Attributes) -> Outputs:
     group = integer(attributes, "group", 1)
     _check(x, w, attributes, w.shape[0] // max(group, 1), w.shape[0])
     geometry, size = _scattered(x.shape[2:], w.shape[2:], attributes)
-    columns = _columns(x, w, group).reshape(x.shape[0], w.shape[1] * group, *geometry.kernel, *geometry.out)
-    full = [(n - 1) * s + (k - 1) * d + 1 for n, k, s, d in _per_axis(geometry)]
-    full = [max(f, b + n) for f, b, n in zip(full, geometry.before, size, strict=True)]
+    columns = _columns(x, w, group).reshape(x.shape[0], w.shape[1] * group, -1, *geometry.out)
+    full = [max(f, b + n) for f, b, n in zip(_extent(geometry), geometry.before, size, strict=True)]
     out = np.zeros((*columns.shape[:2], *full), x.dtype)
-    for place, slices in geometry.taps():
-        out[(..., *slices)] += columns[(..., *place)]
-    inner = tuple(slice(b, b + n) for b, n in zip(geometry.before, size, strict=True))
-    out = np.ascontiguousarray(out[(..., *inner)])
+    for i, tap in enumerate(geometry.taps()):
+        out[tap] += columns[:, :, i]
+    out = np.ascontiguousarray(out[inner(geometry.before, size)])
     return (out if bias is None else _with_bias(out, bias),)
 
 
-def conv_transpose_shape(inputs: Inputs, attributes: Attributes) -> tuple[int, ...]:
-    """Shape of ConvTranspose's output."""
-    x, w = required(inputs), required(inputs, 1)
-    group = integer(attributes, "group", 1)
-    _check(x, w, attributes, w.shape[0] // max(group, 1), w.shape[0])
-    return x.shape[0], w.shape[1] * group, *_scattered(x.shape[2:], w.shape[2:], attributes)[1]
-
-
-def _per_axis(geometry: Windows) -> list[tuple[int, int, int, int]]:
-    return list(zip(geometry.out, geometry.kernel, geometry.strides, geometry.dilations, strict=True))
+def _extent(geometry: Windows) -> list[int]:
+    """Size of each axis that the windows reach."""
+    axes = zip(geometry.out, geometry.kernel, geometry.strides, geometry.dilations, strict=True)
+    return [(n - 1) * s + (k - 1) * d + 1 for n, k, s, d in axes]
 
 
 def _columns(x: Array, w: Array, group: int) -> Array:

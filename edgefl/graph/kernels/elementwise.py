@@ -197,7 +197,7 @@ def cast_like(inputs: Inputs, attributes: Attributes) -> Outputs:
 
 @kernel("Dropout")
 def dropout(inputs: Inputs, attributes: Attributes) -> Outputs:
-    """The input and an all-true mask: edgefl's graphs are stateless, so a training-mode Dropout is refused."""
+    """The input and an all-true mask; training mode is refused, since edgefl's graphs are stateless."""
     training = optional(inputs, 2)
     ratio = optional(inputs, 1)
     if (

@@ -57,15 +57,20 @@ def layer_normalization(inputs: Inputs, attributes: Attributes) -> Outputs:
 
 @kernel("GroupNormalization")
 def group_normalization(inputs: Inputs, attributes: Attributes) -> Outputs:
-    """Normalisation of `[N, C, ...]` within groups of channels, scale and bias `[num_groups]` (opset 18)."""
+    """Normalisation of `[N, C, ...]` within groups of channels.
+
+    Scale and bias are `[num_groups]` as in opset 18, or `[C]` as from opset 21 on.
+    """
     x, scale, bias = present(inputs)
     same_dtype(x, scale, bias)
     groups = integer(attributes, "num_groups", 0)
-    if groups < 1 or x.shape[1] % groups or scale.size != groups or bias.size != groups:
+    channels = x.shape[1]
+    if groups < 1 or channels % groups or scale.shape != bias.shape or scale.size not in (groups, channels):
         raise ValueError(f"{groups} groups for shape {x.shape}, scale {scale.shape}, bias {bias.shape}")
     grouped = x.reshape(x.shape[0], groups, -1)
     normal, _, _ = _standardise(grouped, (2,), real(attributes, "epsilon", 1e-5))
-    return (np.asarray(normal * scale.reshape(-1, 1) + bias.reshape(-1, 1)).reshape(x.shape),)
+    parts = normal.reshape(x.shape[0], scale.size, -1)
+    return (np.asarray(parts * scale.reshape(-1, 1) + bias.reshape(-1, 1)).reshape(x.shape),)
 
 
 @kernel("LRN")
@@ -79,19 +84,3 @@ def local_response(inputs: Inputs, attributes: Attributes) -> Outputs:
     total = sum((squares[:, i : i + x.shape[1]] for i in range(size)), np.zeros_like(x))
     base = scalar(real(attributes, "bias", 1.0)) + scalar(real(attributes, "alpha", 1e-4) / size) * total
     return (np.asarray(x / base ** scalar(real(attributes, "beta", 0.75))),)
-
-
-@kernel("LpNormalization")
-def lp_normalization(inputs: Inputs, attributes: Attributes) -> Outputs:
-    x, p = required(inputs), integer(attributes, "p", 2)
-    norm = np.linalg.norm(x, p, axis=integer(attributes, "axis", -1), keepdims=True)
-    return (np.asarray(x / norm, x.dtype),)
-
-
-@kernel("MeanVarianceNormalization")
-def mean_variance(inputs: Inputs, attributes: Attributes) -> Outputs:
-    x = required(inputs)
-    axes = attributes.get("axes", (0, 2, 3))
-    centred = x - np.mean(x, axis=axes, keepdims=True)  # type: ignore[arg-type]
-    deviation = np.sqrt(np.mean(centred * centred, axis=axes, keepdims=True))  # type: ignore[arg-type]
-    return (np.asarray(centred / (deviation + x.dtype.type(1e-9))),)

@@ -25,17 +25,10 @@ def _geometry(x: Array, attributes: Attributes) -> Windows:
     return windows(x.shape, integers(attributes, "kernel_shape", ()), attributes)
 
 
-def pool_shape(inputs: Inputs, attributes: Attributes) -> tuple[int, ...]:
-    """Shape of a pool's output."""
-    x = required(inputs)
-    return *x.shape[:2], *_geometry(x, attributes).out
-
-
 def _over_windows(padded: Array, geometry: Windows, combine: Callable[..., Any]) -> Array:
     out: Array | None = None
-    for _, slices in geometry.taps():
-        tap = padded[(..., *slices)]
-        out = tap.copy() if out is None else combine(out, tap, out=out)
+    for tap in geometry.taps():
+        out = padded[tap].copy() if out is None else combine(out, padded[tap], out=out)
     assert out is not None
     return out
 
@@ -55,14 +48,13 @@ def max_pool_with_indices(inputs: Inputs, attributes: Attributes) -> Outputs:
     padded = pad_spatial(x, geometry, _lowest(x.dtype))
     places = pad_spatial(_flat_indices(x.shape, integer(attributes, "storage_order", 0)), geometry, -1)
     best, index = None, None
-    for _, slices in geometry.taps():
-        where = (..., *slices)
+    for tap in geometry.taps():
         if best is None or index is None:
-            best, index = padded[where].copy(), places[where].copy()
+            best, index = padded[tap].copy(), places[tap].copy()
             continue
-        better = padded[where] > best
-        np.copyto(best, padded[where], where=better)
-        np.copyto(index, places[where], where=better)
+        better = padded[tap] > best
+        np.copyto(best, padded[tap], where=better)
+        np.copyto(index, places[tap], where=better)
     assert best is not None and index is not None
     return best, index
 
@@ -75,7 +67,7 @@ def _flat_indices(shape: tuple[int, ...], column_major: int) -> Array:
 
 @kernel("AveragePool")
 def average_pool(inputs: Inputs, attributes: Attributes) -> Outputs:
-    """Mean over each window; padding counts where `count_include_pad` is 1, an overhang of ceil_mode never."""
+    """Mean over each window; padding counts if `count_include_pad` is 1, an overhang of ceil_mode never."""
     x = required(inputs)
     geometry = _geometry(x, attributes)
     total = _over_windows(pad_spatial(x, geometry, 0), geometry, np.add)

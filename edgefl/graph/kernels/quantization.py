@@ -22,7 +22,7 @@ def _along_axis(parameter: Array, x: Array, attributes: Attributes) -> Array:
 
 @kernel("QuantizeLinear")
 def quantize(inputs: Inputs, attributes: Attributes) -> Outputs:
-    """round(x / scale) + zero point, halves to even, saturated to the zero point's type (uint8 by default)."""
+    """round(x / scale) + zero point, halves to even, saturated to the zero point's type (default uint8)."""
     x, scale = required(inputs), required(inputs, 1)
     zero = optional(inputs, 2)
     zero = np.zeros((), np.uint8) if zero is None else zero

@@ -16,7 +16,7 @@ _Reduce = Callable[[Array, tuple[int, ...]], Any]
 
 
 def _log_sum_exp(x: Array, axes: tuple[int, ...]) -> Any:
-    top = np.max(x, axis=axes, keepdims=True)
+    top = _max(x, axes)
     top = np.where(np.isfinite(top), top, x.dtype.type(0))
     return np.log(np.sum(np.exp(x - top), axis=axes, keepdims=True)) + top
 
@@ -96,7 +96,7 @@ def arg_min(inputs: Inputs, attributes: Attributes) -> Outputs:
 
 @kernel("TopK")
 def top_k(inputs: Inputs, attributes: Attributes) -> Outputs:
-    """The k largest (or smallest) values along an axis in order, and their int64 indices; ties go to the lower."""
+    """The k largest (or smallest) values along an axis in order and their int64 indices; ties in order."""
     x, k = required(inputs), int(required(inputs, 1).reshape(()))
     axis = axis_of(integer(attributes, "axis", -1), x.ndim)
     if not 0 <= k <= x.shape[axis]:

@@ -21,7 +21,7 @@ FULL_KERNELS: dict[str, Kernel] = {}
 """Kernels that also make costly optional outputs; used where a node asks for more than the first output."""
 
 ELEMENTWISE: set[str] = set()
-"""Operators whose one output has the broadcast shape of all inputs, each element made from its counterparts."""
+"""Operators whose output has the broadcast shape of the inputs, each element made from its counterparts."""
 
 _K = TypeVar("_K", bound=Kernel)
 

@@ -31,15 +31,35 @@ _NEAREST: dict[str, Callable[[Array], Array]] = {
 
 @kernel("Resize")
 def resize(inputs: Inputs, attributes: Attributes) -> Outputs:
-    """The input resampled to given sizes or by given scales; `tf_crop_and_resize` is refused."""
-    x = required(inputs)
+    """The input resampled to given sizes or by given scales, or (`tf_crop_and_resize`) a region of it."""
+    x, roi = required(inputs), optional(inputs, 1)
     axes = axes_of(integers(attributes, "axes", tuple(range(x.ndim))), x.ndim)
-    for axis, (size, scale) in zip(
-        axes, _targets(inputs, [x.shape[a] for a in axes], attributes), strict=True
-    ):
-        if size != x.shape[axis] or scale != 1:
-            x = _resample(x, axis, size, scale, attributes)
+    targets = _targets(inputs, [x.shape[axis] for axis in axes], attributes)
+    crop = attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    for i, (axis, (size, scale)) in enumerate(zip(axes, targets, strict=True)):
+        if crop:
+            start, end = required([roi]).reshape(2, -1)[:, i].tolist()
+            x = _crop(x, axis, size, start, end, attributes)
+        elif size != x.shape[axis] or scale != 1:
+            x = _interpolate(x, axis, _places(x.shape[axis], size, scale, attributes), scale, attributes)
     return (x,)
+
+
+def _crop(x: Array, axis: int, size: int, start: float, end: float, attributes: Attributes) -> Array:
+    """The part between `start` and `end` (fractions of the axis); outside the input a constant."""
+    last = x.shape[axis] - 1
+    places = np.linspace(start * last, end * last, size) if size > 1 else np.array([(start + end) / 2 * last])
+    out = _interpolate(x, axis, places, 1.0, attributes)
+    outside = np.expand_dims((places < 0) | (places > last), [a for a in range(x.ndim) if a != axis])
+    return np.where(outside, x.dtype.type(real(attributes, "extrapolation_value", 0.0)), out)
+
+
+def _places(n: int, size: int, scale: float, attributes: Attributes) -> Array:
+    """Input coordinates of the output's elements along an axis of n elements."""
+    transformation = text(attributes, "coordinate_transformation_mode", "half_pixel")
+    if transformation not in _COORDINATES:
+        raise ValueError(f"coordinate mode {transformation!r} is none of {', '.join(_COORDINATES)}")
+    return _COORDINATES[transformation](np.arange(size, dtype=np.float64), scale, n, scale * n)
 
 
 def _targets(inputs: Inputs, shape: list[int], attributes: Attributes) -> list[tuple[int, float]]:
@@ -59,24 +79,16 @@ def _targets(inputs: Inputs, shape: list[int], attributes: Attributes) -> list[t
     return [(math.floor(n * factor + 0.5), factor) for n in shape]
 
 
-def _resample(x: Array, axis: int, size: int, scale: float, attributes: Attributes) -> Array:
-    n = x.shape[axis]
-    mode = text(attributes, "mode", "nearest")
-    transformation = text(attributes, "coordinate_transformation_mode", "half_pixel")
-    if transformation not in _COORDINATES:
-        raise ValueError(
-            f"coordinate_transformation_mode {transformation!r} is none of {', '.join(_COORDINATES)}"
-        )
-    places = _COORDINATES[transformation](np.arange(size, dtype=np.float64), scale, n, scale * n)
+def _interpolate(x: Array, axis: int, places: Array, scale: float, attributes: Attributes) -> Array:
+    n, mode = x.shape[axis], text(attributes, "mode", "nearest")
     if mode == "nearest":
         rounding = _NEAREST[text(attributes, "nearest_mode", "round_prefer_floor")]
         return np.take(x, np.clip(rounding(places).astype(np.int64), 0, n - 1), axis)
     if mode not in ("linear", "cubic"):
         raise ValueError(f"mode {mode!r} is none of nearest, linear, cubic")
     stretch = max(1.0, 1 / scale) if integer(attributes, "antialias", 0) else 1.0
-    matrix = _weights(places, n, mode, stretch, attributes).astype(
-        x.dtype if x.dtype.kind == "f" else np.float64
-    )
+    real_type = x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+    matrix = _weights(places, n, mode, stretch, attributes).astype(real_type)
     mixed = np.moveaxis(np.tensordot(x.astype(matrix.dtype, copy=False), matrix, (axis, 1)), -1, axis)
     return np.asarray(mixed.astype(x.dtype, copy=False))
 

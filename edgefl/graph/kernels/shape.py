@@ -71,7 +71,7 @@ def concat(inputs: Inputs, attributes: Attributes) -> Outputs:
 
 @kernel("Split")
 def split(inputs: Inputs, attributes: Attributes) -> Outputs:
-    """Consecutive parts along an axis, of the sizes given or `num_outputs` equal ones (the last may be smaller)."""
+    """Consecutive parts of an axis, of the sizes given or `num_outputs` equal ones (the last one smaller)."""
     x, given = required(inputs), optional(inputs, 1)
     axis = axis_of(integer(attributes, "axis", 0), x.ndim)
     if given is None:
@@ -190,7 +190,7 @@ def range_of(inputs: Inputs, attributes: Attributes) -> Outputs:
 def eye_like(inputs: Inputs, attributes: Attributes) -> Outputs:
     x = required(inputs)
     dtype = DTYPES[integer(attributes, "dtype", 0)] if "dtype" in attributes else x.dtype
-    return (np.eye(*x.shape, k=integer(attributes, "k", 0), dtype=dtype),)
+    return (np.eye(x.shape[0], x.shape[1], k=integer(attributes, "k", 0), dtype=dtype),)
 
 
 @kernel("Trilu")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,17 +40,12 @@ class Windows:
         ones = (1,) * len(self.kernel)
         return self.kernel == self.strides == ones and not any(self.before + self.after)
 
-    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """For each place in the kernel, the slices of the padded spatial axes it meets, one element per window."""
+    def taps(self) -> Iterator[tuple[Any, ...]]:
+        """For each place in the kernel, row-major, an index into the padded input: one element per window."""
         for place in itertools.product(*map(range, self.kernel)):
             starts = [k * d for k, d in zip(place, self.dilations, strict=True)]
-            yield (
-                place,
-                tuple(
-                    slice(start, start + (n - 1) * s + 1, s)
-                    for start, n, s in zip(starts, self.out, self.strides, strict=True)
-                ),
-            )
+            axes = zip(starts, self.out, self.strides, strict=True)
+            yield ..., *(slice(start, start + (n - 1) * step + 1, step) for start, n, step in axes)
 
 
 def windows(
@@ -89,7 +85,7 @@ def windows(
 def _axis(
     n: int, extent: int, stride: int, pads: tuple[int, int], auto: str, ceil: bool
 ) -> tuple[int, int, int]:
-    """Padding before, padding after and number of windows along one axis; `extent` is the dilated kernel's."""
+    """Padding before and after and number of windows on one axis; `extent` is the dilated kernel's size."""
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         out = -(-n // stride)
         total = max((out - 1) * stride + extent - n, 0)
@@ -111,9 +107,13 @@ def pad_spatial(x: Array, geometry: Windows, value: float) -> Array:
         return x
     shape = [n + b + a for n, b, a in zip(x.shape[2:], geometry.before, geometry.after, strict=True)]
     padded = np.full((*x.shape[:2], *shape), value, x.dtype)
-    inner = tuple(slice(b, b + n) for b, n in zip(geometry.before, x.shape[2:], strict=True))
-    padded[(..., *inner)] = x
+    padded[inner(geometry.before, x.shape[2:])] = x
     return padded
+
+
+def inner(before: tuple[int, ...], size: tuple[int, ...]) -> tuple[Any, ...]:
+    """An index to `size` elements of each spatial axis after the first `before`."""
+    return ..., *(slice(b, b + n) for b, n in zip(before, size, strict=True))
 
 
 def window_view(padded: Array, geometry: Windows) -> Array:
