@@ -89,10 +89,12 @@ def stepped(schema: Schema, parameters: Mapping[str, Array], step: Vector64) -> 
     Raises:
         NotFinite: the result has NaN or infinity.
     """
-    flat = schema.flatten(parameters).astype(np.float64) + step
-    if not np.isfinite(flat).all():
-        raise NotFinite("the aggregated parameters have NaN or infinity")
-    return schema.unflatten(flat)
+    with np.errstate(over="ignore"):
+        moved = schema.unflatten(schema.flatten(parameters).astype(np.float64) + step)
+    for name, value in moved.items():
+        if not np.isfinite(value).all():
+            raise NotFinite(f"the aggregated parameter {name!r} has NaN or infinity")
+    return moved
 
 
 def aggregate(bundle: Bundle, payloads: Sequence[bytes], weights: Sequence[float] | None = None) -> Bundle:

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgefl.bundle import Bundle
+from edgefl.delta import encode
+from edgefl.runtime.remote import Remote
+from edgefl.runtime.transport import HttpTransport
+from edgefl.wire import CheckIn, Rounds, Status
+
+MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
+START = """
+import json, sys
+from edgefl.server_stub.serve import run_server
+from edgefl.server_stub.settings import Settings
+from edgefl.wire import Training
+options = json.loads(sys.argv[1])
+training = Training(**options.pop("training", {}))
+port_file = options.pop("port_file")
+run_server(Settings(training=training, **options), port_file=port_file)
+"""
+
+
+@dataclass
+class Server:
+    """A server process that can be killed and started again on the same database."""
+
+    folder: Path
+    options: dict[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+    port: int = 0
+    transports: list[HttpTransport] = field(default_factory=list)
+
+    def start(self) -> Server:
+        port_file = self.folder / "port"
+        port_file.unlink(missing_ok=True)
+        options = {"database": str(self.folder / "rounds.db"), "port_file": str(port_file), **self.options}
+        with open(self.folder / "log.txt", "ab") as log:
+            command = [sys.executable, "-c", START, json.dumps({"bundle": str(MODEL), **options})]
+            self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + 60
+        while not port_file.exists():
+            assert self.process.poll() is None, (self.folder / "log.txt").read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.02)
+        self.port = int(port_file.read_text())
+        return self
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    def stop(self) -> None:
+        for transport in self.transports:
+            transport.close()
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def transport(self) -> HttpTransport:
+        self.transports.append(HttpTransport(self.url))
+        return self.transports[-1]
+
+    def remote(self) -> Remote:
+        return Remote(self.transport())
+
+    def status(self) -> Status:
+        return Status.from_bytes(self.transport().request("GET", "/v1/status", limit=1 << 20).body)
+
+    def rounds(self) -> Rounds:
+        return Rounds.from_bytes(self.transport().request("GET", "/v1/rounds", limit=1 << 20).body)
+
+    def wait_for_version(self, version: int) -> None:
+        deadline = time.monotonic() + 30
+        while self.status().version < version:
+            assert time.monotonic() < deadline, f"version {version} did not come"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Any]:
+    """A function that starts a server process with given settings."""
+    servers: list[Server] = []
+
+    def start(**options: Any) -> Server:
+        defaults = {"goal": 2, "rounds": 2, "long_poll_s": 0.2, "retry_after_s": 0.05}
+        training = {"density": 0.2, **options.pop("training", {})}
+        servers.append(Server(tmp_path, {**defaults, **options, "training": training}))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    return Bundle.open(MODEL)
+
+
+@pytest.fixture(scope="session")
+def make_frame(bundle: Bundle) -> Any:
+    """A function that gives a frame for the model: random values from a seed, against a version."""
+
+    def make(seed: int, version: int = 0, **options: Any) -> bytes:
+        schema = bundle.schema()
+        vector = np.random.default_rng(seed).normal(size=schema.size).astype(np.float32)
+        settings = {"schema_id": schema.id, "base_version": version, "density": 0.2, **options}
+        return encode(vector, **settings).frame
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def hello(bundle: Bundle) -> Any:
+    """A function that gives a device's check-in message."""
+    return lambda device, examples=10: CheckIn(device, bundle.schema().id.hex(), "test", examples)

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server without HTTP, with a clock of its own: restarts at every awkward moment."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgefl.bundle import Bundle
+from edgefl.errors import OptionError, Refused, StoreError
+from edgefl.parameters import Parameter
+from edgefl.server_stub import aggregate, store
+from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.settings import Settings
+from edgefl.tensorfile import read_tensors
+from edgefl.wire import Training
+
+MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def start(tmp_path, clock):
+    """A context with a coordinator; a second one continues on the same database."""
+
+    @contextmanager
+    def make(**options):
+        defaults = {"bundle": MODEL, "goal": 2, "rounds": 3, "training": Training(density=0.2)}
+        settings = Settings(database=tmp_path / "rounds.db", **{**defaults, **options})
+        coordinator = Coordinator(settings, clock=clock)
+        try:
+            yield coordinator
+        finally:
+            coordinator.close()
+
+    return make
+
+
+def flat(coordinator, version):
+    return coordinator.bundle.schema().flatten(read_tensors(coordinator.parameters(version)))
+
+
+def test_update_survives_a_restart_and_the_round_goes_on(start, bundle, make_frame, hello):
+    frames = [make_frame(1), make_frame(2)]
+    with start() as first:
+        a = first.check_in(hello("a")).task
+        b = first.check_in(hello("b")).task
+        first.accept(1, a.assignment, frames[0])
+
+    with start() as second:
+        assert second.accept(1, a.assignment, frames[0]).duplicate
+        assert not second.accept(1, b.assignment, frames[1]).duplicate
+        second.tick()
+        expected = bundle.schema().flatten(aggregate(bundle, frames).parameters())
+
+        np.testing.assert_array_equal(flat(second, 1), expected)
+
+
+def test_round_filled_just_before_a_crash_is_closed_after_it(start, make_frame, hello):
+    with start(goal=1) as first:
+        a = first.check_in(hello("a")).task
+        first.accept(1, a.assignment, make_frame(1))
+
+    with start(goal=1) as second:
+        assert second.due() == 0.0
+        second.tick()
+
+        assert second.round_number == 2
+        assert second.accept(1, a.assignment, make_frame(1)).duplicate
+
+
+def test_crash_while_closing_leaves_the_round_as_it_was(start, make_frame, hello, monkeypatch):
+    def crash(*_):
+        raise RuntimeError("power failure")
+
+    with start(goal=1) as first:
+        a = first.check_in(hello("a")).task
+        first.accept(1, a.assignment, make_frame(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "insert_round", crash)
+            with pytest.raises(RuntimeError):
+                first.tick()
+
+    with start(goal=1) as second:
+        assert second.status().version == 0
+        second.tick()
+
+        assert [r.state for r in second.rounds()] == ["closed", "open"]
+        assert second.status().version == 1
+
+
+def test_crash_while_storing_an_update_acknowledges_nothing(start, make_frame, hello, monkeypatch):
+    def crash(*_):
+        raise RuntimeError("disk full")
+
+    with start(goal=1) as coordinator:
+        a = coordinator.check_in(hello("a")).task
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "add_traffic", crash)
+            with pytest.raises(RuntimeError):
+                coordinator.accept(1, a.assignment, make_frame(1))
+
+        assert coordinator.rounds()[0].updates == 0
+        assert not coordinator.accept(1, a.assignment, make_frame(1)).duplicate
+
+
+def test_time_that_passed_while_down_counts(start, clock, make_frame, hello):
+    with start(goal=2, minimum=1, deadline_s=60) as first:
+        a = first.check_in(hello("a")).task
+        first.accept(1, a.assignment, make_frame(1))
+
+    clock.now += 61
+    with start(goal=2, minimum=1, deadline_s=60) as second:
+        second.tick()
+
+        assert second.status().version == 1
+
+
+def test_extension_survives_a_restart(start, clock, make_frame, hello):
+    with start(goal=2, minimum=2, deadline_s=60) as first:
+        a = first.check_in(hello("a")).task
+        first.accept(1, a.assignment, make_frame(1))
+        clock.now += 61
+        first.tick()
+
+    with start(goal=2, minimum=2, deadline_s=60) as second:
+        info = second.rounds()[0]
+
+    assert (info.extensions, info.updates, info.deadline) == (1, 1, clock.now + 60)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_restarts_change_no_bit_of_the_result(start, tmp_path, make_frame, hello, momentum):
+    def run(restarting: bool) -> np.ndarray:
+        (tmp_path / "rounds.db").unlink(missing_ok=True)
+        options = {"goal": 1, "server_momentum": momentum, "server_lr": 0.7}
+        for version in range(3):
+            with start(**{**options, "rounds": version + 1}) as c:
+                while not restarting and c.round_number is not None:
+                    _one_round(c, make_frame, hello)
+                if restarting:
+                    _one_round(c, make_frame, hello)
+        with start(**options) as c:
+            return flat(c, 3)
+
+    np.testing.assert_array_equal(run(restarting=True), run(restarting=False))
+
+
+def _one_round(coordinator, make_frame, hello):
+    task = coordinator.check_in(hello("a")).task
+    coordinator.accept(task.round, task.assignment, make_frame(task.round, task.base_version))
+    coordinator.tick()
+
+
+def test_momentum_carries_over_rounds(start, make_frame, hello):
+    with start(goal=1, rounds=2, server_momentum=0.5) as c:
+        for number in (1, 2):
+            task = c.check_in(hello("a")).task
+            c.accept(number, task.assignment, make_frame(1, task.base_version))
+            c.tick()
+        base, one, two = flat(c, 0), flat(c, 1), flat(c, 2)
+
+    np.testing.assert_allclose(two - one, 1.5 * (one - base), rtol=1e-4, atol=1e-6)
+
+
+def test_more_rounds_may_be_asked_for_later(start, make_frame, hello):
+    with start(goal=1, rounds=1) as first:
+        _one_round(first, make_frame, hello)
+        assert first.check_in(hello("a")).finished
+
+    with start(goal=1, rounds=2) as second:
+        assert second.check_in(hello("a")).task.round == 2
+
+
+def test_frames_are_kept_no_longer_than_needed(start, tmp_path, make_frame, hello):
+    with start(goal=1) as c:
+        _one_round(c, make_frame, hello)
+
+    with sqlite3.connect(tmp_path / "rounds.db") as db:
+        rows = db.execute("select frame, length(digest) from updates").fetchall()
+    db.close()
+
+    assert rows == [(None, 64)]
+
+
+def test_update_decides_only_with_the_round_it_was_given_for(start, make_frame, hello):
+    with start(goal=1, surplus=1.0) as c:
+        a, b = c.check_in(hello("a")).task, c.check_in(hello("b")).task
+        c.accept(1, a.assignment, make_frame(1))
+        c.tick()
+
+        with pytest.raises(Refused, match="unknown-assignment"):
+            c.accept(2, b.assignment, make_frame(2, 1))
+        with pytest.raises(Refused, match="round-closed"):
+            c.accept(1, b.assignment, make_frame(2))
+
+
+def test_loss_is_the_weighted_mean_of_what_devices_report(start, make_frame, hello):
+    with start(goal=2) as c:
+        a, b = c.check_in(hello("a", 10)).task, c.check_in(hello("b", 30)).task
+        c.accept(1, a.assignment, make_frame(1, meta={"loss": 1.0}))
+        c.accept(1, b.assignment, make_frame(2, meta={"loss": 2.0}))
+
+        assert c.rounds()[0].loss == pytest.approx(1.75)
+
+
+@pytest.mark.parametrize("meta", [{}, {"loss": "0.1"}, {"loss": None}, {"loss": True}, {"loss": 1e300}])
+def test_odd_metadata_harms_nothing(start, make_frame, hello, meta):
+    with start(goal=2) as c:
+        a = c.check_in(hello("a")).task
+        c.accept(1, a.assignment, make_frame(1, meta=meta))
+
+        assert c.rounds()[0].loss is None
+
+
+def test_sum_that_overflows_leaves_the_parameters_and_the_rounds_going(start, make_frame, hello):
+    with start(goal=1, server_lr=1e300) as c:
+        _one_round(c, make_frame, hello)
+
+        np.testing.assert_array_equal(flat(c, 1), flat(c, 0))
+        assert c.round_number == 2
+
+
+def test_database_of_another_model_is_refused(start, tmp_path, bundle):
+    with start():
+        pass
+    other = _renamed(bundle)
+
+    with pytest.raises(StoreError, match="give each model its own database"), start(bundle=other.to_bytes()):
+        pass
+
+
+def _renamed(bundle: Bundle) -> Bundle:
+    m, values = bundle.manifest, bundle.parameters()
+    parameters = [Parameter(f"other/{p.name}", p.shape, p.dtype, p.role) for p in m.parameters]
+    return Bundle.create(
+        name="other",
+        parameters=parameters,
+        values={f"other/{name}": value for name, value in values.items()},
+        inputs=m.inputs,
+        step_inputs=m.step_inputs,
+        label=m.label,
+        output=m.output,
+        loss=m.loss,
+        batch_size=m.batch_size,
+        artifacts=(),
+        golden=bundle.golden(),
+    )
+
+
+def test_database_that_cannot_be_opened_is_said(start, tmp_path):
+    (tmp_path / "rounds.db").write_bytes(b"this is no database, and long enough to be looked at" * 20)
+
+    with pytest.raises(StoreError, match="cannot open the database"), start():
+        pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"goal": 0},
+        {"goal": 2, "minimum": 3},
+        {"deadline_s": 0},
+        {"rounds": -1},
+        {"server_lr": 0},
+        {"server_momentum": 1.0},
+        {"surplus": -0.9},
+    ],
+)
+def test_impossible_settings_are_refused(options):
+    with pytest.raises(OptionError):
+        Settings(bundle=b"", database="x", **options)

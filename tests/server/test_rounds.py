@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The round's state machine, one event at a time and in any order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefl.errors import OptionError, Refused
+from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Plan, Round, Tick, apply
+
+PLAN = Plan(goal=2, minimum=1, seconds=10.0, places=3)
+
+
+def opened(plan: Plan = PLAN) -> Round:
+    return Round.open(1, 0, plan, at=100.0)
+
+
+def after(*events, state: Round | None = None) -> Round:
+    state = opened() if state is None else state
+    for event in events:
+        state = apply(event, state)
+    return state
+
+
+def test_round_is_full_at_its_goal():
+    state = after(Assign("a", "A", 100), Assign("b", "B", 100), Accept("A", "x", 101), Accept("B", "y", 102))
+
+    assert state.full and dict(state.updates) == {"A": "x", "B": "y"}
+
+
+def test_asking_again_gives_the_same_place():
+    state = after(Assign("a", "A", 100), Assign("a", "Z", 101))
+
+    assert state.places["a"].id == "A" and state.places["a"].at == 101
+
+
+def test_device_that_has_sent_gets_no_second_place():
+    state = after(Assign("a", "A", 100), Accept("A", "x", 101))
+
+    assert apply(Assign("a", "Z", 102), state) is state
+
+
+def test_places_are_limited():
+    state = after(Assign("a", "A", 100), Assign("b", "B", 100), Assign("c", "C", 100))
+
+    assert apply(Assign("d", "D", 101), state) is state
+
+
+def test_declined_place_goes_to_another_device():
+    state = after(Assign("a", "A", 100), Assign("b", "B", 100), Assign("c", "C", 100), GiveBack("A", 101))
+
+    assert apply(Assign("a", "Z", 102), state) is state
+    assert apply(Assign("d", "D", 102), state).places["d"].id == "D"
+
+
+def test_same_bytes_again_change_nothing():
+    state = after(Assign("a", "A", 100), Accept("A", "x", 101))
+
+    assert apply(Accept("A", "x", 102), state) is state
+
+
+def test_same_bytes_again_are_known_after_the_round_is_full():
+    state = after(Assign("a", "A", 100), Assign("b", "B", 100), Accept("A", "x", 101), Accept("B", "y", 102))
+
+    assert apply(Accept("A", "x", 103), state) is state
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (Accept("A", "other", 102), "already-sent-different"),
+        (Accept("nobody", "x", 102), "unknown-assignment"),
+        (GiveBack("nobody", 102), "unknown-assignment"),
+        (Accept("C", "x", 102), "declined"),
+    ],
+)
+def test_refusals_leave_the_round_as_it_was(event, reason):
+    state = after(Assign("a", "A", 100), Assign("c", "C", 100), Accept("A", "x", 101), GiveBack("C", 101))
+
+    with pytest.raises(Refused) as refused:
+        apply(event, state)
+
+    assert refused.value.reason == reason
+
+
+def test_update_beyond_the_goal_is_refused():
+    plan = Plan(goal=1, minimum=1, seconds=10.0, places=2)
+    state = after(Assign("a", "A", 100), Assign("b", "B", 100), Accept("A", "x", 101), state=opened(plan))
+
+    with pytest.raises(Refused) as refused:
+        apply(Accept("B", "y", 102), state)
+
+    assert refused.value.reason == "round-closed"
+
+
+def test_deadline_fills_a_round_that_has_its_minimum():
+    state = after(Assign("a", "A", 100), Accept("A", "x", 101))
+
+    assert apply(Tick(109.9), state) is state
+    assert apply(Tick(110.0), state).full
+
+
+def test_deadline_below_the_minimum_is_put_off_and_loses_nothing():
+    plan = Plan(goal=3, minimum=2, seconds=10.0, places=3)
+    state = after(Assign("a", "A", 100), Accept("A", "x", 101), Tick(115), state=opened(plan))
+
+    assert not state.full and state.deadline == 125 and state.extensions == 1
+    assert dict(state.updates) == {"A": "x"}
+
+
+def test_extension_replaces_devices_that_vanished_and_still_hears_them():
+    plan = Plan(goal=2, minimum=2, seconds=10.0, places=2)
+    state = after(Assign("a", "A", 100), Assign("b", "B", 100), Tick(111), state=opened(plan))
+    state = after(Assign("c", "C", 112), Assign("d", "D", 112), state=state)
+
+    assert set(state.places) == {"a", "b", "c", "d"}
+    assert after(Accept("A", "x", 113), Accept("C", "y", 113), state=state).full
+
+
+def test_declined_device_may_try_again_after_an_extension():
+    plan = Plan(goal=1, minimum=1, seconds=10.0, places=1)
+    state = after(Assign("a", "A", 100), GiveBack("A", 101), Tick(111), state=opened(plan))
+
+    assert not apply(Assign("a", "Z", 112), state).places["a"].declined
+
+
+@pytest.mark.parametrize("plan", [(0, 0, 1.0, 1), (2, 3, 1.0, 4), (2, 1, 0.0, 2), (2, 1, 1.0, 1)])
+def test_impossible_plans_are_refused(plan):
+    with pytest.raises(OptionError):
+        Plan(*plan)
+
+
+DEVICES = st.sampled_from("abcdef")
+EVENTS = st.one_of(
+    st.tuples(st.just("assign"), DEVICES),
+    st.tuples(st.just("accept"), DEVICES, st.sampled_from("xy")),
+    st.tuples(st.just("give back"), DEVICES),
+    st.tuples(st.just("wait"), st.floats(0, 15)),
+)
+PLANS = st.integers(1, 4).flatmap(
+    lambda goal: st.builds(
+        Plan, st.just(goal), st.integers(1, goal), st.just(10.0), st.integers(goal, goal + 2)
+    )
+)
+
+
+@given(PLANS, st.lists(EVENTS, max_size=40))
+def test_whatever_happens_accepted_updates_stay_and_count_once(plan, happenings):
+    state, now = Round.open(1, 0, plan, 0.0), 0.0
+    accepted: dict[str, str] = {}
+    for what, *arguments in happenings:
+        now += arguments[0] if what == "wait" else 0.1
+        state = apply(Tick(now), state)
+        was_full = state.full
+        device = arguments[0] if what != "wait" else ""
+        event = _event(what, device, arguments, state, now)
+        try:
+            state = apply(event, state)
+        except Refused:
+            continue
+        if isinstance(event, Accept):
+            assert accepted.setdefault(event.assignment, event.digest) == event.digest
+        assert dict(state.updates) == accepted
+        assert len(accepted) <= plan.goal
+        assert state.full >= was_full
+        assert state.full or state.deadline > now
+        if state.extensions == 0:
+            given_back = sum(p.declined for p in state.places.values())
+            assert len(state.places) - given_back <= plan.places
+
+
+def _event(what, device, arguments, state, now):
+    if what == "assign":
+        return Assign(device, f"id-{device}-{now}", now)
+    if what == "accept":
+        return Accept(_id(state, device), arguments[-1], now)
+    return GiveBack(_id(state, device), now) if what == "give back" else Tick(now)
+
+
+def _id(state: Round, device: str) -> str:
+    return state.places[device].id if device in state.places else "nobody"
