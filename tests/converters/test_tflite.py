@@ -75,7 +75,9 @@ def test_names_are_safe_and_distinct(litert: Engine) -> None:
     model = to_tflite(builder.build(), "step")
 
     assert len(set(model.inputs.values())) == len(names)
-    assert all(name.isascii() and name.isidentifier() for name in (*model.inputs.values(), *model.outputs.values()))
+    assert all(
+        name.isascii() and name.isidentifier() for name in (*model.inputs.values(), *model.outputs.values())
+    )
     assert {n: v.tolist() for n, v in litert(model, feeds).items()} == {
         f"grad/{name}": [-i, -i] for i, name in enumerate(names)
     }
@@ -86,7 +88,12 @@ def test_outputs_may_be_inputs_constants_or_one_another(litert: Engine, tflite_r
     x = builder.input("x", TensorType(F, (2, 3)))
     builder.input("unused", TensorType(F, (4,)))
     doubled = builder.add("Add", x, x)
-    for name, tensor in (("a", x), ("b", doubled), ("c", doubled), ("d", builder.constant(np.ones(2, np.float32)))):
+    for name, tensor in (
+        ("a", x),
+        ("b", doubled),
+        ("c", doubled),
+        ("d", builder.constant(np.ones(2, np.float32))),
+    ):
         builder.output(name, tensor)
     graph = builder.build()
     feeds = feeds_of(graph)
@@ -133,7 +140,11 @@ def test_equal_graphs_give_equal_bytes_in_any_process() -> None:
     digests = set()
     for seed in ("1", "2"):
         finished = subprocess.run(
-            [sys.executable, "-c", _DIGEST], input=data, capture_output=True, check=True, env={"PYTHONHASHSEED": seed}
+            [sys.executable, "-c", _DIGEST],
+            input=data,
+            capture_output=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed},
         )
         digests.add(finished.stdout.decode().strip())
 
@@ -170,7 +181,7 @@ def test_a_slice_with_unknown_bounds_is_refused() -> None:
     node = Node("Slice", ("x", "zero", "ends"), ("y",), {}, "moving")
     graph = Graph({"x": x, "ends": ends}, {"y": y}, (node,), {"zero": np.zeros(1, np.int64)})
 
-    with pytest.raises(UnsupportedOperator, match="moving.*constant as input 2"):
+    with pytest.raises(UnsupportedOperator, match=r"moving.*constant as input 2"):
         to_tflite(graph, "infer")
 
 

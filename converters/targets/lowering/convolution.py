@@ -24,7 +24,7 @@ def channel_last(value: Lazy) -> Any:
 def kernel_of(weight: Lazy) -> Any:
     """[M, C, H, W] as data in the order [H, W, C, M].
 
-    All four axes are transposed at once, because the converter adds a transpose of its own and merges the two.
+    All four axes are transposed at once: the converter adds a transpose of its own and merges the two.
     """
     permutation = tuple(weight.order[axis] for axis in (2, 3, 1, 0))
     if isinstance(weight.data, np.ndarray) or permutation == (0, 1, 2, 3):

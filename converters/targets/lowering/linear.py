@@ -42,3 +42,20 @@ def _merge_batch(a: Any, b: Any, flip_a: bool) -> tuple[Any, Any]:
     if batch_a == batch_b:
         return reshape(a, (-1, *a.shape[-2:])), reshape(b, (-1, *b.shape[-2:]))
     return a, b
+
+
+@lowering("Gemm")
+def _gemm(call: Call) -> Lazy:
+    """alpha A' B' + beta C, as normalisation and the int8 export leave it: two axes, C broadcast."""
+    left, right = (
+        call[i].transposed((1, 0)) if call.attribute(flag, 0) else call[i]
+        for i, flag in enumerate(("transA", "transB"))
+    )
+    (a, flip_a), (b, flip_b) = _matrix(left), _matrix(right)
+    product = tf.matmul(a, b, transpose_a=flip_a, transpose_b=flip_b)
+    alpha, beta = float(call.attribute("alpha", 1.0)), float(call.attribute("beta", 1.0))
+    product = product if alpha == 1 else product * alpha
+    if not call.given(2):
+        return Lazy.plain(product)
+    shift = logical(call[2])
+    return Lazy.plain(product + (shift if beta == 1 else shift * beta))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle's model as int8 files for deployment, compared with the float model on the calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edgefl.bundle import Bundle
+from edgefl.converters.targets.binding import bind, single
+from edgefl.converters.targets.calibration import batches, check_calibration
+from edgefl.converters.targets.quantize import int8_onnx, int8_tflite
+from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.tflite import TFLiteModel, import_tensorflow
+from edgefl.data import Inputs
+from edgefl.errors import ConversionError
+from edgefl.graph import Array, Graph, Interpreter, read_onnx
+
+TARGETS = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """How the int8 files compare with the float model, over `examples` calibration examples.
+
+    Attributes:
+        examples: number of examples compared.
+        agreement: target to the fraction of outputs whose largest class is the float model's.
+        between: the fraction in which all targets agree with one another; 1 for a single target.
+        error: target to the root mean square error of the outputs over the float outputs' standard deviation.
+        bytes: target to file size.
+        float_bytes: size of the weights in float32.
+    """
+
+    examples: int
+    agreement: Mapping[str, float]
+    between: float
+    error: Mapping[str, float]
+    bytes: Mapping[str, int]
+    float_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {key: dict(v) if isinstance(v, Mapping) else v for key, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Int8Export:
+    """Int8 files by target, and how they compare with the float model."""
+
+    files: Mapping[str, bytes]
+    report: Int8Report
+
+
+def export_int8(bundle: Bundle, calibration: Inputs, targets: Sequence[str] = TARGETS) -> Int8Export:
+    """The model with its present parameters as full-integer files, calibrated on examples.
+
+    The files take one example at a time where the model allows it, else the bundle's batch. The parameters
+    are inside; inputs and outputs are float32.
+
+    Args:
+        calibration: `[N, ...]`, or such arrays by input name; at least 16 varied examples.
+
+    Raises:
+        CalibrationError: the examples are too few or unusable.
+        ConversionError: an unknown target, or a quantizer refuses the model.
+    """
+    unknown = sorted(set(targets) - set(TARGETS))
+    if unknown or not targets:
+        raise ConversionError(f"int8 targets {unknown or list(targets)}; there are {', '.join(TARGETS)}")
+    examples = check_calibration(calibration, bundle.manifest.inputs)
+    graph = single(bind(read_onnx(bundle.artifact("onnx", "infer")), bundle.parameters()))
+    return _export(graph, examples, targets)
+
+
+def _export(graph: Graph, examples: Mapping[str, Array], targets: Sequence[str]) -> Int8Export:
+    """Quantize and compare."""
+    size = next(iter(graph.inputs.values())).shape[0]
+    feeds = batches(examples, size)
+    count = len(next(iter(examples.values())))
+    files: dict[str, bytes] = {}
+    results: dict[str, Array] = {}
+    if "onnx" in targets:
+        files["onnx"] = int8_onnx(graph, feeds)
+        results["onnx"] = _run_onnx(files["onnx"], feeds)[:count]
+    if "tflite" in targets:
+        model = int8_tflite(graph, feeds)
+        files["tflite"] = model.data
+        results["tflite"] = _run_tflite(model, feeds)[:count]
+    interpreter = Interpreter(graph)
+    expected = np.concatenate([_only(interpreter(feed)) for feed in feeds])[:count]
+    return Int8Export(files, _report(expected, results, files, graph))
+
+
+def _report(
+    expected: Array, results: Mapping[str, Array], files: Mapping[str, bytes], graph: Graph
+) -> Int8Report:
+    classes = {target: _class(value) for target, value in results.items()}
+    first = next(iter(classes.values()))
+    spread = float(expected.std()) or 1.0
+    return Int8Report(
+        examples=len(expected),
+        agreement={target: float((found == _class(expected)).mean()) for target, found in classes.items()},
+        between=float(np.logical_and.reduce([found == first for found in classes.values()]).mean()),
+        error={t: float(np.sqrt(np.square(v - expected).mean())) / spread for t, v in results.items()},
+        bytes={target: len(data) for target, data in files.items()},
+        float_bytes=sum(value.nbytes for value in graph.constants.values()),
+    )
+
+
+def _class(output: Array) -> Array:
+    """The largest class along the last axis; the sign for a single output."""
+    return output.argmax(-1) if output.shape[-1] > 1 else output[..., 0] > 0
+
+
+def _only(results: Mapping[str, Array]) -> Array:
+    return next(iter(results.values()))
+
+
+def _run_onnx(data: bytes, feeds: Sequence[Mapping[str, Array]]) -> Array:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, dict(feed))[0] for feed in feeds])
+
+
+def _run_tflite(model: TFLiteModel, feeds: Sequence[Mapping[str, Array]]) -> Array:
+    with quiet("absl", "tensorflow"):
+        tf = import_tensorflow()
+        interpreter = tf.lite.Interpreter(model_content=model.data, num_threads=1)
+        runner = interpreter.get_signature_runner(model.signature)
+        name = next(iter(model.outputs.values()))
+        rows = [runner(**{model.inputs[n]: v for n, v in feed.items()})[name] for feed in feeds]
+    return np.concatenate(rows)

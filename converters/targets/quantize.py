@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A float graph with its weights inside, quantized to integers by TensorFlow and by onnxruntime.
+
+Both use the same examples: weights symmetric per output channel in int8, activations asymmetric in int8 over
+the range seen, biases in int32. Inputs and outputs stay float32, so the files drop in for the float ones.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgefl.converters.targets.absorb import absorb
+from edgefl.converters.targets.flatbuffer import finish
+from edgefl.converters.targets.onnx import to_onnx
+from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.tflite import TFLiteModel, convert, import_tensorflow, safe_names
+from edgefl.errors import ConversionError, MissingDependency
+from edgefl.graph import Array, Graph
+
+Batches = Sequence[Mapping[str, Array]]
+
+
+def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") -> TFLiteModel:
+    """Quantize by TFLiteConverter after training.
+
+    Args:
+        graph: float, its parameters constants.
+        calibration: feeds of the graph.
+
+    Raises:
+        ConversionError, UnsupportedOperator: as for `to_tflite`.
+    """
+    with quiet("absl", "tensorflow"):
+        tf = import_tensorflow()
+        from edgefl.converters.targets.lowering import trace
+
+        inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([trace(absorb(graph), inputs)])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([feed[name] for name in inputs] for feed in calibration)
+        # Operators without an integer kernel stay in float rather than stop the export; they are counted.
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+        ]
+        data, counts = finish(convert(tf, converter), signature, inputs, outputs)
+    return TFLiteModel(data, inputs, outputs, counts.get("TRANSPOSE", 0), counts, signature)
+
+
+def int8_onnx(graph: Graph, calibration: Batches) -> bytes:
+    """Quantize by onnxruntime after training: standard operators between QuantizeLinear and DequantizeLinear.
+
+    Raises:
+        ConversionError: onnxruntime's quantizer refuses the graph.
+        MissingDependency: onnx or onnxruntime is not installed.
+    """
+    with quiet("root"), tempfile.TemporaryDirectory() as folder:
+        try:
+            from onnxruntime import quantization
+        except ImportError as exc:
+            raise MissingDependency("onnx and onnxruntime", "keras,onnx", "the int8 ONNX export") from exc
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(to_onnx(absorb(graph)))
+        try:
+            quantization.quantize_static(
+                str(source),
+                str(target),
+                _reader(quantization.CalibrationDataReader, calibration),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        except Exception as exc:  # the quantizer's exceptions share no base class
+            raise ConversionError(f"onnxruntime cannot quantize graph {graph.name!r}: {exc}") from exc
+        return target.read_bytes()
+
+
+def _reader(base: Any, calibration: Batches) -> Any:
+    class Reader(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._feeds: Iterator[Mapping[str, Array]] = iter(calibration)
+
+        def get_next(self) -> dict[str, Array] | None:
+            feed = next(self._feeds, None)
+            return None if feed is None else {name: np.ascontiguousarray(v) for name, v in feed.items()}
+
+    return Reader()
