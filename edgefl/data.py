@@ -19,6 +19,12 @@ from edgefl.errors import DataError, DataShape, DataType, LabelRange, NotFinite
 MAX_DATA_BYTES = 8 << 30
 MAX_ARRAYS = 64
 
+CLASS_LOSSES = ("softmax_cross_entropy", "next_token")
+"""Losses whose labels are class numbers."""
+
+IGNORED = -100
+"""The class number of positions that do not count, where an example has several."""
+
 Array = npt.NDArray[Any]
 Inputs = Array | Mapping[str, Array]
 """Examples along the first dimension: one array, or arrays by name where a model has several inputs."""
@@ -133,17 +139,19 @@ def _check_finite(value: Array, name: str) -> None:
 
 
 def _check_labels(labels: Array, manifest: Manifest) -> None:
-    if manifest.loss == "softmax_cross_entropy":
-        _check_range(labels, manifest.label.name, 0, manifest.output.shape[-1] - 1)
-    elif manifest.loss == "sigmoid_cross_entropy":
-        _check_range(labels, manifest.label.name, 0, 1)
+    if manifest.loss_name in CLASS_LOSSES:
+        # One label per example has to count; of several positions some may not.
+        counted = labels != IGNORED if labels.ndim > 1 else np.ones(labels.shape, bool)
+        _check_range(labels, counted, manifest.label.name, manifest.output.shape[-1] - 1)
+    elif manifest.loss_name == "sigmoid_cross_entropy":
+        _check_range(labels, np.ones(labels.shape, bool), manifest.label.name, 1)
 
 
-def _check_range(labels: Array, name: str, low: int, high: int) -> None:
-    outside = (labels < low) | (labels > high)
+def _check_range(labels: Array, counted: Array, name: str, high: int) -> None:
+    outside = ((labels < 0) | (labels > high)) & counted
     if outside.any():
         where = _first(outside)
-        raise LabelRange(f"{name!r} holds label {labels[where]} at {where}, allowed {low} to {high}")
+        raise LabelRange(f"{name!r} holds label {labels[where]} at {where}, allowed 0 to {high}")
 
 
 def _first(mask: Array) -> tuple[int, ...]:

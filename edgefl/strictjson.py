@@ -50,17 +50,19 @@ class Fields:
             raise self._error(f"{self._where}: missing fields {missing}, unknown fields {unknown}")
         return self
 
-    def text(self, name: str, *, longest: int = 512) -> str:
-        """A non-empty string."""
+    def text(self, name: str, *, shortest: int = 1, longest: int = 512) -> str:
+        """A string of `shortest` to `longest` characters."""
         value: str = self._typed(name, str, "a string")
-        if not 0 < len(value) <= longest:
-            raise self._error(f"{self._where}.{name} has {len(value)} characters, allowed 1 to {longest}")
+        if not shortest <= len(value) <= longest:
+            raise self._error(
+                f"{self._where}.{name} has {len(value)} characters, allowed {shortest} to {longest}"
+            )
         return value
 
     def choice(self, name: str, allowed: Iterable[str]) -> str:
-        value = self.text(name)
+        value = self.text(name, shortest=0)
         if value not in (options := list(allowed)):
-            raise self._error(f"{self._where}.{name} is {value!r}, allowed {', '.join(options)}")
+            raise self._error(f"{self._where}.{name} is {value!r}, allowed {_words(options)}")
         return value
 
     def integer(self, name: str, low: int, high: int) -> int:
@@ -121,6 +123,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} appears more than once")
     return found
+
+
+def _words(options: Iterable[str]) -> str:
+    return ", ".join(option or "nothing" for option in options)
 
 
 def _kind(value: object) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgefl.bundle import Manifest
+
 Array = npt.NDArray[Any]
 
 
@@ -27,13 +29,23 @@ class Metrics:
     examples: int
 
 
-def correct(loss: str, output: Array, labels: Array) -> Array | None:
-    """Which labels `output` (logits) predicts right: a boolean per label, None where that has no meaning.
+def accuracy(manifest: Manifest, output: Array, labels: Array) -> float | None:
+    """Part of the labels that the output of `infer` predicts right, None where that has no meaning.
 
-    Softmax cross-entropy takes the class of the largest logit, sigmoid cross-entropy the sign.
+    Class losses take the class of the highest score, over the labels that are not negative; sigmoid
+    cross-entropy takes each output as yes or no.
     """
-    if loss == "softmax_cross_entropy":
-        return np.asarray(np.argmax(output, axis=-1) == labels)
-    if loss == "sigmoid_cross_entropy":
-        return np.asarray((output > 0) == (labels > 0.5))
+    if manifest.loss_name == "softmax_cross_entropy":
+        return _classes(output, labels)
+    if manifest.loss_name == "next_token":
+        return _classes(output[:, :-1], labels[:, 1:])
+    if manifest.loss_name == "sigmoid_cross_entropy":
+        middle = 0.5 if manifest.activation == "Sigmoid" else 0.0
+        return float(((output > middle) == (labels > 0.5)).mean())
     return None
+
+
+def _classes(output: Array, labels: Array) -> float | None:
+    counted = labels >= 0
+    right = np.argmax(output, axis=-1) == labels
+    return float(right[counted].mean()) if counted.any() else None

@@ -17,7 +17,7 @@ from edgefl.data import Inputs, check_examples, check_inputs
 from edgefl.errors import BackendUnavailable, DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.batches import Batches
-from edgefl.runtime.metrics import Metrics, correct
+from edgefl.runtime.metrics import Metrics, accuracy
 from edgefl.runtime.optimizer import Optimizer, adam, proximal, sgd
 from edgefl.runtime.steps import Steps, check_finite, checked, passes
 
@@ -198,9 +198,8 @@ class Trainer:
         loss = 0.0
         for feeds, count in batches():
             loss += count * float(self._program("step")({**feeds, **self._parameters})["loss"])
-        right = correct(self._manifest.loss, self._predict(inputs), labels)
-        accuracy = None if right is None else float(right.mean())
-        return Metrics(loss / batches.examples, accuracy, batches.examples)
+        found = accuracy(self._manifest, self._predict(inputs), labels)
+        return Metrics(loss / batches.examples, found, batches.examples)
 
     def predict(self, x: Inputs) -> Array:
         """The model's output for any number of examples, `[examples, ...]`."""
@@ -219,7 +218,9 @@ class Trainer:
 
     def _features(self, inputs: dict[str, Array]) -> dict[str, Array]:
         if self._manifest.find(self.backend.target, "features"):
-            return self._map("features", inputs, {})
+            # What the step reads of the data itself need not pass through the graph.
+            made = {**inputs, **self._map("features", inputs, {})}
+            return {spec.name: made[spec.name] for spec in self._manifest.step_inputs}
         if self._manifest.step_inputs != self._manifest.inputs:
             raise BackendUnavailable(
                 f"bundle {self._manifest.name!r} has no {self.backend.target}/features artifact, "

@@ -2,12 +2,12 @@
 """The bundle: one file holding a model's graphs, parameters and a manifest that says what they are."""
 
 from edgefl.bundle.bundle import ArtifactData, Bundle
-from edgefl.bundle.manifest import EXTENSIONS, KINDS, LOSSES, Artifact, Entry, Manifest, TensorSpec
+from edgefl.bundle.manifest import ACTIVATIONS, EXTENSIONS, KINDS, Artifact, Entry, Manifest, TensorSpec
 
 __all__ = [
+    "ACTIVATIONS",
     "EXTENSIONS",
     "KINDS",
-    "LOSSES",
     "Artifact",
     "ArtifactData",
     "Bundle",

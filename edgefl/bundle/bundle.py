@@ -84,6 +84,7 @@ class Bundle:
         label: TensorSpec,
         output: TensorSpec,
         loss: str,
+        activation: str = "",
         batch_size: int,
         artifacts: Iterable[ArtifactData],
         golden: Arrays,
@@ -96,6 +97,7 @@ class Bundle:
 
         Args:
             values: every trained parameter, and those frozen ones and buffers that are worth keeping.
+            activation: what `infer` ends in beyond the scores the loss takes, one of `ACTIVATIONS`.
             golden: one batch by contract names: the data inputs, `y` and `weight`.
 
         Raises:
@@ -112,6 +114,7 @@ class Bundle:
             label=label,
             output=output,
             loss=loss,
+            activation=activation,
             batch_size=batch_size,
             artifacts=(),
             files={key: _entry(manifest_json.FILES[key], data) for key, data in contents.items()},

@@ -18,8 +18,8 @@ EXTENSIONS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage.zip"}
 KINDS = ("step", "features", "infer", "infer-int8")
 """`step` trains, `features` is the frozen prefix, `infer` predicts, `infer-int8` too, with weights inside."""
 
-LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error")
-"""Losses the runtime knows how to check labels and to count accuracy for; any other name is allowed."""
+ACTIVATIONS = ("", "Softmax", "Sigmoid")
+"""What `infer` may end in beyond the scores the loss is computed from."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ class Manifest:
         step_inputs: data inputs of `step`: the same, or what `features` gives.
         label: what `y` is.
         output: what `infer` gives.
-        loss: the loss's name.
+        loss: the loss's name, with its settings as in `huber:delta=0.5`.
+        activation: what `infer` ends in that the loss contains already, one of `ACTIVATIONS`: with `Sigmoid`
+            the output is probabilities, with an empty one scores (logits).
         batch_size: the first dimension of every data tensor.
         artifacts: sorted by target, then kind.
         files: `parameters` and `golden`, by those names.
@@ -117,6 +119,12 @@ class Manifest:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    activation: str = ""
+
+    @property
+    def loss_name(self) -> str:
+        """The loss without its settings."""
+        return self.loss.partition(":")[0]
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -149,6 +157,7 @@ class Manifest:
             "label": _row(self.label),
             "output": _row(self.output),
             "loss": self.loss,
+            "activation": self.activation,
             "batch_size": self.batch_size,
             "artifacts": [_artifact_row(a) for a in self.artifacts],
             "files": {name: vars(entry).copy() for name, entry in self.files.items()},

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from edgefl.bundle.archive import MAX_BUNDLE_BYTES, MAX_ENTRIES, check_path
 from edgefl.bundle.manifest import (
+    ACTIVATIONS,
     EXTENSIONS,
     FORMAT,
     FORMAT_VERSION,
@@ -33,7 +34,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FREE = ("defaults", "provenance", "report")
 _FIELDS = (
     "format", "version", "name", "model_version", "parameters", "inputs", "step_inputs", "label", "output",
-    "loss", "batch_size", "artifacts", "files", *_FREE,
+    "loss", "activation", "batch_size", "artifacts", "files", *_FREE,
 )  # fmt: skip
 
 
@@ -101,6 +102,7 @@ def _manifest(fields: Fields) -> Manifest:
         label=_spec(fields.object("label")),
         output=_spec(fields.object("output")),
         loss=fields.text("loss"),
+        activation=fields.choice("activation", ACTIVATIONS),
         batch_size=fields.integer("batch_size", 1, MAX_BATCH),
         artifacts=tuple(_artifact(f) for f in fields.objects("artifacts", most=MAX_ENTRIES)),
         files=_files(fields.object("files").only(*FILES)),

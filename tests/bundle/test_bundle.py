@@ -16,7 +16,7 @@ from tests.fixtures.small import small
 
 pytestmark = pytest.mark.device
 
-DIGEST = "9cb6f7249fd914b5113b82e1b428984a05ce105e406987d4fe8134a7923515b4"
+DIGEST = "21c0b9e386ebf6c227c14c1bffdfb6ce68900f789f36798446dc044937afe69c"
 
 
 def test_opening_gives_back_what_was_made(bundle: Bundle) -> None:
@@ -153,6 +153,7 @@ def test_name_maps_travel(bundle: Bundle) -> None:
         ({"artifacts": [ArtifactData("java", "step", b"")]}, "targets are onnx"),
         ({"report": {"worst": float("nan")}}, "JSON"),
         ({"report": {"array": np.zeros(2)}}, "JSON"),
+        ({"activation": "Tanh"}, "allowed nothing, Softmax, Sigmoid"),
         ({"model_version": -1}, "allowed 0 to"),
     ],
 )

@@ -189,6 +189,19 @@ def test_sigmoid_labels_lie_between_0_and_1(manifest: Manifest) -> None:
         check_examples(X, np.full((5, 3), 1.5), binary)
 
 
+def test_only_positions_may_be_left_out(manifest: Manifest) -> None:
+    words = replace(
+        manifest, label=TensorSpec("y", (8, 4), "int32"), output=TensorSpec("output", (8, 4, 3), "float32")
+    )
+
+    check_examples(X, np.full((5, 4), -100), replace(words, loss="next_token"))
+    check_examples(X, np.full((5, 4), -100), words)
+    with pytest.raises(LabelRange, match="label -1 "):
+        check_examples(X, np.full((5, 4), -1), words)
+    with pytest.raises(LabelRange, match="label -100"):
+        check_examples(X, np.full(5, -100), replace(manifest, loss="softmax_cross_entropy:smoothing=0.1"))
+
+
 def test_regression_labels_are_free(manifest: Manifest) -> None:
     regression = replace(manifest, loss="mean_squared_error", label=TensorSpec("y", (8, 3), "float32"))
 

@@ -1,35 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from edgefl.runtime.metrics import correct
+from edgefl.bundle import Bundle, Manifest
+from edgefl.runtime.metrics import accuracy
 
 pytestmark = pytest.mark.device
 
 
-def test_softmax_takes_the_largest_logit() -> None:
-    found = correct("softmax_cross_entropy", np.array([[0, 2, 1], [5, 1, 1]]), np.array([1, 2]))
-
-    assert found is not None
-    assert found.tolist() == [True, False]
+@pytest.fixture
+def manifest(mlp: Bundle) -> Manifest:
+    return mlp.manifest
 
 
-def test_softmax_counts_each_position_of_a_sequence() -> None:
-    found = correct("softmax_cross_entropy", np.zeros((2, 5, 3)), np.zeros((2, 5), np.int32))
+def test_softmax_takes_the_highest_score(manifest: Manifest) -> None:
+    output, labels = np.array([[0, 2, 1], [5, 1, 1]]), np.array([1, 2])
 
-    assert found is not None
-    assert found.shape == (2, 5)
-
-
-def test_sigmoid_takes_the_sign() -> None:
-    found = correct("sigmoid_cross_entropy", np.array([[-1.0, 0.3]]), np.array([[0.0, 0.0]]))
-
-    assert found is not None
-    assert found.tolist() == [[True, False]]
+    assert accuracy(manifest, output, labels) == 0.5
+    assert accuracy(replace(manifest, loss="softmax_cross_entropy:smoothing=0.1"), output, labels) == 0.5
 
 
-@pytest.mark.parametrize("loss", ["mean_squared_error", "my_loss"])
-def test_other_losses_have_no_accuracy(loss: str) -> None:
-    assert correct(loss, np.zeros((2, 1)), np.zeros((2, 1))) is None
+def test_positions_that_do_not_count_are_left_out(manifest: Manifest) -> None:
+    output = np.eye(3)[[[0, 1, 2], [0, 0, 0]]]
+
+    assert accuracy(manifest, output, np.array([[0, 1, 0], [-100, -100, 0]])) == 0.75
+    assert accuracy(manifest, output, np.full((2, 3), -100)) is None
+
+
+def test_next_token_compares_with_the_token_that_follows(manifest: Manifest) -> None:
+    output = np.eye(3)[[[1, 2, 0]]]
+
+    assert accuracy(replace(manifest, loss="next_token"), output, np.array([[0, 1, 2]])) == 1.0
+
+
+@pytest.mark.parametrize(("activation", "expected"), [("", 1.0), ("Sigmoid", 0.5)])
+def test_sigmoid_is_yes_or_no(manifest: Manifest, activation: str, expected: float) -> None:
+    binary = replace(manifest, loss="sigmoid_cross_entropy", activation=activation)
+
+    found = accuracy(binary, np.array([[-1.0, 0.3], [0.3, 0.9]]), np.array([[0.0, 1.0], [1.0, 1.0]]))
+
+    assert found == expected
+
+
+@pytest.mark.parametrize("loss", ["mean_squared_error", "huber:delta=0.5", "my_loss"])
+def test_other_losses_have_no_accuracy(manifest: Manifest, loss: str) -> None:
+    assert accuracy(replace(manifest, loss=loss), np.zeros((2, 1)), np.zeros((2, 1))) is None
