@@ -8,6 +8,7 @@ inference and constant folding, and the three cannot disagree.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Literal, overload
 
@@ -40,7 +41,7 @@ class GraphBuilder:
 
     def input(self, name: str, type: TensorType) -> str:
         """Declare a graph input and return its name."""
-        if name in self._samples:
+        if not name or name in self._samples or name in self._outputs:
             raise GraphError(f"tensor name {name!r} is taken")
         self._inputs[name] = type
         self._samples[name] = zeros(type)
@@ -48,9 +49,8 @@ class GraphBuilder:
 
     def constant(self, value: Array | float | int | bool, dtype: object = None, hint: str = "c") -> str:
         """A constant tensor; equal constants share one name. Pass NumPy arrays, or scalars with a dtype."""
-        array = np.ascontiguousarray(np.asarray(value, dtype=dtype))  # type: ignore[call-overload]
-        array = array.reshape(np.shape(value))
-        key = ("constant", array.dtype.str, array.shape, array.tobytes())
+        array: Array = np.array(value, dtype=dtype, order="C")  # type: ignore[call-overload]
+        key = ("constant", array.dtype.str, array.shape, hashlib.blake2b(array).digest())
         if key not in self._seen:
             name = self._fresh(hint)
             array.flags.writeable = False
@@ -103,7 +103,14 @@ class GraphBuilder:
         return made[0] if outputs == 1 else made
 
     def output(self, name: str, tensor: str) -> None:
-        """Make a tensor a graph output under the given name."""
+        """Make a tensor a graph output under the given name.
+
+        Raises:
+            GraphError: there is no such tensor, or the name is another tensor's.
+        """
+        self.type(tensor)
+        if name in self._outputs or (name in self._samples and name != tensor) or name in self._inputs:
+            raise GraphError(f"output name {name!r} is taken")
         self._outputs[name] = tensor
 
     def build(self, name: str = "graph") -> Graph:
@@ -162,8 +169,11 @@ class GraphBuilder:
         return extra
 
     def _fresh(self, hint: str) -> str:
-        self._count += 1
-        return f"{self._prefix}{self._count}_{hint}"
+        while True:
+            self._count += 1
+            name = f"{self._prefix}{self._count}_{hint}"
+            if name not in self._samples and name not in self._outputs:
+                return name
 
 
 def _hashable(attributes: Mapping[str, Attribute]) -> tuple[object, ...]:

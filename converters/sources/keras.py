@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keras 3: parameters become inputs by `model.stateless_call`, traced by tf2onnx."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgefl.converters.sources.forward import (
+    Example,
+    Forward,
+    assemble,
+    example,
+    output_names,
+    parameter_names,
+)
+from edgefl.converters.sources.onnx_model import to_graph
+from edgefl.converters.targets.quiet import quiet
+from edgefl.errors import MissingDependency, SourceError
+from edgefl.graph import OPSET
+from edgefl.graph.model import TensorType
+
+_RANDOM = ("Dropout", "GaussianNoise", "Random")
+
+
+def load_keras_file(path: str | Path, example_inputs: object, *, batch_size: int) -> Forward:
+    """The forward pass of a `.keras` file; custom layers must be registered with Keras beforehand."""
+    keras = _keras()
+    try:
+        with quiet():
+            model = keras.saving.load_model(str(path), compile=False)
+    except Exception as exc:
+        raise SourceError(
+            f"Keras cannot load {path}: {_first_line(exc)}; with custom layers give `module.py:factory`"
+        ) from exc
+    return load_keras(model, example_inputs, batch_size=batch_size)
+
+
+def load_keras(model: Any, example_inputs: object, *, batch_size: int) -> Forward:
+    """The forward pass of a Keras 3 model with `training=False`; recurrent layers are unrolled.
+
+    Parameters are named by `variable.path`. Example inputs may be None where the model knows its input shape.
+
+    Raises:
+        SourceError: the model cannot be called or traced, or runs on another backend than TensorFlow.
+        UnsupportedOperator: see `onnx_model.to_graph`.
+    """
+    keras = _keras()
+    if keras.backend.backend() != "tensorflow":
+        raise SourceError(
+            f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow before it is imported"
+        )
+    spec = _example(model, example_inputs, batch_size)
+    _build(model, spec)
+    values = _variables(model)
+    names = parameter_names(values)
+    labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
+    proto, keys = _export(model, values, spec, labels)
+    graph = to_graph(proto)
+    trainable = {v.path for v in model.trainable_variables}
+    return assemble(
+        graph,
+        data=dict(zip(labels[len(values) :], spec.names(_input_names(model)), strict=True)),
+        parameters={
+            names[n]: (label, np.asarray(v)) for label, (n, v) in zip(labels, values.items(), strict=False)
+        },
+        outputs=dict(zip(graph.outputs, output_names(keys, len(graph.outputs)), strict=True)),
+        trainable={names[n] for n, v in values.items() if v.path in trainable},
+        buffers={names[n] for n, v in values.items() if id(v) in _never_trained(model)},
+        provenance=_provenance(model),
+    )
+
+
+def _keras() -> Any:
+    try:
+        import keras
+        import tf2onnx  # noqa: F401  its absence is better said before the tracing
+    except ImportError as exc:
+        raise MissingDependency(str(exc.name), "keras", "converting Keras models") from exc
+    return keras
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    """Float variables by path, trainable ones first; paths that repeat are numbered."""
+    named: dict[str, Any] = {}
+    for variable in (*model.trainable_variables, *model.non_trainable_variables):
+        if np.dtype(variable.dtype).kind == "f":
+            path, count = variable.path, 1
+            while path in named:
+                count += 1
+                path = f"{variable.path}:{count}"
+            named[path] = variable
+    return named
+
+
+def _never_trained(model: Any) -> set[int]:
+    """Identities of variables made with `trainable=False`, whether their layers are frozen or not."""
+    return {id(v) for layer in model._flatten_layers() for v in layer._non_trainable_variables}
+
+
+def _example(model: Any, inputs: object, batch_size: int) -> Example:
+    if inputs is not None:
+        return example(inputs, batch_size)
+    known = getattr(model, "_inputs_struct", None) or getattr(model, "inputs", None)
+    if known is None:
+        raise SourceError(f"{type(model).__name__} does not know its input shape; give example_inputs")
+    return example(known, batch_size)
+
+
+def _input_names(model: Any) -> tuple[str, ...]:
+    return tuple(t.name for t in getattr(model, "inputs", None) or ())
+
+
+def _build(model: Any, spec: Example) -> None:
+    """Make the variables of a model that has not seen data yet."""
+    if model.built and model.variables:
+        return
+    try:
+        with quiet("tensorflow"):
+            model(_structured(spec, [np.zeros(t.shape, t.dtype) for t in spec.types]))
+    except Exception as exc:
+        raise SourceError(
+            f"{type(model).__name__} cannot be called on the example: {_first_line(exc)}"
+        ) from exc
+
+
+def _structured(spec: Example, data: Sequence[Any]) -> Any:
+    if spec.keys:
+        return dict(zip(spec.keys, data, strict=True))
+    return data[0] if len(data) == 1 else list(data)
+
+
+def _export(
+    model: Any, values: dict[str, Any], spec: Example, labels: list[str]
+) -> tuple[Any, list[str] | None]:
+    """The ONNX model, its inputs named `labels`, and the names of its outputs where it returns a dict."""
+    import tensorflow as tf
+    import tf2onnx
+
+    keys: list[str] | None = None
+    mode = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
+    bind = _binder(model, values)
+
+    def forward(*flat: Any) -> list[Any]:
+        nonlocal keys
+        data = _structured(spec, flat[len(values) :])
+        made, _ = model.stateless_call(*bind(flat), data, **mode)
+        keys = [str(key) for key in made] if isinstance(made, dict) else None
+        tensors = list(made.values()) if isinstance(made, dict) else tf.nest.flatten(made)
+        return [tf.identity(t) for t in tensors]
+
+    types = [TensorType(np.dtype(v.dtype), tuple(v.shape)) for v in values.values()] + list(spec.types)
+    signature = [tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in zip(labels, types, strict=True)]
+    try:
+        with quiet("tensorflow", "tf2onnx"), _unrolled(model), _inlined():
+            function = tf.function(forward, autograph=False)
+            proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    except Exception as exc:
+        raise SourceError(
+            f"Keras model {model.name!r} cannot be traced: {_first_line(exc)}; layers must use keras.ops or "
+            "TensorFlow operations, and shapes must not depend on data"
+        ) from exc
+    return proto, keys
+
+
+def _binder(model: Any, values: dict[str, Any]) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
+    """From traced parameters to the two lists `stateless_call` takes; integer variables keep their values."""
+    index = {id(variable): i for i, variable in enumerate(values.values())}
+    rest = {id(v): np.asarray(v) for v in model.non_trainable_variables if id(v) not in index}
+
+    def bind(flat: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        def tensors(variables: Sequence[Any]) -> list[Any]:
+            return [flat[index[id(v)]] if id(v) in index else rest[id(v)] for v in variables]
+
+        return tensors(model.trainable_variables), tensors(model.non_trainable_variables)
+
+    return bind
+
+
+@contextlib.contextmanager
+def _unrolled(model: Any) -> Iterator[None]:
+    """Recurrent layers unrolled for a while: a loop cannot be differentiated ahead of time."""
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
+    before = [layer.unroll for layer in layers]
+    try:
+        for layer in layers:
+            layer.unroll = True
+        yield
+    finally:
+        for layer, flag in zip(layers, before, strict=True):
+            layer.unroll = flag
+
+
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Functions within the traced one become part of it; Keras compiles grouped convolutions."""
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _provenance(model: Any) -> dict[str, str]:
+    import keras
+    import tensorflow as tf
+    import tf2onnx
+
+    off = [
+        layer.name
+        for layer in model._flatten_layers()
+        if any(word in type(layer).__name__ for word in _RANDOM) or bool(getattr(layer, "dropout", False))
+    ]
+    return {
+        "source": "keras",
+        "framework": f"keras {keras.__version__}, tensorflow {tf.__version__}, tf2onnx {tf2onnx.__version__}",
+        "model": type(model).__name__,
+        **({"dropout": f"off: {', '.join(sorted(off))}"} if off else {}),
+    }
+
+
+def _first_line(exc: BaseException) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return " ".join(lines[:3]) or "no message"

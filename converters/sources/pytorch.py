@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch: parameters become inputs by `torch.func.functional_call`, exported by `torch.onnx.export`."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgefl.converters.sources.forward import (
+    Example,
+    Forward,
+    assemble,
+    example,
+    output_names,
+    parameter_names,
+)
+from edgefl.converters.sources.onnx_model import to_graph
+from edgefl.converters.targets.quiet import quiet
+from edgefl.errors import SourceError
+from edgefl.graph import OPSET
+from edgefl.graph.model import TensorType
+
+
+def load_pytorch(model: Any, example_inputs: object, *, batch_size: int) -> Forward:
+    """The forward pass of a `torch.nn.Module` in evaluation mode; the module is left as it was.
+
+    A dict of example inputs is passed as keyword arguments. Tied parameters are one parameter. Parameters
+    with `requires_grad=False` are not trainable; integer buffers are constants.
+
+    Raises:
+        SourceError: torch cannot trace or export the module.
+        UnsupportedOperator: see `onnx_model.to_graph`.
+    """
+    if example_inputs is None:
+        raise SourceError(
+            "a PyTorch module needs example_inputs: an array (or tuple, or dict) of the input's shape"
+        )
+    return _load(model, example(example_inputs, batch_size), _arguments(model.forward), type(model).__name__)
+
+
+def load_exported(path: str | Path, example_inputs: object, *, batch_size: int) -> Forward:
+    """The forward pass of a `.pt2` file of `torch.export.save`; its own example inputs serve by default."""
+    import torch
+
+    try:
+        with quiet():
+            program = torch.export.load(str(path))
+            _evaluation_mode(program.graph)
+            module = program.module(check_guards=False)
+    except Exception as exc:
+        raise SourceError(f"{path} is no program that torch.export.load reads: {_first_line(exc)}") from exc
+    inputs = example_inputs if example_inputs is not None else _own_example(program)
+    spec = example(inputs, batch_size)
+    _check_batch(program, spec, batch_size)
+    return _load(module, spec, (), Path(path).name)
+
+
+def _load(model: Any, spec: Example, arguments: Sequence[str], name: str) -> Forward:
+    import torch
+
+    values = dict(model.named_parameters()) | {
+        n: v for n, v in model.named_buffers() if v.is_floating_point()
+    }
+    names = parameter_names(values)
+    tensors = [v.detach().clone() for v in values.values()]
+    keys: list[str] | None = None
+
+    def forward(*flat: Any) -> list[Any]:
+        nonlocal keys
+        weights, data = dict(zip(values, flat, strict=False)), flat[len(values) :]
+        kwargs = dict(zip(spec.keys, data, strict=True)) if spec.keys else {}
+        made = torch.func.functional_call(model, weights, () if spec.keys else tuple(data), kwargs)
+        flattened, keys = _flattened(made)
+        return flattened
+
+    labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
+    proto = _export(_module(forward), (*tensors, *map(_zeros, spec.types)), labels, model, name)
+    graph = to_graph(proto)
+    data = spec.names(arguments)
+    return assemble(
+        graph,
+        data=dict(zip(labels[len(values) :], data, strict=True)),
+        parameters={
+            names[n]: (label, v.detach().cpu().numpy())
+            for label, (n, v) in zip(labels, values.items(), strict=False)
+        },
+        outputs=dict(zip(graph.outputs, output_names(keys, len(graph.outputs)), strict=True)),
+        trainable={names[n] for n, p in model.named_parameters() if p.requires_grad},
+        buffers={names[n] for n, _ in model.named_buffers() if n in names},
+        provenance={
+            "source": "pytorch",
+            "framework": f"torch {torch.__version__}",
+            "model": name,
+            **_dropout(model),
+        },
+    )
+
+
+def _module(forward: Callable[..., Any]) -> Any:
+    """A module without parameters that calls `forward`; what it calls holds none that are traced."""
+    import torch
+
+    class Stateless(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, *flat: Any) -> Any:
+            return forward(*flat)
+
+    return Stateless().eval()
+
+
+def _export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: Any, name: str) -> Any:
+    import torch
+
+    try:
+        with quiet("torch.onnx", "torch.export", "torch"), _evaluating(model), torch.no_grad():
+            program = torch.onnx.export(
+                stateless,
+                inputs,
+                input_names=labels,
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                external_data=False,
+            )
+        return program.model_proto
+    except Exception as exc:
+        raise SourceError(_explain(exc, name)) from exc
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode and no fused attention for a while."""
+    import torch
+
+    training = {module: module.training for module in model.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, flag in training.items():
+            module.training = flag
+
+
+def _zeros(type: TensorType) -> Any:
+    import torch
+
+    return torch.zeros(type.shape, dtype=getattr(torch, type.dtype.name))
+
+
+def _flattened(made: Any) -> tuple[list[Any], list[str] | None]:
+    """Tensors out of what a module returns: a tensor, a sequence, or a mapping (its keys are names)."""
+    import torch
+
+    if isinstance(made, torch.Tensor):
+        return [made], None
+    if hasattr(made, "items"):
+        found = [(key, value) for key, value in made.items() if isinstance(value, torch.Tensor)]
+        return [value for _, value in found], [str(key) for key, _ in found]
+    leaves = torch.utils._pytree.tree_leaves(made)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)], None
+
+
+def _arguments(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of a forward method's positional arguments."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds)
+
+
+def _dropout(model: Any) -> dict[str, str]:
+    """What evaluation mode switches off, for the report."""
+    off = [n for n, m in model.named_modules() if "Dropout" in type(m).__name__ and getattr(m, "p", 0) > 0]
+    off += [
+        n
+        for n, m in model.named_modules()
+        if isinstance(getattr(m, "dropout", None), float) and m.dropout > 0
+    ]
+    return {"dropout": f"off: {', '.join(sorted(off))}"} if off else {}
+
+
+def _explain(exc: Exception, name: str) -> str:
+    """The innermost cause in one line, where it was raised, and what to try."""
+    cause: BaseException = exc
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    place = re.search(r'File "[^"]*", line \d+, in \w+\n\s+[^\n]+', f"{cause}\n{exc}")
+    where = f" at {' '.join(place.group().split())}" if place else ""
+    what = f"{type(cause).__name__}: {_first_line(cause).rstrip('.')}{where}"
+    return (
+        f"torch.onnx.export cannot export {name}: {what}. "
+        "Shapes and branches must not depend on data; the module must run on CPU in evaluation mode"
+    )
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip().splitlines() or ["no message"])[0]
+
+
+def _evaluation_mode(graph: Any) -> None:
+    """Switch off the dropout and batch statistics in a program that was exported in training mode."""
+    for node in list(graph.nodes):
+        operator = str(node.target)
+        if operator.startswith(("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout")):
+            node.args = (*node.args[:2], False)
+        elif operator.startswith("aten.batch_norm"):
+            node.args = (*node.args[:5], False, *node.args[6:])
+        elif operator.startswith("aten.add_") and "num_batches_tracked" in str(node.args[0]):
+            graph.erase_node(node)
+
+
+def _own_example(program: Any) -> object:
+    args, kwargs = program.example_inputs or ((), {})
+    if not args and not kwargs:
+        raise SourceError("the exported program has no example inputs of its own; give example_inputs")
+    return dict(kwargs) if kwargs else tuple(args)
+
+
+def _check_batch(program: Any, spec: Example, batch_size: int) -> None:
+    """A program exported with a fixed batch can only be converted with that batch."""
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for user, type in zip(program.graph_signature.user_inputs, spec.types, strict=False):
+        fixed = placeholders[user].meta["val"].shape if user in placeholders else ()
+        for axis, (n, asked) in enumerate(zip(fixed, type.shape, strict=False)):
+            if isinstance(n, int) and n != asked:
+                raise SourceError(
+                    f"the exported program's input {user!r} has {n} fixed on axis {axis}, asked for {asked}; "
+                    "export it with dynamic_shapes for the batch, or convert with the size it has"
+                )
