@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses by name, as graphs: `(output, y) -> one loss per example`.
+
+A name may carry parameters, as in `huber:delta=0.5`. The step takes the weighted mean over examples.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from edgefl.converters.autodiff.expression import Expr
+from edgefl.errors import ConversionError
+from edgefl.graph.model import TensorType
+
+PerExample = Callable[..., Expr]
+"""`(output, y, **parameters) -> loss`, float32 of shape `[B]`."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss.
+
+    Attributes:
+        name: what the manifest calls it.
+        label: the type of `y` for an output's type.
+        per_example: emits the loss.
+        activation: an operator which, where the model ends in it, is taken off: the loss contains it.
+    """
+
+    name: str
+    label: Callable[[TensorType], TensorType]
+    per_example: PerExample
+    activation: str = ""
+
+
+LOSSES: dict[str, Loss] = {}
+
+
+def loss(
+    label: Callable[[TensorType], TensorType], activation: str = ""
+) -> Callable[[PerExample], PerExample]:
+    """Register a loss under its function's name."""
+
+    def register(function: PerExample) -> PerExample:
+        LOSSES[function.__name__] = Loss(function.__name__, label, function, activation)
+        return function
+
+    return register
+
+
+def find_loss(spec: str) -> Loss:
+    """The loss of `name` or `name:parameter=number[:...]`.
+
+    Raises:
+        ConversionError: there is no such loss, or it has no such parameter.
+    """
+    name, *settings = spec.split(":")
+    if name not in LOSSES:
+        raise ConversionError(f"unknown loss {name!r}: losses are {', '.join(LOSSES)}")
+    found = LOSSES[name]
+    parameters = dict(_setting(found, text) for text in settings)
+    return replace(found, name=spec, per_example=partial(found.per_example, **parameters))
+
+
+def _setting(found: Loss, text: str) -> tuple[str, float]:
+    key, _, value = text.partition("=")
+    allowed = [p for p in inspect.signature(found.per_example).parameters if p not in ("output", "y")]
+    if key not in allowed:
+        raise ConversionError(f"loss {found.name!r} has no parameter {key!r}: it has {allowed or 'none'}")
+    try:
+        return key, float(value)
+    except ValueError as exc:
+        raise ConversionError(f"loss {found.name!r}: {key} has to be a number, given {value!r}") from exc
+
+
+def weighted_mean(losses: Expr, weight: Expr) -> Expr:
+    """`sum(w l) / sum(w)` of losses and weights `[B]`, a scalar."""
+    return (losses * (weight / weight.sum())).sum()
+
+
+# -- labels
+
+
+def _classes(output: TensorType) -> TensorType:
+    """Class numbers for an output `[B, ..., C]`: int32 `[B, ...]`."""
+    if len(output.shape) < 2:
+        raise ConversionError(f"class scores need an axis of classes after the batch, the output is {output}")
+    return TensorType(np.dtype(np.int32), output.shape[:-1])
+
+
+def _tokens(output: TensorType) -> TensorType:
+    if len(output.shape) != 3 or output.shape[1] < 2:
+        raise ConversionError(
+            f"next_token needs scores [B, T, C] with T of 2 or more, the output is {output}"
+        )
+    return _classes(output)
+
+
+def _same(output: TensorType) -> TensorType:
+    """Float32 of the output's shape."""
+    return TensorType(np.dtype(np.float32), output.shape)
+
+
+def _mean(values: Expr) -> Expr:
+    """The mean over all but the batch axis."""
+    count = int(np.prod(values.shape[1:]))
+    return values.sum(range(1, values.rank)) / float(count)
+
+
+# -- losses
+
+
+@loss(_classes, "Softmax")
+def softmax_cross_entropy(output: Expr, y: Expr, smoothing: float = 0.0) -> Expr:
+    """`-log p[y]` of logits `[B, ..., C]`, the mean over positions; a negative label counts as zero.
+
+    With `smoothing` s the target is `(1 - s) onehot + s / C`.
+    """
+    log_p = output.apply("LogSoftmax", axis=-1)
+    return _mean(-_picked(log_p, y, smoothing))
+
+
+def _picked(log_p: Expr, y: Expr, smoothing: float) -> Expr:
+    classes = log_p.shape[-1]
+    chosen = y.reshape((*y.shape, 1)).equals(y.constant(np.arange(classes)))
+    picked = chosen.keep(log_p).sum([log_p.rank - 1])
+    if not smoothing:
+        return picked
+    uniform = log_p.sum([log_p.rank - 1]) * (smoothing / classes)
+    known = y.greater(-1).cast(log_p.dtype)
+    return picked * (1 - smoothing) + uniform * known
+
+
+@loss(_tokens, "Softmax")
+def next_token(output: Expr, y: Expr) -> Expr:
+    """Cross-entropy of the scores at each position `[B, T, C]` with the token that follows in `y` `[B, T]`.
+
+    The mean is over an example's positions whose following token is not negative (-100 by custom);
+    an example without any has loss 0.
+    """
+    last = output.shape[1]
+    following = y.slice(1, 1, last)
+    log_p = output.slice(1, 0, last - 1).apply("LogSoftmax", axis=-1)
+    counted = following.greater(-1).cast(output.dtype).sum([1])
+    return -_picked(log_p, following, 0.0).sum([1]) / counted.apply("Max", counted.constant(1.0))
+
+
+@loss(_same, "Sigmoid")
+def sigmoid_cross_entropy(output: Expr, y: Expr) -> Expr:
+    """Binary cross-entropy of logits, the mean over an example's outputs; targets in [0, 1]."""
+    return _mean(output.apply("Softplus") - output * y)
+
+
+@loss(_same)
+def mean_squared_error(output: Expr, y: Expr) -> Expr:
+    difference = output - y
+    return _mean(difference * difference)
+
+
+@loss(_same)
+def mean_absolute_error(output: Expr, y: Expr) -> Expr:
+    return _mean((output - y).apply("Abs"))
+
+
+@loss(_same)
+def huber(output: Expr, y: Expr, delta: float = 1.0) -> Expr:
+    """`d^2 / 2` up to `delta`, linear beyond, as `torch.nn.HuberLoss`."""
+    size = (output - y).apply("Abs")
+    near = size.apply("Min", size.constant(delta))
+    return _mean(near * (size - near * 0.5))
+
+
+@loss(_same)
+def cosine(output: Expr, y: Expr) -> Expr:
+    """`1 - cos(output, y)` over the last axis of embeddings `[B, ..., D]`."""
+    axis = [output.rank - 1]
+    dot = (output * y).sum(axis)
+    norms = (output * output).sum(axis) * (y * y).sum(axis)
+    return _mean(1.0 - dot / norms.apply("Max", norms.constant(1e-16)).sqrt())

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to train: from a selection such as `last:2` or `head.*,!*.bias` to a role for every parameter."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Sequence
+from fnmatch import fnmatchcase
+
+from edgefl.errors import SelectionError
+from edgefl.parameters import Role
+
+Selection = str | Sequence[str] | Callable[[str], bool]
+"""`all`, `last:N`, `bias`, `norm`, globs (comma-separated or a list, `!` excludes), or a predicate."""
+
+_NORM = re.compile(r"norm|(^|[._/])(bn|ln)[^a-z]*([._/]|$)", re.IGNORECASE)
+
+
+def select(
+    names: Sequence[str],
+    trainable: Collection[str],
+    spec: Selection = "all",
+    *,
+    personal: Selection | None = None,
+    buffers: Collection[str] = (),
+) -> dict[str, Role]:
+    """The role of every parameter.
+
+    Args:
+        names: all parameters and buffers, in the model's order.
+        trainable: those the framework would train; nothing else can be selected.
+        spec: what is trained and shared.
+        personal: what is trained and never leaves the device, whether `spec` names it or not.
+        buffers: state that no gradient changes.
+
+    Raises:
+        SelectionError: a pattern matches nothing, or nothing is left to train.
+    """
+    candidates = [name for name in names if name in trainable]
+    kept = set() if personal is None else set(_chosen(candidates, personal, names))
+    shared = set(_chosen(candidates, spec, names)) - kept
+    if not shared and not kept:
+        raise SelectionError(f"trainable={spec!r} selects none of the {len(candidates)} trainable parameters")
+
+    def role(name: str) -> Role:
+        if name in kept:
+            return "personal"
+        if name in shared:
+            return "shared"
+        return "buffer" if name in buffers else "frozen"
+
+    return {name: role(name) for name in names}
+
+
+def layer_of(name: str) -> str:
+    """The layer a parameter belongs to: its name up to the last `.` or `/`."""
+    return re.sub(r"(^|[./])[^./]*$", "", name)
+
+
+def _chosen(candidates: Sequence[str], spec: Selection, names: Sequence[str]) -> list[str]:
+    if callable(spec):
+        return [name for name in candidates if spec(name)]
+    patterns = [p.strip() for p in (spec.split(",") if isinstance(spec, str) else spec)]
+    if not patterns or not all(patterns):
+        raise SelectionError(f"empty pattern in {spec!r}: give {_HELP}")
+    positive = [p for p in patterns if not p.startswith("!")]
+    chosen = {n for p in positive or ["all"] for n in _matching(candidates, p, names)}
+    excluded = {n for p in patterns if p.startswith("!") for n in _matching(candidates, p[1:], names)}
+    return [name for name in candidates if name in chosen - excluded]
+
+
+_HELP = "'all', 'last:N', 'bias', 'norm' or patterns of parameter names such as 'head.*' or '!*.bias'"
+
+
+def _matching(candidates: Sequence[str], pattern: str, names: Sequence[str]) -> list[str]:
+    if pattern == "all":
+        return list(candidates)
+    if pattern.startswith("last:"):
+        return _last(candidates, pattern)
+    if pattern in _GROUPS:
+        found = [name for name in candidates if _GROUPS[pattern](name)]
+    else:
+        found = [name for name in candidates if fnmatchcase(name, pattern)]
+    if not found:
+        raise SelectionError(_nothing(candidates, pattern, names))
+    return found
+
+
+def _is_bias(name: str) -> bool:
+    last = name[len(layer_of(name)) :].lstrip("./")
+    return last.startswith("bias") or last == "beta"
+
+
+def _is_norm(name: str) -> bool:
+    return name.endswith(("gamma", "beta")) or bool(_NORM.search(layer_of(name)))
+
+
+_GROUPS = {"bias": _is_bias, "norm": _is_norm}
+
+
+def _last(candidates: Sequence[str], pattern: str) -> list[str]:
+    """The parameters of the last N layers that have trainable ones."""
+    layers = list(dict.fromkeys(map(layer_of, candidates)))
+    text = pattern.removeprefix("last:")
+    if not text.isdecimal() or not 1 <= int(text) <= len(layers):
+        raise SelectionError(
+            f"{pattern!r}: N has to be from 1 to {len(layers)}, the trainable layers there are"
+        )
+    chosen = layers[-int(text) :]
+    return [name for name in candidates if layer_of(name) in chosen]
+
+
+def _nothing(candidates: Sequence[str], pattern: str, names: Sequence[str]) -> str:
+    beyond = [name for name in names if name not in candidates and fnmatchcase(name, pattern)]
+    if beyond:
+        return f"{pattern!r} matches only parameters the model does not train: {', '.join(beyond[:5])}"
+    near = difflib.get_close_matches(pattern, [*candidates, *map(layer_of, candidates)], n=5, cutoff=0.4)
+    shown = list(dict.fromkeys(near)) or list(candidates[:5])
+    return f"no trainable parameter matches {pattern!r}; near it: {', '.join(shown)}; give {_HELP}"

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses and their gradients against torch, extreme values included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgefl.converters.autodiff import Expr, gradients
+from edgefl.converters.builder import GraphBuilder
+from edgefl.converters.losses import find_loss
+from edgefl.errors import ConversionError
+from edgefl.graph import TensorType, run
+from tests.converters.autodiff_oracle import normal
+
+F = torch.nn.functional
+
+
+def evaluate(spec: str, output: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Losses per example, and the gradient of their sum."""
+    loss = find_loss(spec)
+    b = GraphBuilder()
+    z, label = Expr(b, b.input("z", TensorType.of(output))), Expr(b, b.input("y", TensorType.of(y)))
+    losses = loss.per_example(z, label)
+    b.output("losses", losses.name)
+    b.output("gradient", gradients(b, losses.sum().name, ["z"])["z"])
+    made = run(b.build(), {"z": output, "y": y})
+    return made["losses"], made["gradient"]
+
+
+def check(spec, function, output, y, tolerance=1e-9):
+    """`function(output, y)` gives torch's losses per example."""
+    z = torch.tensor(output, requires_grad=True)
+    losses = function(z, torch.tensor(y))
+    losses.sum().backward()
+    found, gradient = evaluate(spec, output, y)
+    np.testing.assert_allclose(found, losses.detach().numpy(), rtol=tolerance, atol=1e-10)
+    np.testing.assert_allclose(gradient, z.grad.numpy(), rtol=tolerance, atol=1e-10)
+
+
+def classes(*shape: int, below: int = 5) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, below, shape).astype(np.int32)
+
+
+def each(values: torch.Tensor) -> torch.Tensor:
+    return values.reshape(len(values), -1).mean(1)
+
+
+def cross_entropy(z, y, **options):
+    return each(F.cross_entropy(z.movedim(-1, 1), y.long(), reduction="none", **options))
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 4), (2, 3, 4)])
+def test_softmax_cross_entropy(shape):
+    check("softmax_cross_entropy", cross_entropy, normal(*shape, 5), classes(*shape))
+
+
+def test_softmax_cross_entropy_of_large_logits():
+    check("softmax_cross_entropy", cross_entropy, 1e4 * normal(6, 5), classes(6))
+
+
+def test_label_smoothing():
+    spec = "softmax_cross_entropy:smoothing=0.1"
+    check(spec, lambda z, y: cross_entropy(z, y, label_smoothing=0.1), normal(6, 5), classes(6))
+
+
+def test_negative_labels_count_as_zero():
+    y = np.array([[1, -1, 2], [-100, -100, -100]], np.int32)
+    for spec in ("softmax_cross_entropy", "softmax_cross_entropy:smoothing=0.2"):
+        losses, gradient = evaluate(spec, normal(2, 3, 5), y)
+        assert losses[1] == 0
+        assert not gradient[1].any() and not gradient[0, 1].any() and gradient[0, 2].any()
+
+
+def binary(z, y):
+    return each(F.binary_cross_entropy_with_logits(z, y, reduction="none"))
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (4, 3), (5,)])
+def test_sigmoid_cross_entropy(shape):
+    check("sigmoid_cross_entropy", binary, normal(*shape), np.round(np.abs(normal(*shape, seed=4))) % 2)
+
+
+def test_sigmoid_cross_entropy_at_zero_and_far_out():
+    z = np.array([[0.0, 700.0, -700.0, 0.0]])
+    check("sigmoid_cross_entropy", binary, z, np.array([[1.0, 0.0, 1.0, 0.0]]))
+
+
+REGRESSION = {
+    "mean_squared_error": lambda z, y: each((z - y) ** 2),
+    "mean_absolute_error": lambda z, y: each((z - y).abs()),
+    "huber": lambda z, y: each(F.huber_loss(z, y, reduction="none")),
+    "huber:delta=0.3": lambda z, y: each(F.huber_loss(z, y, reduction="none", delta=0.3)),
+    "cosine": lambda z, y: each((1 - F.cosine_similarity(z, y, dim=-1))[:, None]),
+}
+
+
+@pytest.mark.parametrize("spec", REGRESSION)
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 4)])
+def test_regression(spec, shape):
+    check(spec, REGRESSION[spec], normal(*shape), normal(*shape, seed=5))
+
+
+@pytest.mark.parametrize("spec", ["mean_squared_error", "mean_absolute_error", "huber"])
+def test_regression_of_a_vector_output(spec):
+    check(spec, REGRESSION[spec], normal(4), normal(4, seed=5))
+
+
+def test_next_token_ignores_negative_labels():
+    tokens = classes(3, 7)
+    tokens[0, 4:] = -100
+    tokens[1, 0] = -100
+
+    def expected(z, y):
+        losses = F.cross_entropy(
+            z[:, :-1].movedim(-1, 1), y[:, 1:].long(), ignore_index=-100, reduction="none"
+        )
+        return losses.sum(1) / (y[:, 1:] >= 0).sum(1)
+
+    check("next_token", expected, normal(3, 7, 5), tokens)
+
+
+def test_next_token_of_an_empty_example_is_zero():
+    losses, gradient = evaluate("next_token", normal(1, 4, 5), np.full((1, 4), -100, np.int32))
+    assert losses == 0 and not gradient.any()
+
+
+def test_labels_follow_the_output():
+    output = TensorType(np.dtype(np.float32), (8, 10, 5))
+    assert str(find_loss("softmax_cross_entropy").label(output)) == "int32[8,10]"
+    assert str(find_loss("sigmoid_cross_entropy").label(output)) == "float32[8,10,5]"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nope", "losses are"),
+        ("huber:epsilon=1", "it has \\['delta'\\]"),
+        ("huber:delta=wide", "number, given 'wide'"),
+        ("mean_squared_error:a=1", "it has none"),
+    ],
+)
+def test_wrong_names_and_parameters_are_refused(spec, message):
+    with pytest.raises(ConversionError, match=message):
+        find_loss(spec)
+
+
+def test_class_scores_need_an_axis():
+    with pytest.raises(ConversionError, match="axis of classes"):
+        find_loss("softmax_cross_entropy").label(TensorType(np.dtype(np.float32), (8,)))
