@@ -115,6 +115,14 @@ def serve(tmp_path: Path) -> Iterator[Any]:
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server process for tests that change nothing in it."""
+    server = Server(tmp_path_factory.mktemp("server"), {"goal": 2})
+    yield server.start()
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     return Bundle.open(MODEL)

@@ -198,15 +198,6 @@ def test_bad_requests_get_a_reason(shared, method, path, body, status, reason):
     assert (answer.status, reason_of(answer)) == (status, reason)
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    from .conftest import Server
-
-    server = Server(tmp_path_factory.mktemp("server"), {"goal": 2}).start()
-    yield server
-    server.stop()
-
-
 def test_bundle_is_cut_to_the_target_and_downloaded_once(shared, bundle):
     transport = shared.transport()
 
