@@ -50,7 +50,7 @@ class GraphBuilder:
     def constant(self, value: Array | float | int | bool, dtype: object = None, hint: str = "c") -> str:
         """A constant tensor; equal constants share one name. Pass NumPy arrays, or scalars with a dtype."""
         array: Array = np.array(value, dtype=dtype, order="C")  # type: ignore[call-overload]
-        key = ("constant", array.dtype.str, array.shape, hashlib.blake2b(array).digest())
+        key = ("constant", array.dtype.str, array.shape, hashlib.blake2b(array.data).digest())
         if key not in self._seen:
             name = self._fresh(hint)
             array.flags.writeable = False

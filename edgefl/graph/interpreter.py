@@ -18,9 +18,10 @@ def execute(node: Node, values: Mapping[str, Array]) -> tuple[Array, ...]:
     kernel = kernel or KERNELS.get(node.op)
     if kernel is None:
         raise UnsupportedOperator(f"no NumPy kernel for operator {node.op} (node {node.name!r})")
+    inputs = [values[name] if name else None for name in node.inputs]
     try:
-        results = kernel([values[name] if name else None for name in node.inputs], node.attributes)
-    except (ValueError, IndexError, TypeError) as exc:
+        results = kernel(inputs, node.attributes)
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, MemoryError) as exc:
         shapes = ", ".join(f"{n}{list(values[n].shape)}" if n else "-" for n in node.inputs)
         raise BackendFailure(f"node {node} failed on inputs {shapes}: {exc}") from exc
     if len(results) < len(node.outputs):

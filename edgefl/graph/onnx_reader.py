@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgefl.errors import GraphError
+from edgefl.errors import BackendFailure, GraphError
 from edgefl.graph.inference import infer_types
 from edgefl.graph.model import OPSET, Array, Attribute, Graph, Node, TensorType
 from edgefl.graph.onnx_schema import (
@@ -180,9 +180,17 @@ class _Reader:
                 raise GraphError(f"ONNX output {name!r} is listed twice")
             declared[name] = _type(message)
         if any(isinstance(type, str) for type in declared.values()):
-            inferred = infer_types(self.nodes, self.inputs, self.constants)
+            inferred = self._infer(graph.where)
             return {name: inferred[name] for name in declared}
         return {name: type for name, type in declared.items() if isinstance(type, TensorType)}
+
+    def _infer(self, where: str) -> dict[str, TensorType]:
+        try:
+            return infer_types(self.nodes, self.inputs, self.constants)
+        except BackendFailure as exc:
+            raise GraphError(
+                f"{where} has outputs without static shapes, and they cannot be computed: {exc}"
+            ) from exc
 
 
 def _attributes(node: Message) -> dict[str, Attribute]:

@@ -14,6 +14,7 @@ from edgefl.graph.kernels.windows import Windows, inner, pad_spatial, window_vie
 from edgefl.graph.model import Array
 
 _CHUNK = 1 << 22  # elements of im2col columns made at a time
+_TAPS = 64  # kernel places up to which shifted products are cheaper than columns
 
 
 @kernel("Conv")
@@ -24,7 +25,8 @@ def conv(inputs: Inputs, attributes: Attributes) -> Outputs:
     group = _check(x, w, attributes, w.shape[1], w.shape[0])
     geometry = windows(x.shape, w.shape[2:], attributes)
     x = pad_spatial(x, geometry, 0)
-    out = _depthwise(x, w, geometry) if group > 1 and w.shape[1] == 1 else _by_columns(x, w, geometry, group)
+    depthwise = group > 1 and w.shape[1] == 1 and math.prod(geometry.kernel) <= _TAPS
+    out = _depthwise(x, w, geometry) if depthwise else _by_columns(x, w, geometry, group)
     return (out if bias is None else _with_bias(out, bias),)
 
 
