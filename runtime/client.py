@@ -7,18 +7,15 @@ import logging
 import os
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
-from edgefl.delta import Encoded, Residual, apply_feedback, encode
+from edgefl.delta import Encoded, Residual
 from edgefl.errors import BackendError, DataError, DeltaError, NotFinite, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
@@ -29,13 +26,11 @@ from edgefl.runtime.patience import Patience, Stopped
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.residual import ResidualStore
 from edgefl.runtime.transport import Transport
+from edgefl.runtime.update import encode_update
 from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
 
 log = logging.getLogger("edgefl.client")
 T = TypeVar("T")
-
-NMSE_PER_UPDATE = 5.0
-"""Noise one unbiased update may carry, per update the round aims for: the mean of them stays useful."""
 
 
 @dataclass(frozen=True)
@@ -201,22 +196,17 @@ class DeviceClient:
     def _encode(
         self, bundle: Bundle, learner: Learner, task: Task, learned: Learned
     ) -> tuple[Encoded, Residual | None]:
-        how, schema = task.training, bundle.schema()
-        unbiased = how.mode == "unbiased"
-        code = partial(
-            encode,
-            schema_id=schema.id,
+        schema = bundle.schema()
+        return encode_update(
+            learned.delta,
+            task.training,
+            schema=schema,
             base_version=task.base_version,
-            density=how.density,
-            mode=how.mode,
+            device=self.device,
+            cohort=task.cohort,
+            residual=self._residuals.load(schema, task.base_version),
             meta={"loss": learned.loss, "engine": learner.engine},
-            rng=np.random.default_rng([how.seed, zlib.crc32(self.device.encode())]),
-            nmse_limit=NMSE_PER_UPDATE * task.cohort if unbiased else None,
         )
-        if unbiased:
-            return code(learned.delta), None
-        kept = self._residuals.load(schema, task.base_version)
-        return apply_feedback(learned.delta, kept, code, schema_id=schema.id, base_version=task.base_version)
 
     def _send(self, pending: Pending, up: int | None = None, down: int | None = None) -> RoundReport:
         """Send until the server has answered for the update, then settle it on disk."""
