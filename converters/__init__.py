@@ -1,1 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The workstation: from a Keras, PyTorch or ONNX model to an edge training bundle."""
+
+from edgefl.converters.convert import convert
+from edgefl.converters.targets.int8 import export_int8
+
+__all__ = ["convert", "export_int8"]

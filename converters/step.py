@@ -31,6 +31,7 @@ class Graphs:
         roles: as selected, except that parameters the loss does not depend on are frozen.
         label: the type of `y`.
         cut: where the model was cut for `features`.
+        activation: what `infer` ends in beyond the scores the loss is computed from: `Softmax`, `Sigmoid`, or "".
         notes: what was decided on the way, in sentences.
     """
 
@@ -40,6 +41,7 @@ class Graphs:
     roles: Mapping[str, Role]
     label: TensorType
     cut: Cut | None
+    activation: str
     notes: tuple[str, ...]
 
     @property
@@ -64,7 +66,7 @@ def make_graphs(forward: Forward, roles: Mapping[str, Role], loss: str | Loss) -
     trained = [name for name, role in roles.items() if role in ("shared", "personal")]
     fixed = {name: value for name, value in forward.parameters.items() if name not in trained}
     whole = bind(forward.graph, fixed)
-    logits, note = _before_activation(whole, forward.outputs[0], chosen)
+    logits, activation = _before_activation(whole, forward.outputs[0], chosen)
     cut = find_cut(whole, logits, trained, forward.inputs)
     label = chosen.label(whole.type_of(logits))
     step = _step(whole, _step_inputs(whole, forward.inputs, cut), trained, logits, chosen)
@@ -78,7 +80,8 @@ def make_graphs(forward: Forward, roles: Mapping[str, Role], loss: str | Loss) -
         roles=dict(roles),
         label=label,
         cut=cut,
-        notes=(note,) if note else (),
+        activation=activation,
+        notes=_activation_note(chosen, activation),
     )
 
 
@@ -93,14 +96,19 @@ def _without(forward: Forward, roles: Mapping[str, Role], loss: Loss, idle: Sequ
 
 
 def _before_activation(graph: Graph, output: str, loss: Loss) -> tuple[str, str]:
-    """The tensor the loss is computed from: without a final activation which the loss contains."""
+    """The tensor the loss is computed from, and the final activation left out because the loss contains it."""
     node = graph.producers().get(output)
     if node is None or not loss.activation or node.op != loss.activation:
         return output, ""
     rank = len(graph.type_of(output).shape)
     if node.op == "Softmax" and int(np.asarray(node.attributes.get("axis", -1))) % rank != rank - 1:
         return output, ""
-    return node.inputs[0], f"{loss.name} is computed before the model's final {node.op}, which it contains"
+    return node.inputs[0], node.op
+
+
+def _activation_note(loss: Loss, activation: str) -> tuple[str, ...]:
+    text = f"{loss.name} is computed before the model's final {activation}, which it contains"
+    return (text,) if activation else ()
 
 
 def _step_inputs(whole: Graph, data: Sequence[str], cut: Cut | None) -> dict[str, str]:
@@ -137,11 +145,13 @@ def _step(whole: Graph, inputs: Mapping[str, str], trained: Sequence[str], logit
 
 
 def _features(whole: Graph, data: Sequence[str], cut: Cut) -> Graph:
+    """The frozen prefix; data inputs that the step reads as they are do not pass through it."""
     b = GraphBuilder()
     bound = {name: b.input(name, whole.inputs[name]) for name in data}
     tensors = graft(b, whole, bound, cut.tensors)
     for tensor, name in _step_inputs(whole, data, cut).items():
-        b.output(name, tensors[tensor])
+        if tensor not in data:
+            b.output(name, tensors[tensor])
     return b.build("features")
 
 

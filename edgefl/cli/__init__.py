@@ -13,6 +13,8 @@ def main() -> None:
     except ImportError as exc:
         if exc.name not in ("typer", "rich", "click"):
             raise
-        print(f"the edgefl command needs the package {exc.name!r}: pip install 'edgefl[cli]'", file=sys.stderr)
+        print(
+            f"the edgefl command needs the package {exc.name!r}: pip install 'edgefl[cli]'", file=sys.stderr
+        )
         sys.exit(1)
     sys.exit(run())

@@ -75,4 +75,6 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number; give one weight per payload, as in 120,80") from None
+        raise typer.BadParameter(
+            f"{text!r} is no number; give one weight per payload, as in 120,80"
+        ) from None

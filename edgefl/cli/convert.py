@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str,
-    typer.Argument(help="A .keras file, module.py:factory, a .pt2 program or an .onnx file.", show_default=False),
+    typer.Argument(
+        help="A .keras file, module.py:factory, a .pt2 program or an .onnx file.", show_default=False
+    ),
 ]
 Calibration = Annotated[
     Path | None, typer.Option("--calibration", help="Examples (.npz with x) for the int8 model.")
@@ -26,19 +28,24 @@ Calibration = Annotated[
 
 def convert(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")] = Path("model.edgefl"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")] = Path(
+        "model.edgefl"
+    ),
     input_shape: Annotated[
         str | None, typer.Option(help="Shape of one example, such as 100,6, where the model does not say.")
     ] = None,
     input_dtype: Annotated[str, typer.Option(help="Dtype of the input given by --input-shape.")] = "float32",
-    loss: Annotated[str, typer.Option(help="Loss by name; see the README for the list.")] = "softmax_cross_entropy",
+    loss: Annotated[
+        str, typer.Option(help="Loss by name; see the README for the list.")
+    ] = "softmax_cross_entropy",
     trainable: Annotated[
         str, typer.Option(help="What to train: all, last:N, bias, or patterns such as 'head.*,!*.bias'.")
     ] = "all",
     personal: Annotated[str, typer.Option(help="Trained, but never sent: patterns of names.")] = "",
     batch_size: Annotated[int, typer.Option(help="Examples per step (static).", min=1)] = 16,
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="onnx or tflite; repeat for several. Default: both.")
+        list[str] | None,
+        typer.Option("--target", "-t", help="onnx or tflite; repeat for several. Default: both."),
     ] = None,
     calibration: Calibration = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; the file's stem if absent.")] = None,
@@ -90,7 +97,11 @@ def export(
     if as_json:
         print_json({"files": rows, "report": report})
         return
-    print_rows("", ["target", "file", "size"], [(r["target"], r["file"], size(len(made.files[str(r["target"])]))) for r in rows])
+    print_rows(
+        "",
+        ["target", "file", "size"],
+        [(r["target"], r["file"], size(len(made.files[str(r["target"])]))) for r in rows],
+    )
     print_rows("int8 against float", list(report), [list(report.values())])
 
 
@@ -102,7 +113,9 @@ def _example(shape: str | None, dtype: str) -> Any:
     try:
         sizes = tuple(int(n) for n in shape.replace("x", ",").split(",") if n)
     except ValueError:
-        raise DataShape(f"--input-shape {shape!r} is no list of sizes; give one example's shape, as in 100,6") from None
+        raise DataShape(
+            f"--input-shape {shape!r} is no list of sizes; give one example's shape, as in 100,6"
+        ) from None
     return np.zeros((1, *sizes), dtype)
 
 
@@ -114,12 +127,18 @@ def _examples(path: Path | None) -> Any:
 
 def _print_report(bundle: Bundle, output: Path) -> None:
     manifest = bundle.manifest
-    out.print(f"[bold]{output}[/]  {size(output.stat().st_size)}, {manifest.loss}, batch {manifest.batch_size}")
+    out.print(
+        f"[bold]{output}[/]  {size(output.stat().st_size)}, {manifest.loss}, batch {manifest.batch_size}"
+    )
     roles: dict[str, list[int]] = {}
     for p in manifest.parameters:
         roles.setdefault(p.role, []).append(p.size)
     print_rows("parameters", ["role", "tensors", "elements"], [(r, len(s), sum(s)) for r, s in roles.items()])
-    print_rows("artifacts", ["target", "kind", "size"], [(a.target, a.kind, size(a.size)) for a in manifest.artifacts])
+    print_rows(
+        "artifacts",
+        ["target", "kind", "size"],
+        [(a.target, a.kind, size(a.size)) for a in manifest.artifacts],
+    )
     for key, value in manifest.report.items():
         if not isinstance(value, dict | list):
             out.print(f"{key}: {value}")

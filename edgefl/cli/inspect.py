@@ -84,7 +84,9 @@ def check_backends(bundle: Bundle) -> list[Check]:
         except EdgeflError as exc:
             checks.append(Check(name, None, None, str(exc)))
             continue
-        worst = max([_relative(loss, reference[0]), *(_relative(g, reference[1][n]) for n, g in gradients.items())])
+        worst = max(
+            [_relative(loss, reference[0]), *(_relative(g, reference[1][n]) for n, g in gradients.items())]
+        )
         checks.append(Check(name, loss, worst, "agrees" if worst <= TOLERANCE else "differs"))
     return checks
 

@@ -13,9 +13,7 @@ DataPath = Annotated[
     Path, typer.Option("--data", "-d", help="Examples: .npz with arrays x and y.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-BackendName = Annotated[
-    str, typer.Option("--backend", "-b", help="Engine: auto, onnx, tflite or numpy.")
-]
+BackendName = Annotated[str, typer.Option("--backend", "-b", help="Engine: auto, onnx, tflite or numpy.")]
 DelegateName = Annotated[
     str, typer.Option("--delegate", help="auto, cpu, or the path of a TFLite delegate library.")
 ]

@@ -72,7 +72,9 @@ def train(
         out.print(f"bundle  {output}")
     if delta:
         count = delta.stat().st_size
-        out.print(f"update  {delta}  {size(count)}, {4 * opened.schema().size / count:.0f} x smaller than dense")
+        out.print(
+            f"update  {delta}  {size(count)}, {4 * opened.schema().size / count:.0f} x smaller than dense"
+        )
 
 
 def evaluate(
@@ -87,7 +89,9 @@ def evaluate(
     from edgefl.data import load_examples
 
     examples = load_examples(data)
-    metrics = Trainer(Bundle.open(bundle), backend=backend, delegate=delegate).evaluate(examples.x, examples.y)
+    metrics = Trainer(Bundle.open(bundle), backend=backend, delegate=delegate).evaluate(
+        examples.x, examples.y
+    )
     row = {"examples": metrics.examples, "loss": metrics.loss, "accuracy": metrics.accuracy}
     if as_json:
         print_json(row)

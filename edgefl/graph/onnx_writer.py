@@ -55,7 +55,7 @@ def _graph(graph: Graph) -> bytes:
     made = [name for node in graph for name in node.outputs if name not in declared and name in graph.types]
     return b"".join(
         (
-            *(put_bytes(GraphField.NODE, _node(node)) for node in graph),
+            *(put_bytes(GraphField.NODE, _node(*pair)) for pair in zip(graph, _node_names(graph), strict=True)),
             put_bytes(GraphField.NAME, graph.name),
             *(
                 put_bytes(GraphField.INITIALIZER, tensor(value, name))
@@ -68,12 +68,26 @@ def _graph(graph: Graph) -> bytes:
     )
 
 
-def _node(node: Node) -> bytes:
+def _node_names(graph: Graph) -> list[str]:
+    """Node names made distinct: several nodes may come from one, and some engines refuse that."""
+    taken = {""}
+    names = []
+    for node in graph:
+        name, count = node.name, 1
+        while name in taken and node.name:
+            count += 1
+            name = f"{node.name}_{count}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _node(node: Node, name: str) -> bytes:
     return b"".join(
         (
             *(put_bytes(NodeField.INPUT, name) for name in node.inputs),
             *(put_bytes(NodeField.OUTPUT, name) for name in node.outputs),
-            put_bytes(NodeField.NAME, node.name),
+            put_bytes(NodeField.NAME, name),
             put_bytes(NodeField.OP, node.op),
             *(put_bytes(NodeField.ATTRIBUTE, field) for field in _attributes(node.attributes, str(node))),
         )

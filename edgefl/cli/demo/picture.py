@@ -88,9 +88,7 @@ def _bytes(axes: Any, curves: Curves) -> None:
         (curves.dense_up, f"dense float32: {size(curves.dense_up)}", SECOND),
         (mean, f"sent: {size(mean)} on average, {ratio:.0f} x less", ACCENT),
     ):
-        axes.annotate(
-            text, (0.6, value), xytext=(2, 7), textcoords="offset points", color=color, fontsize=9
-        )
+        axes.annotate(text, (0.6, value), xytext=(2, 7), textcoords="offset points", color=color, fontsize=9)
 
 
 def _style(axes: Any, title: str, label: str) -> None:

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way from a model to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgefl._version import __version__
+from edgefl.bundle import ArtifactData, Bundle, TensorSpec
+from edgefl.converters.normalize import normalize
+from edgefl.converters.report import make_report
+from edgefl.converters.selection import Selection, select
+from edgefl.converters.sources import Forward, load_forward
+from edgefl.converters.step import Graphs, make_graphs
+from edgefl.converters.targets import to_onnx, to_tflite
+from edgefl.errors import ConversionError
+from edgefl.graph.model import Array, Graph, TensorType
+from edgefl.parameters import Parameter
+
+TARGETS = ("onnx", "tflite")
+DEFAULTS = {"lr": 0.05, "momentum": 0.0, "epochs": 1}
+
+Stage = Callable[[str], None]
+
+
+def convert(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    loss: str = "softmax_cross_entropy",
+    trainable: Selection = "all",
+    personal: Selection | None = None,
+    batch_size: int = 16,
+    targets: Sequence[str] = TARGETS,
+    calibration: Any = None,
+    name: str = "model",
+    on_stage: Stage | None = None,
+) -> Bundle:
+    """Turn a model into an edge training bundle.
+
+    Args:
+        model: a Keras 3 model, a `torch.nn.Module`, ONNX bytes, or a path: a `.keras`, `.pt2` or `.onnx` file,
+            or `module.py:factory`.
+        example_inputs: an array, tuple or dict of arrays, batch first; only shapes and dtypes matter. None
+            where the model knows its input.
+        loss: a name of `edgefl.converters.losses.LOSSES`.
+        trainable: what is trained and shared: `all`, `last:N`, `bias`, `norm`, or patterns of names.
+        personal: what is trained but never leaves the device.
+        batch_size: examples per step; static, smaller batches are padded with weight 0.
+        targets: engines to write artifacts for. The ONNX graphs are always in the bundle: they are what
+            the NumPy engine runs and what int8 exports are made from.
+        calibration: examples for the int8 model, `[N, ...]`; None leaves the int8 model out.
+        name: the bundle's name.
+        on_stage: called with what is being done.
+
+    Raises:
+        ConversionError: the model cannot be loaded, differentiated, or written for a target; the message
+            names the node and what to do.
+        MissingDependency: an exporter is not installed.
+    """
+    _check_targets(targets)
+    tell = on_stage or (lambda text: None)
+    tell("tracing the model")
+    forward = load_forward(model, example_inputs, batch_size=batch_size)
+    forward = replace(forward, graph=normalize(forward.graph))
+    roles = select(
+        list(forward.parameters),
+        forward.trainable,
+        trainable,
+        personal=personal or None,
+        buffers=forward.buffers,
+    )
+    tell("differentiating")
+    graphs = make_graphs(forward, roles, loss)
+    artifacts, target_report = _artifacts(graphs, targets, tell)
+    bundle = Bundle.create(
+        name=name,
+        parameters=_parameters(forward, graphs),
+        values=forward.parameters,
+        inputs=_specs(forward.graph.inputs, forward.inputs),
+        step_inputs=_step_inputs(graphs),
+        label=_spec("y", graphs.label),
+        output=_spec("output", graphs.infer.outputs["output"]),
+        activation=graphs.activation,
+        loss=loss,
+        batch_size=batch_size,
+        artifacts=artifacts,
+        golden=_golden(forward, graphs, calibration),
+        defaults=DEFAULTS,
+        provenance={"edgefl": __version__, **forward.provenance},
+        report={**make_report(forward, graphs).to_json(), "targets": target_report},
+    )
+    return bundle if calibration is None else _with_int8(bundle, calibration, targets, tell)
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    unknown = sorted(set(targets) - set(TARGETS))
+    if unknown or not targets:
+        raise ConversionError(f"targets {list(targets)}: give one or more of {', '.join(TARGETS)}")
+
+
+def _named(graphs: Graphs) -> dict[str, Graph]:
+    named = {"step": graphs.step, "features": graphs.features, "infer": graphs.infer}
+    return {kind: graph for kind, graph in named.items() if graph is not None}
+
+
+def _artifacts(
+    graphs: Graphs, targets: Sequence[str], tell: Stage
+) -> tuple[list[ArtifactData], dict[str, dict[str, Any]]]:
+    """Every graph for every target, and what each target's writer reports."""
+    made, report = [], dict[str, dict[str, Any]]()
+    for kind, graph in _named(graphs).items():
+        tell(f"writing {kind} for ONNX")
+        made.append(ArtifactData("onnx", kind, to_onnx(graph)))
+        if "tflite" in targets:
+            tell(f"writing {kind} for TFLite")
+            lite = to_tflite(graph, kind)
+            made.append(
+                ArtifactData("tflite", kind, lite.data, _differing(lite.inputs), _differing(lite.outputs))
+            )
+            row = {"transposes": lite.transposes, "operators": lite.operators}
+            report.setdefault("tflite", {})[kind] = row
+    return made, report
+
+
+def _differing(names: Mapping[str, str]) -> dict[str, str]:
+    return {contract: own for contract, own in names.items() if contract != own}
+
+
+def _parameters(forward: Forward, graphs: Graphs) -> list[Parameter]:
+    return [
+        Parameter(name, tuple(value.shape), str(value.dtype), graphs.roles[name])
+        for name, value in forward.parameters.items()
+    ]
+
+
+def _spec(name: str, type: TensorType) -> TensorSpec:
+    return TensorSpec(name, type.shape, str(type.dtype))
+
+
+def _specs(types: Mapping[str, TensorType], names: Sequence[str]) -> list[TensorSpec]:
+    return [_spec(name, types[name]) for name in names]
+
+
+def _step_inputs(graphs: Graphs) -> list[TensorSpec]:
+    others = {"y", "weight", *graphs.trained}
+    return [_spec(name, type) for name, type in graphs.step.inputs.items() if name not in others]
+
+
+# -- the golden batch
+
+
+def _golden(forward: Forward, graphs: Graphs, calibration: Any) -> dict[str, Array]:
+    """One batch on which engines are compared: calibration examples where given, else seeded noise."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    batch = {name: _noise(forward.graph.inputs[name], rng) for name in forward.inputs}
+    if calibration is not None and len(forward.inputs) == 1:
+        name = forward.inputs[0]
+        examples = np.asarray(calibration)[: len(batch[name])]
+        if examples.shape == batch[name].shape:
+            batch[name] = examples.astype(batch[name].dtype)
+    classes = graphs.infer.outputs["output"].shape[-1]
+    batch["y"] = _labels(graphs.label, classes, rng)
+    batch["weight"] = np.ones(graphs.step.inputs["weight"].shape, np.float32)
+    return batch
+
+
+def _noise(type: TensorType, rng: np.random.Generator) -> Array:
+    if type.dtype.kind == "f":
+        return rng.standard_normal(type.shape).astype(type.dtype)
+    # Token ids and flags: 0 and 1 are valid in every vocabulary.
+    return rng.integers(0, 2, type.shape).astype(type.dtype)
+
+
+def _labels(type: TensorType, classes: int, rng: np.random.Generator) -> Array:
+    if type.dtype.kind == "f":
+        return rng.random(type.shape).astype(type.dtype)
+    return rng.integers(0, classes, type.shape).astype(type.dtype)
+
+
+def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: Stage) -> Bundle:
+    from edgefl.converters.targets.int8 import export_int8
+
+    tell("quantizing")
+    made = export_int8(bundle, calibration, targets=tuple(targets))
+    report = {**bundle.manifest.report, "int8": made.report.to_json()}
+    artifacts = [ArtifactData(target, "infer-int8", data) for target, data in made.files.items()]
+    changed = bundle.with_artifacts(artifacts)
+    return replace(changed, manifest=replace(changed.manifest, report=report))

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from edgefl.bundle import Bundle
+from edgefl.cli.demo import yardsticks
+from edgefl.cli.demo.federation import Federation, Setting
+from edgefl.cli.demo.live import Board, Row
+from edgefl.cli.demo.models import make_model
+from edgefl.cli.demo.picture import Curves, draw
+from edgefl.cli.demo.recipe import BATCH, PAIRS, Recipe
+from edgefl.cli.demo.watch import Recordings, Split, load_recordings, split
+from edgefl.cli.demo.yardsticks import Accuracies
+from edgefl.cli.output import err
+
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo found.
+
+    Attributes:
+        pairs: accuracies for each pair of held-out people; the first pair's federation ran over HTTP.
+        rows: the live federation's rounds.
+    """
+
+    pairs: Sequence[Accuracies]
+    rows: Sequence[Row]
+    bundle: Path
+    picture: Path
+    accepted: int
+    source: str
+    seconds: float
+
+    def mean(self, what: str) -> float:
+        """Accuracy averaged over all pairs; of int8, the worse of the two files."""
+        values = [min(p.int8.values()) if what == "int8" else getattr(p, what) for p in self.pairs]
+        return float(sum(values) / len(values))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "devices": self.rows[0].devices,
+            "rounds": len(self.rows),
+            "accuracy_federated": self.mean("federated"),
+            "accuracy_central": self.mean("central"),
+            "accuracy_int8": self.mean("int8"),
+            "bytes_up": sum(r.bytes_up for r in self.rows),
+            "bytes_down": sum(r.bytes_down for r in self.rows),
+            "bytes_up_dense": sum(r.bytes_dense for r in self.rows),
+            "seconds": round(self.seconds, 1),
+            "updates_accepted": self.accepted,
+            "source": self.source,
+            "bundle": str(self.bundle),
+            "picture": str(self.picture),
+            "pairs": [asdict(p) for p in self.pairs],
+            "curve": [r.accuracy for r in self.rows],
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose."""
+
+    source: str
+    out: Path
+    device_python: str
+    recipe: Recipe
+    pairs: int
+    seed: int
+    crash_at: int | None
+
+
+def run(options: Options, folder: Path) -> Outcome:
+    """Convert, federate over HTTP, compare, draw. Files for the user go to `options.out`, the rest to `folder`."""
+    started = time.perf_counter()
+    data = load_recordings()
+    pairs = PAIRS[: options.pairs]
+    live = split(data, pairs[0])
+    bundle = _convert(options, live)
+    options.out.mkdir(parents=True, exist_ok=True)
+    setting = Setting(
+        folder, bundle, live, options.recipe, options.seed, options.device_python, options.crash_at
+    )
+    with Federation(setting) as federation, Board(options.recipe.rounds).shown() as board:
+        rows = []
+        for row in federation.rows():
+            board.add(row)
+            rows.append(row)
+        final, accepted = federation.final(), federation.accepted()
+    results = _compare(options, folder, data, bundle, final)
+    path, picture = options.out / "watch.edgefl", options.out / "demo.png"
+    final.save(path)
+    draw(_curves(rows, results[0]), picture)
+    return Outcome(results, rows, path, picture, accepted, options.source, time.perf_counter() - started)
+
+
+def _convert(options: Options, live: Split) -> Bundle:
+    from edgefl.converters import convert
+
+    err.print(f"[bold]1[/] converting the {options.source} model to ONNX and TFLite")
+    x = next(iter(live.devices.values()))[0]
+    bundle = convert(make_model(options.source, options.seed), x[:1], batch_size=BATCH, name="watch")
+    count = len(live.devices)
+    err.print(
+        f"[bold]2[/] a server and {count} devices, half on onnxruntime, half on LiteRT, each a process of its own"
+    )
+    return bundle
+
+
+def _compare(
+    options: Options, folder: Path, data: Recordings, bundle: Bundle, final: Bundle
+) -> list[Accuracies]:
+    """Yardsticks for every pair; the other pairs' federations run without HTTP meanwhile."""
+    from edgefl.converters import export_int8
+
+    pairs = PAIRS[: options.pairs]
+    err.print(f"[bold]3[/] the same budget in one place, for {len(pairs)} pairs of held-out people")
+    initial = folder / "initial.edgefl"
+    results = []
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(_pair, initial, pair, options.recipe, options.seed, data, run_federation=i > 0)
+            for i, pair in enumerate(pairs)
+        ]
+        with err.status("training the yardsticks ..."):
+            for pair, job in zip(pairs, jobs, strict=True):
+                central, simulated = _result(job)
+                made = final if simulated is None else Bundle.open(simulated)
+                part = split(data, pair)
+                int8 = export_int8(made, yardsticks.calibration(part, options.seed)).files
+                if simulated is None:
+                    _save_int8(options.out, int8)
+                results.append(
+                    Accuracies(
+                        pair,
+                        len(part.test[1]),
+                        yardsticks.accuracy(made, part),
+                        central,
+                        yardsticks.int8_accuracy(dict(int8), part),
+                    )
+                )
+    return results
+
+
+def _pair(
+    initial: Path, pair: tuple[int, int], recipe: Recipe, seed: int, data: Recordings, *, run_federation: bool
+) -> tuple[float, bytes | None]:
+    """In a worker: central accuracy of a pair, and the bundle its simulated federation ends with."""
+    bundle, part = Bundle.open(initial), split(data, pair)
+    central = yardsticks.central(bundle, part, recipe, seed)
+    if not run_federation:
+        return central, None
+    return central, yardsticks.federated(bundle, part, recipe, seed).to_bytes()
+
+
+def _result(job: Future[tuple[float, bytes | None]]) -> tuple[float, bytes | None]:
+    return job.result()
+
+
+def _save_int8(out: Path, files: Any) -> None:
+    for target, data in files.items():
+        (out / f"watch-int8.{target}").write_bytes(data)
+
+
+def _curves(rows: Sequence[Row], first: Accuracies) -> Curves:
+    dense = sum(r.bytes_dense for r in rows) // len(rows)
+    return Curves(
+        title=f"A smartwatch learns exercises from {rows[0].devices} devices; nobody's motion data leaves the watch",
+        accuracy=[r.accuracy for r in rows],
+        central=first.central,
+        bytes_up=[r.bytes_up for r in rows],
+        dense_up=dense,
+    )

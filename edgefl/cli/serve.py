@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgefl serve` and `edgefl device`: the two ends of a federation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefl.cli.options import AsJson, BackendName, BundlePath, DataPath, DelegateName, Density, Mode
+from edgefl.cli.output import out, print_json
+
+if TYPE_CHECKING:
+    from edgefl.runtime.client import RoundReport
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def serve(
+    bundle: BundlePath,
+    database: Annotated[Path, typer.Option("--db", help="SQLite file; a restart goes on from it.")] = Path(
+        "edgefl.db"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = 8017,
+    port_file: Annotated[Path | None, typer.Option(help="Write the port here once ready.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds to run.", min=0)] = 10,
+    goal: Annotated[int, typer.Option(help="Updates that fill a round.", min=1)] = 8,
+    minimum: Annotated[
+        int | None, typer.Option(help="Updates that fill it at the deadline. Default: half the goal.")
+    ] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds until a round's deadline.")] = 300.0,
+    surplus: Annotated[
+        float, typer.Option(help="Devices that may start beyond the goal, as a part of it.")
+    ] = 0.3,
+    epochs: Annotated[int, typer.Option(help="Local epochs.", min=1)] = 1,
+    lr: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
+    momentum: Annotated[float, typer.Option(help="Local SGD momentum.")] = 0.0,
+    mu: Annotated[float, typer.Option(help="FedProx's pull towards the global model.")] = 0.0,
+    density: Density = 0.01,
+    mode: Mode = "topk",
+    seed: Annotated[int, typer.Option(help="Order of the examples in round 1.")] = 0,
+    server_lr: Annotated[float, typer.Option(help="Step along the mean update; 1 is FedAvg.")] = 1.0,
+    server_momentum: Annotated[float, typer.Option(help="Above 0 is FedAvgM.")] = 0.0,
+    max_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of an update.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file; with --key the server speaks HTTPS.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+) -> None:
+    """Run the reference server: rounds, weighted averaging, SQLite. OpenAPI is at /docs."""
+    from edgefl.errors import MissingDependency, OptionError
+
+    try:
+        from edgefl.server_stub.serve import run_server
+        from edgefl.server_stub.settings import Settings
+    except ImportError as exc:
+        raise MissingDependency(str(exc.name), "server", "edgefl serve") from exc
+    from edgefl.wire import Training
+
+    training = Training(epochs, lr, momentum, seed, mode, density, mu)
+    try:
+        settings = Settings(
+            bundle,
+            database,
+            rounds=rounds,
+            goal=goal,
+            minimum=minimum,
+            deadline_s=deadline,
+            surplus=surplus,
+            training=training,
+            server_lr=server_lr,
+            server_momentum=server_momentum,
+            max_norm=max_norm,
+        )
+    except ValueError as exc:
+        raise OptionError(str(exc)) from exc
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
+    run_server(settings, host=host, port=port, port_file=port_file, certificate=certificate, key=key)
+
+
+def device(
+    server: Annotated[str, typer.Option("--server", "-s", help="The server's URL.", show_default=False)],
+    data: DataPath,
+    workdir: Annotated[Path, typer.Option(help="Kept between runs: model, residual, unsent update.")] = Path(
+        "edgefl-device"
+    ),
+    device_id: Annotated[
+        str | None, typer.Option("--id", help="This device's name; made once if absent.")
+    ] = None,
+    backend: BackendName = "auto",
+    delegate: DelegateName = "auto",
+    max_rounds: Annotated[int | None, typer.Option(help="Stop after this many rounds.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join a federation: train on local examples whenever the server has a round, until it has finished."""
+    from edgefl.data import load_examples
+    from edgefl.runtime.client import DeviceClient
+    from edgefl.runtime.transport import HttpTransport
+
+    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
+    client = DeviceClient(
+        HttpTransport(server),
+        load_examples(data),
+        workdir,
+        device=device_id,
+        backend=backend,
+        delegate=delegate,
+    )
+    for report in client.run(max_rounds=max_rounds):
+        _tell(report, as_json)
+
+
+def _tell(report: RoundReport, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print_json(asdict(report))
+    else:
+        out.print(f"round {report.round}  {report}")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A federation in one process: the device's training and codec and the server's aggregation, without HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgefl.bundle import Bundle
+from edgefl.data import Examples
+from edgefl.delta import Limits, Residual, SparseDelta, decode
+from edgefl.errors import DataError
+from edgefl.runtime import Trainer
+from edgefl.runtime.update import encode_update
+from edgefl.server_stub.aggregate import averaging, stepped, weighted_mean
+from edgefl.wire import Training
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to simulate.
+
+    Attributes:
+        rounds: how many.
+        training: how devices train; its seed counts up with the rounds, as on the server.
+        cohort: devices drawn per round, all where None.
+        server_lr, server_momentum: the server's step along the mean update.
+        seed: of the draw of devices.
+    """
+
+    rounds: int
+    training: Training
+    cohort: int | None = None
+    server_lr: float = 1.0
+    server_momentum: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One simulated round.
+
+    Attributes:
+        round: its number, from 1.
+        devices: how many took part.
+        loss: their mean training loss, weighted by examples.
+        bytes_up: of all frames; frames are all that is counted here, there is no HTTP.
+        accuracy: on the test examples, None without any or where the loss has no accuracy.
+    """
+
+    round: int
+    devices: int
+    loss: float
+    bytes_up: int
+    accuracy: float | None
+
+
+def simulate(
+    bundle: Bundle,
+    devices: Mapping[str, Examples],
+    plan: Plan,
+    *,
+    test: Examples | None = None,
+    backend: str = "auto",
+    on_round: Callable[[RoundRow, Bundle], None] | None = None,
+) -> tuple[Bundle, list[RoundRow]]:
+    """Run the rounds; the same arguments give the same model.
+
+    Args:
+        devices: examples by device name.
+        on_round: called after each round with its row and the new model.
+
+    Raises:
+        DataError: there are no devices, or fewer than the cohort.
+    """
+    cohort = plan.cohort or len(devices)
+    if not devices or cohort > len(devices):
+        raise DataError(f"a cohort of {cohort} cannot be drawn from {len(devices)} devices")
+    trainer = Trainer(bundle, backend=backend)
+    optimizer = averaging(plan.server_lr, plan.server_momentum)
+    state, residuals = optimizer.init(bundle.schema().size), dict[str, Residual]()
+    draw, rows = np.random.default_rng(plan.seed), []
+    for number in range(1, plan.rounds + 1):
+        names = sorted(draw.choice(sorted(devices), cohort, replace=False))
+        training = replace(plan.training, seed=plan.training.seed + number - 1)
+        done = [_device(trainer, bundle, name, devices[name], training, residuals, cohort) for name in names]
+        mean, state = optimizer.apply(
+            weighted_mean([(d.update, d.examples) for d in done], bundle.schema().size), state
+        )
+        values = stepped(bundle.schema(), _shared(bundle), mean)
+        bundle = bundle.with_parameters(values, bundle.manifest.model_version + 1)
+        rows.append(_row(number, done, _accuracy(trainer, bundle, test)))
+        if on_round:
+            on_round(rows[-1], bundle)
+    return bundle, rows
+
+
+@dataclass(frozen=True)
+class _Done:
+    update: SparseDelta
+    examples: int
+    loss: float
+    size: int
+
+
+def _device(
+    trainer: Trainer,
+    bundle: Bundle,
+    name: str,
+    examples: Examples,
+    training: Training,
+    residuals: dict[str, Residual],
+    cohort: int,
+) -> _Done:
+    """One device's round; what its frame left out stays in `residuals`."""
+    trainer.rebase(bundle.parameters())
+    report = trainer.fit(
+        examples.x,
+        examples.y,
+        epochs=training.epochs,
+        lr=training.lr,
+        momentum=training.momentum,
+        mu=training.mu,
+        seed=training.seed,
+    )
+    schema, version = bundle.schema(), bundle.manifest.model_version
+    coded, residual = encode_update(
+        schema.flatten(trainer.delta()),
+        training,
+        schema=schema,
+        base_version=version,
+        device=name,
+        cohort=cohort,
+        residual=residuals.get(name),
+    )
+    if residual is not None:
+        residuals[name] = residual
+    limits = Limits(
+        schema_id=schema.id,
+        size=schema.size,
+        max_nonzeros=schema.size,
+        versions=frozenset({version}),
+        max_bytes=len(coded.frame),
+    )
+    loss = float(np.mean(report.losses))
+    return _Done(decode(coded.frame, limits), len(examples), loss, len(coded.frame))
+
+
+def _row(number: int, done: list[_Done], accuracy: float | None) -> RoundRow:
+    examples = sum(d.examples for d in done)
+    loss = sum(d.loss * d.examples for d in done) / examples
+    return RoundRow(number, len(done), loss, sum(d.size for d in done), accuracy)
+
+
+def _accuracy(trainer: Trainer, bundle: Bundle, test: Examples | None) -> float | None:
+    if test is None:
+        return None
+    trainer.rebase(bundle.parameters())
+    return trainer.evaluate(test.x, test.y).accuracy
+
+
+def _shared(bundle: Bundle) -> dict[str, np.ndarray]:
+    values = bundle.parameters()
+    return {p.name: values[p.name] for p in bundle.schema().parameters}
