@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgefl.errors import ConversionError
 from edgefl.graph import Graph, write_onnx
 
@@ -13,7 +15,7 @@ def to_onnx(graph: Graph) -> bytes:
     Raises:
         ConversionError: onnx's checker finds the file invalid.
     """
-    data = write_onnx(graph)
+    data = write_onnx(_with_distinct_names(graph))
     try:
         import onnx
     except ImportError:
@@ -23,3 +25,17 @@ def to_onnx(graph: Graph) -> bytes:
     except Exception as exc:
         raise ConversionError(f"graph {graph.name!r} does not pass onnx.checker: {exc}") from exc
     return data
+
+
+def _with_distinct_names(graph: Graph) -> Graph:
+    """Nodes made from one node of the source model share its name; onnxruntime refuses that."""
+    counts: dict[str, int] = {}
+    nodes = []
+    for node in graph:
+        name = base = node.name or node.outputs[0]
+        while name in counts:
+            counts[base] += 1
+            name = f"{base}/{counts[base]}"
+        counts[name] = 1
+        nodes.append(replace(node, name=name))
+    return replace(graph, nodes=tuple(nodes))
