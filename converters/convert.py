@@ -43,8 +43,8 @@ def convert(
     """Turn a model into an edge training bundle.
 
     Args:
-        model: a Keras 3 model, a `torch.nn.Module`, ONNX bytes, or a path: a `.keras`, `.pt2` or `.onnx` file,
-            or `module.py:factory`.
+        model: a Keras 3 model, a `torch.nn.Module`, ONNX bytes, or a path: a `.keras`, `.pt2` or `.onnx`
+            file, or `module.py:factory`.
         example_inputs: an array, tuple or dict of arrays, batch first; only shapes and dtypes matter. None
             where the model knows its input.
         loss: a name of `edgefl.converters.losses.LOSSES`.

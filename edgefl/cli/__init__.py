@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; errors raised on purpose end it with one clear line and status 1."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up chatter, where it is used
     try:
         from edgefl.cli.app import run
     except ImportError as exc:

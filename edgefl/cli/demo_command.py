@@ -69,13 +69,11 @@ def _summary(outcome: Outcome) -> None:
     columns = ["held-out people", "windows", "federated", "central", "int8 ONNX", "int8 TFLite"]
     print_rows("accuracy on people never seen in training", columns, [*rows, ("mean", "", *means, *int8)])
     ratio = found["bytes_up_dense"] / found["bytes_up"]
-    out.print(
-        f"up    {size(found['bytes_up'])} at the socket, {ratio:.0f} x less than {size(found['bytes_up_dense'])} "
-        f"dense   down  {size(found['bytes_down'])}"
-    )
-    out.print(
-        f"{found['updates_accepted']} updates accepted in {found['rounds']} rounds, {found['seconds']:.0f} s in all"
-    )
+    dense = size(found["bytes_up_dense"])
+    out.print(f"sent     {size(found['bytes_up'])} at the socket, {ratio:.0f} x less than {dense} dense")
+    out.print(f"fetched  {size(found['bytes_down'])} at the socket")
+    out.print(f"updates  {found['updates_accepted']} accepted in {found['rounds']} rounds")
+    out.print(f"time     {found['seconds']:.0f} s in all")
     out.print(f"bundle   {outcome.bundle}")
     out.print(f"int8     {outcome.bundle.parent}/watch-int8.onnx, watch-int8.tflite")
     out.print(f"picture  {outcome.picture}")

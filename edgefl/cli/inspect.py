@@ -26,9 +26,8 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     if as_json:
         print_json(manifest.to_json())
         return
-    out.print(
-        f"[bold]{manifest.name}[/] version {manifest.model_version}, {manifest.loss}, batch {manifest.batch_size}"
-    )
+    facts = f"version {manifest.model_version}, {manifest.loss}, batch {manifest.batch_size}"
+    out.print(f"[bold]{manifest.name}[/] {facts}")
     out.print("  ".join(f"{k}: {v}" for k, v in manifest.provenance.items()))
     print_rows(
         "parameters",

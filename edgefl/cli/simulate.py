@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,10 @@ from edgefl.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
+    Array = npt.NDArray[Any]
+    from edgefl.cli.simulation import RoundRow
     from edgefl.data import Examples
 
 
@@ -65,12 +68,19 @@ def simulate(
         print_json({"rounds": [asdict(r) for r in rows], "dense_bytes": dense, "bundle": str(output or "")})
         return
     columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller than dense"]
-    table = [
-        (r.round, r.devices, r.loss, "-" if r.accuracy is None else f"{r.accuracy:.1%}", r.bytes_up)
-        + (round(dense * r.devices / r.bytes_up),)
-        for r in rows
+    print_rows("", columns, [_cells(row, dense) for row in rows])
+
+
+def _cells(row: RoundRow, dense: int) -> list[object]:
+    accuracy = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
+    return [
+        row.round,
+        row.devices,
+        row.loss,
+        accuracy,
+        row.bytes_up,
+        round(dense * row.devices / row.bytes_up),
     ]
-    print_rows("", columns, table)
 
 
 def divide(examples: Examples, devices: int, partition: str, seed: int) -> dict[str, Examples]:
@@ -105,7 +115,7 @@ def _alpha(partition: str) -> float:
     return float(found[1])
 
 
-def _dirichlet(y: np.ndarray, devices: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
+def _dirichlet(y: Array, devices: int, alpha: float, rng: np.random.Generator) -> Array:
     import numpy as np
 
     if y.ndim != 1 or y.dtype.kind not in "iu":
@@ -117,7 +127,7 @@ def _dirichlet(y: np.ndarray, devices: int, alpha: float, rng: np.random.Generat
     return owners
 
 
-def _take(examples: Examples, mask: np.ndarray) -> Examples:
+def _take(examples: Examples, mask: Array) -> Examples:
     from edgefl.data import Examples as Made
 
     x = examples.x

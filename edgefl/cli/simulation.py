@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
@@ -16,6 +18,8 @@ from edgefl.runtime import Trainer
 from edgefl.runtime.update import encode_update
 from edgefl.server_stub.aggregate import averaging, stepped, weighted_mean
 from edgefl.wire import Training
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,6 @@ def _accuracy(trainer: Trainer, bundle: Bundle, test: Examples | None) -> float 
     return trainer.evaluate(test.x, test.y).accuracy
 
 
-def _shared(bundle: Bundle) -> dict[str, np.ndarray]:
+def _shared(bundle: Bundle) -> dict[str, Array]:
     values = bundle.parameters()
     return {p.name: values[p.name] for p in bundle.schema().parameters}

@@ -50,7 +50,7 @@ def torch_model(seed: int) -> Any:
     torch.manual_seed(seed)
     nn = torch.nn
 
-    class Watch(nn.Module):  # type: ignore[misc]
+    class Watch(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.body = nn.Sequential(

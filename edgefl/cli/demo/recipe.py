@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgefl.cli.simulation import Plan
 from edgefl.wire import Training
@@ -26,7 +26,7 @@ class Recipe:
     """
 
     rounds: int = 30
-    training: Training = Training(epochs=1, lr=0.06, momentum=0.9, mode="topk", density=0.01)
+    training: Training = field(default_factory=lambda: Training(epochs=1, lr=0.06, momentum=0.9))
     server_lr: float = 2.0
     server_momentum: float = 0.0
     central_lr: float = 0.01

@@ -81,7 +81,10 @@ class Options:
 
 
 def run(options: Options, folder: Path) -> Outcome:
-    """Convert, federate over HTTP, compare, draw. Files for the user go to `options.out`, the rest to `folder`."""
+    """Convert, federate over HTTP, compare, draw.
+
+    Files for the user go to `options.out`, databases and logs to `folder`.
+    """
     started = time.perf_counter()
     data = load_recordings()
     pairs = PAIRS[: options.pairs]
@@ -111,9 +114,7 @@ def _convert(options: Options, live: Split) -> Bundle:
     x = next(iter(live.devices.values()))[0]
     bundle = convert(make_model(options.source, options.seed), x[:1], batch_size=BATCH, name="watch")
     count = len(live.devices)
-    err.print(
-        f"[bold]2[/] a server and {count} devices, half on onnxruntime, half on LiteRT, each a process of its own"
-    )
+    err.print(f"[bold]2[/] a server and {count} devices as processes, half on onnxruntime, half on LiteRT")
     return bundle
 
 
@@ -175,7 +176,7 @@ def _save_int8(out: Path, files: Any) -> None:
 def _curves(rows: Sequence[Row], first: Accuracies) -> Curves:
     dense = sum(r.bytes_dense for r in rows) // len(rows)
     return Curves(
-        title=f"A smartwatch learns exercises from {rows[0].devices} devices; nobody's motion data leaves the watch",
+        title=f"Exercises learned on {rows[0].devices} watches; nobody's motion data leaves a watch",
         accuracy=[r.accuracy for r in rows],
         central=first.central,
         bytes_up=[r.bytes_up for r in rows],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ def calibration(split: Split, seed: int) -> Array:
 
 def int8_accuracy(files: dict[str, bytes], split: Split) -> dict[str, float]:
     """Held-out accuracy of int8 files, each on its stock engine, one example at a time."""
-    run = {"onnx": _run_onnx, "tflite": _run_tflite}
+    run: dict[str, Callable[[bytes, Array], Array]] = {"onnx": _run_onnx, "tflite": _run_tflite}
     x, y = split.test
     return {target: float((run[target](data, x) == y).mean()) for target, data in files.items()}
 
@@ -69,7 +70,8 @@ def _run_onnx(data: bytes, x: Array) -> Array:
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return np.asarray([session.run(None, {name: row[None]})[0].argmax() for row in x])
+    classes = [int(session.run(None, {name: row[None]})[0].argmax()) for row in x]
+    return np.asarray(classes)
 
 
 def _run_tflite(data: bytes, x: Array) -> Array:
