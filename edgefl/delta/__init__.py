@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from edgefl.delta.anatomy import FrameAnatomy, inspect_frame
 from edgefl.delta.arrays import decode_delta, encode_delta
-from edgefl.delta.codec import MODES, Encoded, SparseDelta, decode, encode
+from edgefl.delta.budget import warm_up
+from edgefl.delta.codec import Encoded, SparseDelta, decode, encode
 from edgefl.delta.feedback import Residual, apply_feedback, carry
 from edgefl.delta.frame import Limits
+from edgefl.delta.modes import MODES
 
 __all__ = [
     "MODES",
@@ -23,4 +25,5 @@ __all__ = [
     "encode",
     "encode_delta",
     "inspect_frame",
+    "warm_up",
 ]

@@ -12,9 +12,10 @@ import numpy as np
 from edgefl.delta import frame as frames
 from edgefl.delta.codec import decode
 from edgefl.delta.coders import CODER_NAMES, restore
-from edgefl.delta.frame import Coded, Limits, Section
+from edgefl.delta.frame import Limits
 from edgefl.delta.sections import KINDS, STREAM_COUNTS
 from edgefl.delta.sparse import entropy_bytes
+from edgefl.delta.table import Coded, Section
 
 INSPECTED_SIZE = 1 << 26
 """Updates over more parameters than this are inspected only with limits given."""

@@ -47,8 +47,15 @@ def encode_delta(
     schema = Schema.of_arrays(delta) if bundle is None else bundle.schema()
     version = 0 if bundle is None else bundle.manifest.model_version
     vector = schema.flatten(delta)
+    tensors = [(start, stop) for _, start, stop in schema.ranges()]
     return encode(
-        vector, schema_id=schema.id, base_version=version, mode=mode, density=density, **options
+        vector,
+        schema_id=schema.id,
+        base_version=version,
+        mode=mode,
+        density=density,
+        tensors=tensors,
+        **options,
     ).frame
 
 

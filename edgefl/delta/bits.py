@@ -14,6 +14,7 @@ Array = npt.NDArray[Any]
 
 _MASKS = (np.uint64(1) << np.arange(33, dtype=np.uint64)) - np.uint64(1)
 _LOW = np.uint64(0xFFFFFFFF)
+_WORD = np.uint64(32)
 
 
 def packed_size(bits: int) -> int:
@@ -64,32 +65,42 @@ def unpack_plane(data: bytes, width: int, count: int) -> Bytes:
 
 def pack_fields(values: Array, widths: Array) -> bytes:
     """Concatenate `values[i]` in `widths[i]` bits each; widths are at most 32."""
-    ends = np.cumsum(widths, dtype=np.int64)
+    ends = _ends(widths)
     total = int(ends[-1]) if len(ends) else 0
     if not total:
         return b""
     offsets = ends - widths
     word = offsets >> 5
-    shifted = values.astype(np.uint64) << (offsets & 31).astype(np.uint64)
-    first = np.flatnonzero(np.diff(word, prepend=-1))
+    offsets &= 31
+    shifted = values.astype(np.uint64)
+    shifted <<= offsets.astype(np.uint8)
+    first = np.flatnonzero(word[1:] != word[:-1])
+    first = np.concatenate(([0], first + 1))
     # Fields that begin in one 32-bit word never overlap, so their sum is their union.
     unions = np.add.reduceat(shifted, first)
     words = np.zeros(total // 32 + 2, np.uint64)
-    words[word[first]] += unions & _LOW
-    words[word[first] + 1] += unions >> np.uint64(32)
+    at = word[first]
+    words[at] += unions & _LOW
+    words[at + 1] += unions >> _WORD
     return words.astype("<u4").tobytes()[: packed_size(total)]
 
 
 def unpack_fields(data: bytes, widths: Array) -> npt.NDArray[np.uint64]:
-    """The inverse of `pack_fields`: unsigned integers of shape `(len(widths),)`."""
+    """The inverse of `pack_fields`: integers of shape `(len(widths),)`."""
     padded = np.zeros(len(data) // 4 + 3, "<u4")
     padded.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
     windows = padded[1:].astype(np.uint64)
-    windows <<= np.uint64(32)
+    windows <<= _WORD
     windows |= padded[:-1]
-    offsets = np.cumsum(widths, dtype=np.int64)
+    offsets = _ends(widths)
     offsets -= widths
-    fields: npt.NDArray[np.uint64] = windows[offsets >> 5]
-    fields >>= (offsets & 31).view(np.uint64)
-    fields &= _MASKS[widths]
+    fields = windows.take(offsets >> 5)
+    offsets &= 31
+    fields >>= offsets.astype(np.uint8)
+    fields &= _MASKS.take(widths)
     return fields
+
+
+def _ends(widths: Array) -> Array:
+    # Half the memory while the sum of all widths surely fits: fresh pages cost more than the arithmetic.
+    return np.cumsum(widths, dtype=np.int32 if len(widths) < 1 << 26 else np.int64)

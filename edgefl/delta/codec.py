@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors to frames and back: modes choose what survives and on which grid, sections carry it."""
+"""Vectors to frames and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from edgefl.delta import frame as frames
-from edgefl.delta import grid, sparse
+from edgefl.delta import modes, raw
 from edgefl.delta.bits import Ints
+from edgefl.delta.budget import fit
 from edgefl.delta.coders import CODER_NAMES
-from edgefl.delta.frame import Coded, Header, Limits
-from edgefl.delta.grid import Grid
+from edgefl.delta.frame import Header, Limits
+from edgefl.delta.modes import MODES, Outcome, Request, Runs
 from edgefl.delta.sections import STREAM_COUNTS, decode_section
-from edgefl.delta.selection import top_k
-from edgefl.delta.unbiased import stochastic_round, unit_for
 from edgefl.errors import DeltaOption, DeltaValue
 from edgefl.parameters import Vector
 
@@ -31,7 +30,7 @@ class Encoded:
         indices: ascending positions, int64 of shape `(n,)`.
         values: float32 of shape `(n,)`, bit for bit the decoder's; a residual subtracts these.
         size: parameters covered.
-        nmse: expected squared error over the squared norm (unbiased modes), else None.
+        nmse: expected squared error over the squared norm (`unbiased`; per tensor, the largest), else None.
     """
 
     frame: bytes
@@ -80,36 +79,6 @@ class SparseDelta:
         return float(np.sqrt(values @ values))
 
 
-@dataclass(frozen=True)
-class Request:
-    """What an encoder is asked for, after checking.
-
-    Attributes:
-        k: values to keep (exactly, or in expectation).
-        rng: randomness of the unbiased modes.
-        nmse_limit: most noise an unbiased mode may make, relative to the squared norm.
-        coders: coders that may be used.
-        thorough: whether to spend time on smaller streams.
-    """
-
-    k: int
-    rng: np.random.Generator
-    nmse_limit: float | None
-    coders: Collection[str]
-    thorough: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a mode made of a vector that is not zero."""
-
-    sections: tuple[Coded, ...]
-    indices: Ints
-    values: Vector
-    flags: int = 0
-    nmse: float | None = None
-
-
 def encode(
     vector: Vector,
     *,
@@ -117,12 +86,18 @@ def encode(
     base_version: int,
     density: float = 0.01,
     k: int | None = None,
+    payload_bytes: int | None = None,
     mode: str = "topk",
     meta: Mapping[str, Any] | None = None,
     rng: np.random.Generator | int | None = None,
     nmse_limit: float | None = None,
+    subset_seed: int = 0,
+    tensors: Runs = (),
+    per_tensor: bool = False,
+    whole_below: int = 0,
     coders: Collection[str] = CODER_NAMES,
     thorough: bool = False,
+    compact: bool = True,
 ) -> Encoded:
     """Code a flat update.
 
@@ -130,28 +105,49 @@ def encode(
         vector: float32 of shape `(d,)`.
         schema_id: 8 bytes, see `edgefl.parameters.Schema.id`.
         base_version: model version the update starts from, unsigned 32 bits.
-        density: share of the parameters to keep, in (0, 1]; `k` says it as a number instead.
+        density: share of the parameters to keep, in (0, 1]; `k` says it as a number instead, and
+            `payload_bytes` as the longest frame allowed, which is then filled as well as it goes.
         mode: one of `MODES`. `topk` keeps the largest magnitudes and wants error feedback, `ternary` is the
-            same with two values only, `unbiased` rounds at random and needs no state.
+            same with two values only, `unbiased` rounds at random and needs no state, `dense8`, `dense4`,
+            `float16` and `float32` send every parameter, `subset` sends those that a seed chooses.
         meta: JSON object of at most 4096 bytes.
         rng: generator or seed for modes that round at random (default: fresh entropy).
         nmse_limit: guard of `unbiased`: D shrinks until the noise over the squared norm is at most this; five
             times the size of the cohort is sound.
+        subset_seed: 64 bits that everyone in a round shares, for `subset`.
+        tensors: half-open ranges of the tensors, covering the vector in order.
+        per_tensor: choose in every tensor by itself rather than among all parameters.
+        whole_below: tensors of fewer parameters are sent whole, as float16.
         coders: names of the coders allowed; zstd is used where installed.
         thorough: spend more time on a smaller frame, for one that is made once and sent to many.
+        compact: the short layout of the section table; without, the plain one.
 
     Raises:
-        DeltaOption: an argument outside what is allowed.
+        DeltaOption: an argument outside what is allowed, or a budget that nothing fits.
         NotFinite: NaN, infinity or a magnitude over 1e37 in the vector.
     """
     vector = _checked(vector)
+    flags = frames.COMPACT if compact else 0
+    header = Header(_checked_id(schema_id), _checked_version(base_version), flags, meta or {})
     request = Request(
-        _count(vector.size, density, k), np.random.default_rng(rng), nmse_limit, coders, thorough
+        _count(vector.size, density, k),
+        np.random.default_rng(rng),
+        nmse_limit,
+        _checked_seed(subset_seed),
+        coders,
+        thorough,
     )
-    outcome = _mode(mode)(vector, request)
-    header = Header(_checked_id(schema_id), _checked_version(base_version), outcome.flags, meta or {})
-    data = frames.pack(header, outcome.sections)
-    return Encoded(data, outcome.indices, outcome.values, vector.size, outcome.nmse)
+    parts = _parts(vector.size, tensors, per_tensor, whole_below)
+    if payload_bytes is None:
+        return _encode(vector, mode, request, parts, header)
+    seed = int(request.rng.integers(1 << 63))
+
+    def attempt(count: int) -> Encoded:
+        # The same draws for every attempt, so that the size depends on the count alone.
+        again = replace(request, k=count, rng=np.random.default_rng(seed))
+        return _encode(vector, mode, again, parts, header)
+
+    return fit(attempt, lambda encoded: len(encoded.frame), vector.size, payload_bytes)
 
 
 def decode(frame: bytes, limits: Limits) -> SparseDelta:
@@ -162,7 +158,7 @@ def decode(frame: bytes, limits: Limits) -> SparseDelta:
     """
     header, sections = frames.parse(frame, limits, STREAM_COUNTS)
     parts = [decode_section(coded) for coded in sections]
-    indices, values = _joined(parts)
+    indices, values = parts[0] if len(parts) == 1 else _joined(parts)
     largest = np.abs(values).max(initial=np.float32(0))
     if not largest <= limits.max_magnitude:
         raise DeltaValue(f"a value has magnitude {largest}, at most {limits.max_magnitude} is allowed")
@@ -170,64 +166,65 @@ def decode(frame: bytes, limits: Limits) -> SparseDelta:
     return SparseDelta(indices, values, limits.size, header.base_version, unbiased, header.meta)
 
 
-def _top_k(vector: Vector, request: Request) -> Outcome:
-    indices = top_k(vector, request.k)
-    return _on_grid(vector, indices, request) if len(indices) else _NOTHING
+@dataclass(frozen=True)
+class _Part:
+    """Runs of parameters that are chosen from together, or sent whole."""
+
+    runs: tuple[tuple[int, int], ...]
+    whole: bool = False
 
 
-def _ternary(vector: Vector, request: Request) -> Outcome:
-    indices = top_k(vector, request.k)
-    return _on_grid(vector, indices, request, one_level=True) if len(indices) else _NOTHING
+def _encode(vector: Vector, mode: str, request: Request, parts: Sequence[_Part], header: Header) -> Encoded:
+    outcome = modes.joined([_outcome(vector, mode, request, part) for part in parts])
+    data = frames.pack(replace(header, flags=header.flags | outcome.flags), outcome.sections)
+    return Encoded(data, outcome.indices, outcome.values, vector.size, outcome.nmse)
 
 
-def _on_grid(vector: Vector, indices: Ints, request: Request, one_level: bool = False) -> Outcome:
-    picked = vector[indices]
-    magnitudes = np.abs(picked)
-    step = grid.step_for(magnitudes)
-    levels = np.zeros(len(picked), np.int64) if one_level else grid.levels_of(magnitudes, step)
-    return _sparse(vector, indices, levels, grid.fit(magnitudes, levels, step), request)
+def _outcome(vector: Vector, mode: str, request: Request, part: _Part) -> Outcome:
+    if part.whole:
+        return modes.whole(raw.HALF)(vector, part.runs, request)
+    run, *more = part.runs
+    if more:
+        return _mode(mode)(_only(vector, part.runs), part.runs, request)
+    piece = vector[slice(*run)]
+    share = max(1, round(request.k * piece.size / max(vector.size, 1)))
+    return _mode(mode)(piece, [(0, piece.size)], replace(request, k=share)).moved(run[0])
 
 
-def _unbiased(vector: Vector, request: Request) -> Outcome:
-    if not vector.any():
-        return _NOTHING
-    unit, noise = unit_for(vector, request.k, request.nmse_limit)
-    rounded = stochastic_round(vector, unit, request.rng)
-    if not len(rounded.indices):
-        return Outcome((), *_joined(()), frames.UNBIASED, noise)
-    lattice = Grid(unit, unit, 0.0)
-    return _sparse(
-        vector, rounded.indices, rounded.multiples - 1, lattice, request, flags=frames.UNBIASED, nmse=noise
-    )
+def _only(vector: Vector, runs: Runs) -> Vector:
+    """The vector with zeros outside the runs."""
+    kept = np.zeros_like(vector)
+    for start, stop in runs:
+        kept[start:stop] = vector[start:stop]
+    return kept
 
 
-def _sparse(
-    vector: Vector, indices: Ints, levels: Ints, lattice: Grid, request: Request, **extra: Any
-) -> Outcome:
-    negative = np.signbit(vector[indices])
-    coded = sparse.encode(
-        0,
-        vector.size,
-        indices,
-        negative,
-        levels,
-        lattice,
-        coders=request.coders,
-        thorough=request.thorough,
-    )
-    values = grid.signed(lattice.magnitudes(levels), negative.view(np.uint8))
-    return Outcome((coded,), indices, values, **extra)
+def _parts(size: int, tensors: Runs, per_tensor: bool, whole_below: int) -> list[_Part]:
+    if not per_tensor and not whole_below:
+        return [_Part(((0, size),))]
+    ranges = [(start, stop) for start, stop in tensors if stop > start] or [(0, size)]
+    edges = [0, *(stop for _, stop in ranges)]
+    if edges[:-1] != [start for start, _ in ranges] or edges[-1] != size:
+        raise DeltaOption(f"tensors {list(tensors)} do not cover {size} parameters in order")
+    small = [run for run in ranges if run[1] - run[0] < whole_below]
+    large = [run for run in ranges if run[1] - run[0] >= whole_below]
+    together = [_merged(large)] if large else []
+    chosen = [_Part(runs) for runs in ([(run,) for run in large] if per_tensor else together)]
+    return chosen + ([_Part(_merged(small), whole=True)] if small else [])
 
 
-MODES: Mapping[str, Callable[[Vector, Request], Outcome]] = {
-    "topk": _top_k,
-    "ternary": _ternary,
-    "unbiased": _unbiased,
-}
-"""What the encoder can be asked for by name."""
+def _merged(runs: Runs) -> tuple[tuple[int, int], ...]:
+    """Adjacent ranges as one."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in runs:
+        if merged and merged[-1][1] == start:
+            merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
 
 
-def _mode(name: str) -> Callable[[Vector, Request], Outcome]:
+def _mode(name: str) -> modes.Mode:
     if name not in MODES:
         raise DeltaOption(f"mode {name!r}, allowed are {', '.join(MODES)}")
     return MODES[name]
@@ -264,9 +261,13 @@ def _checked_version(version: int) -> int:
     return version
 
 
-def _joined(parts: Collection[tuple[Ints, Vector]]) -> tuple[Ints, Vector]:
-    if len(parts) == 1:
-        return next(iter(parts))
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed < 1 << 64:
+        raise DeltaOption(f"subset seed {seed}, allowed are 64 bits")
+    return seed
+
+
+def _joined(parts: Sequence[tuple[Ints, Vector]]) -> tuple[Ints, Vector]:
     indices = [np.empty(0, np.int64), *(part[0] for part in parts)]
     values = [np.empty(0, np.float32), *(part[1] for part in parts)]
     return np.concatenate(indices), np.concatenate(values)
@@ -276,6 +277,3 @@ def _dense(update: Encoded | SparseDelta) -> Vector:
     vector = np.zeros(update.size, np.float32)
     vector[update.indices] = update.values
     return vector
-
-
-_NOTHING = Outcome((), *_joined(()))

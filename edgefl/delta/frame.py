@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgefl.delta import table
 from edgefl.delta.coders import Stream
 from edgefl.delta.grid import Grid
+from edgefl.delta.table import Coded, Entry, Section
 from edgefl.errors import (
     DeltaBase,
     DeltaChecksum,
@@ -38,14 +40,15 @@ VERSION = 1
 UNBIASED = 1
 """Flag bit 0: the values are unbiased, their average over many devices is the mean."""
 
-KNOWN_FLAGS = UNBIASED
+COMPACT = 2
+"""Flag bit 1: the section table has the compact layout."""
+
+KNOWN_FLAGS = UNBIASED | COMPACT
 MAX_META = 4096
 MAX_SIZE = (1 << 31) - 1
 """Most parameters an update may cover; products of counts and lengths then fit 63 bits."""
 
 HEADER = struct.Struct("<4sBBH8sIHHI")
-ENTRY = struct.Struct("<BBBBQQIfffI")
-STREAM = struct.Struct("<BI")
 CHECKSUM = struct.Struct("<I")
 SMALLEST_FRAME = HEADER.size + CHECKSUM.size
 _FLOAT32_MAX = 3.4028234663852886e38
@@ -91,7 +94,7 @@ class Header:
     Attributes:
         schema_id: 8 bytes.
         base_version: model version the update starts from.
-        flags: `UNBIASED` or 0.
+        flags: `UNBIASED`, `COMPACT`, both or 0.
         meta: small facts for metrics; nothing that steers aggregation belongs here.
         sections: number of sections.
     """
@@ -103,39 +106,6 @@ class Header:
     sections: int = 0
 
 
-@dataclass(frozen=True)
-class Section:
-    """One entry of the section table.
-
-    Attributes:
-        kind: what the streams mean, see `edgefl.delta.sections`.
-        mode: how positions are coded.
-        width: bits of the level plane.
-        start: first parameter covered.
-        length: parameters covered.
-        count: values carried.
-        grid: how levels become values.
-        escapes: levels that did not fit the plane.
-    """
-
-    kind: int
-    mode: int
-    width: int
-    start: int
-    length: int
-    count: int
-    grid: Grid
-    escapes: int = 0
-
-
-@dataclass(frozen=True)
-class Coded:
-    """A section and its coded streams."""
-
-    section: Section
-    streams: tuple[Stream, ...]
-
-
 def pack(header: Header, sections: Sequence[Coded]) -> bytes:
     """The frame's bytes.
 
@@ -144,9 +114,9 @@ def pack(header: Header, sections: Sequence[Coded]) -> bytes:
         DeltaTooLarge: the frame would exceed 4 GiB.
     """
     meta = _encode_meta(header.meta)
-    table = b"".join(_entry(coded) for coded in sections)
+    entries = b"".join(_write_table(header, sections))
     streams = b"".join(stream.data for coded in sections for stream in coded.streams)
-    total = SMALLEST_FRAME + len(meta) + len(table) + len(streams)
+    total = SMALLEST_FRAME + len(meta) + len(entries) + len(streams)
     if total >> 32:
         raise DeltaTooLarge(f"the frame would have {total} bytes, the format allows {(1 << 32) - 1}")
     head = HEADER.pack(
@@ -160,7 +130,7 @@ def pack(header: Header, sections: Sequence[Coded]) -> bytes:
         len(meta),
         total,
     )
-    body = b"".join((head, meta, table, streams))
+    body = b"".join((head, meta, entries, streams))
     return body + CHECKSUM.pack(zlib.crc32(body))
 
 
@@ -174,14 +144,33 @@ def parse(frame: bytes, limits: Limits, stream_counts: Mapping[int, int]) -> tup
         DeltaError: the subclass for the first obligation that fails, in the order of docs/codec.md.
     """
     _check_length(frame, limits)
-    header, table = _parse_header(frame, limits)
-    sections, counts, at = [], [], table
+    header, at = _parse_header(frame, limits)
+    entries = _read_table(frame, at, header, stream_counts)
+    _check_ranges([entry.section for entry in entries], limits)
+    return header, _cut_streams(frame, entries[-1].end if entries else at, entries)
+
+
+def _write_table(header: Header, sections: Sequence[Coded]) -> Iterator[bytes]:
+    end = 0
+    for coded in sections:
+        if header.flags & COMPACT:
+            yield table.write_compact(coded, end)
+        else:
+            yield table.write_plain(coded)
+        end = coded.section.start + coded.section.length
+
+
+def _read_table(frame: bytes, at: int, header: Header, stream_counts: Mapping[int, int]) -> list[Entry]:
+    entries: list[Entry] = []
+    limit, end = len(frame) - CHECKSUM.size, 0
     for _ in range(header.sections):
-        section, sizes, at = _parse_entry(frame, at, stream_counts)
-        sections.append(section)
-        counts.append(sizes)
-    _check_ranges(sections, limits)
-    return header, _cut_streams(frame, at, sections, counts)
+        if header.flags & COMPACT:
+            entry = table.read_compact(frame, at, limit, stream_counts, end)
+        else:
+            entry = table.read_plain(frame, at, limit, stream_counts)
+        at, end = entry.end, entry.section.start + entry.section.length
+        entries.append(entry)
+    return entries
 
 
 def _check_length(frame: bytes, limits: Limits) -> None:
@@ -246,44 +235,6 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed")
 
 
-def _entry(coded: Coded) -> bytes:
-    s, g = coded.section, coded.section.grid
-    fixed = ENTRY.pack(
-        s.kind,
-        s.mode,
-        s.width,
-        len(coded.streams),
-        s.start,
-        s.length,
-        s.count,
-        g.step,
-        g.c0,
-        g.r,
-        s.escapes,
-    )
-    return fixed + b"".join(STREAM.pack(stream.coder, len(stream.data)) for stream in coded.streams)
-
-
-def _parse_entry(
-    frame: bytes, at: int, stream_counts: Mapping[int, int]
-) -> tuple[Section, list[tuple[int, int]], int]:
-    _check_room(frame, at, ENTRY.size)
-    kind, mode, width, streams, start, length, count, step, c0, r, escapes = ENTRY.unpack_from(frame, at)
-    if stream_counts.get(kind) != streams:
-        known = ", ".join(f"{k} ({n} streams)" for k, n in stream_counts.items())
-        raise DeltaSection(f"section of kind {kind} with {streams} streams, known kinds are {known}")
-    at += ENTRY.size
-    _check_room(frame, at, STREAM.size * streams)
-    sizes = [STREAM.unpack_from(frame, at + STREAM.size * i) for i in range(streams)]
-    section = Section(kind, mode, width, start, length, count, Grid(step, c0, r), escapes)
-    return section, sizes, at + STREAM.size * streams
-
-
-def _check_room(frame: bytes, at: int, need: int) -> None:
-    if at + need > len(frame) - CHECKSUM.size:
-        raise DeltaTruncated(f"section table at byte {at} needs {need} bytes, the frame has {len(frame)}")
-
-
 def _check_ranges(sections: Sequence[Section], limits: Limits) -> None:
     end = total = 0
     for number, s in enumerate(sections):
@@ -295,7 +246,7 @@ def _check_ranges(sections: Sequence[Section], limits: Limits) -> None:
             raise DeltaRange(f"{where}, the update has {limits.size}")
         if not 0 < s.count <= s.length:
             raise DeltaRange(f"{where} and carries {s.count} values")
-        if s.escapes > s.count:
+        if s.escapes is not None and s.escapes > s.count:
             raise DeltaSection(f"{where} and has {s.escapes} escapes for {s.count} values")
         _check_grid(s.grid, limits, where)
         total += s.count
@@ -313,19 +264,17 @@ def _check_grid(grid: Grid, limits: Limits, where: str) -> None:
         )
 
 
-def _cut_streams(
-    frame: bytes, at: int, sections: Sequence[Section], sizes: Sequence[Sequence[tuple[int, int]]]
-) -> list[Coded]:
-    end, needed = len(frame) - CHECKSUM.size, sum(size for row in sizes for _, size in row)
+def _cut_streams(frame: bytes, at: int, entries: Sequence[Entry]) -> list[Coded]:
+    end, needed = len(frame) - CHECKSUM.size, sum(size for entry in entries for _, size in entry.streams)
     if at + needed > end:
         raise DeltaTruncated(f"streams declare {needed} bytes, {end - at} are left")
     if at + needed < end:
         raise DeltaTrailing(f"streams declare {needed} bytes, {end - at} are left")
     coded = []
-    for section, row in zip(sections, sizes, strict=True):
+    for entry in entries:
         streams = []
-        for coder, size in row:
+        for coder, size in entry.streams:
             streams.append(Stream(coder, bytes(frame[at : at + size])))
             at += size
-        coded.append(Coded(section, tuple(streams)))
+        coded.append(Coded(entry.section, tuple(streams)))
     return coded

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from edgefl.delta.bits import Array, Bytes, Ints
+from edgefl.delta.bits import Array, Bytes
 from edgefl.parameters import Vector
 
 OFFSET_UNIT = 128
@@ -20,6 +21,9 @@ OFFSET_UNIT = 128
 
 _MOST_LEVELS = 1 << 20
 _FINEST = 1024
+_TABLE = 1 << 16
+
+Levels = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,17 @@ class Grid:
 
     def magnitudes(self, levels: Array) -> Vector:
         """float32 magnitudes, computed in float64 and rounded once: every machine gets the same bits."""
+        top = int(levels.max(initial=0))
+        if top < min(_TABLE, len(levels)):
+            return self._exact(np.arange(top + 1)).take(levels)
+        return self._exact(levels)
+
+    def _exact(self, levels: Array) -> Vector:
         with np.errstate(over="ignore"):
-            values = (np.float64(self.c0) + (levels + np.float64(self.r)) * np.float64(self.step)).astype(
-                np.float32
-            )
-        return np.where(np.equal(levels, 0), np.float32(self.c0), values)
+            above = (levels + np.float64(self.r)) * np.float64(self.step)
+            values: Vector = (np.float64(self.c0) + above).astype(np.float32)
+        values[np.equal(levels, 0)] = self.c0
+        return values
 
 
 def step_for(magnitudes: Vector, factor: float = 1.0) -> float:
@@ -51,30 +61,33 @@ def step_for(magnitudes: Vector, factor: float = 1.0) -> float:
     Where everything nonzero was selected the minimum may be almost nothing; the step then stays above 1/1024
     of the root mean square, about as fine as float16.
     """
-    largest = float(magnitudes.max())
-    scaled = magnitudes.astype(np.float64) / largest
-    rms = largest * float(np.sqrt(np.mean(scaled * scaled)))
-    step = max(factor * float(magnitudes.min()), rms / _FINEST, largest / _MOST_LEVELS)
+    largest = magnitudes.max()
+    scaled = magnitudes / largest
+    rms = float(largest) * float(np.sqrt(np.dot(scaled, scaled) / len(scaled)))
+    step = max(factor * float(magnitudes.min()), rms / _FINEST, float(largest) / _MOST_LEVELS)
     return float(np.float32(step)) or float(np.finfo(np.float32).smallest_subnormal)
 
 
-def levels_of(magnitudes: Vector, step: float) -> Ints:
+def levels_of(magnitudes: Vector, step: float) -> Levels:
     """Level of every magnitude: how many whole steps lie between it and the smallest."""
-    above = magnitudes.astype(np.float64)
-    above -= float(magnitudes.min())
-    above /= step
-    return above.astype(np.int64)
+    above = magnitudes - magnitudes.min()
+    above /= np.float32(step)
+    levels: Levels = above.astype(np.int32)
+    return levels
 
 
-def fit(magnitudes: Vector, levels: Ints, step: float) -> Grid:
+def fit(magnitudes: Vector, levels: Levels, step: float) -> Grid:
     """The grid of least squared error for given levels."""
-    first = levels == 0
-    c0 = float(np.float32(np.mean(magnitudes[first], dtype=np.float64)))
-    rest = ~first
-    if not rest.any():
-        return Grid(step, c0, 0.0)
-    offset = float(np.mean((magnitudes[rest].astype(np.float64) - c0) / step - levels[rest]))
-    return Grid(step, c0, snap_offset(offset))
+    rest = np.flatnonzero(levels)
+    if not len(rest):
+        return Grid(step, _mean(magnitudes), 0.0)
+    c0 = _mean(magnitudes[levels == 0])
+    higher = magnitudes[rest].astype(np.float64)
+    return Grid(step, c0, snap_offset(float(np.mean((higher - c0) / step - levels[rest]))))
+
+
+def _mean(magnitudes: Vector) -> float:
+    return float(np.float32(np.mean(magnitudes, dtype=np.float64)))
 
 
 def snap_offset(offset: float) -> float:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from edgefl.delta import sparse
+from edgefl.delta import ints, raw, sparse
 from edgefl.delta.bits import Ints
 from edgefl.delta.coders import restore
-from edgefl.delta.frame import Coded, Section
+from edgefl.delta.table import Coded, Section
 from edgefl.parameters import Vector
 
 
@@ -30,6 +30,10 @@ class Kind:
 
 KINDS: Mapping[int, Kind] = {
     sparse.KIND: Kind("sparse", sparse.STREAM_NAMES, sparse.decode),
+    ints.DENSE: Kind("dense", ints.DENSE_STREAMS, ints.decode_dense),
+    raw.SINGLE: Kind("float32", raw.STREAM_NAMES[raw.SINGLE], raw.decode),
+    raw.HALF: Kind("float16", raw.STREAM_NAMES[raw.HALF], raw.decode),
+    ints.SUBSET: Kind("subset", ints.SUBSET_STREAMS, ints.decode_subset),
 }
 
 STREAM_COUNTS: Mapping[int, int] = {kind: len(k.streams) for kind, k in KINDS.items()}

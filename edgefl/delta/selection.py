@@ -26,7 +26,7 @@ CHUNK = 1 << 16
 LARGEST_MAGNITUDE = 1e37
 """Above this nothing is an update, and rounding could overflow float32."""
 
-_SAMPLES = 1 << 16
+_SAMPLES = 1 << 15
 _BLOCK = 64
 _SIGMAS = (6.0, 16.0, 40.0)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
@@ -68,7 +68,7 @@ def at_least(vector: Vector, threshold: float) -> npt.NDArray[np.uint32]:
 
 
 def sample(vector: Vector) -> Vector:
-    """Up to 65,536 values in random blocks: strides would fall into step with the rows of a matrix."""
+    """At most 65,536 values in random blocks: strides would fall into step with the rows of a matrix."""
     if vector.size <= 2 * _SAMPLES:
         return vector
     starts = np.random.default_rng(vector.size).integers(0, vector.size - _BLOCK, _SAMPLES // _BLOCK)
@@ -86,13 +86,13 @@ def _candidates(bits: Magnitudes, k: int) -> tuple[npt.NDArray[np.uint32], Magni
 
 def _floors(bits: Magnitudes, k: int) -> Iterator[np.int32]:
     """Ever lower thresholds, the last of which lets every nonzero through."""
-    seen = np.sort(sample(bits.view(np.float32)).view(np.int32) & _MAGNITUDE)
+    seen = sample(bits.view(np.float32)).view(np.int32) & _MAGNITUDE
     expected = len(seen) * k / bits.size
     slack = np.sqrt(expected * max(1 - k / bits.size, 0))
     for sigmas in _SIGMAS if len(seen) < bits.size else (0.0,):
         rank = int(np.ceil(expected + sigmas * slack)) + (sigmas > 0)
         if rank < len(seen):
-            yield max(seen[-rank], _SMALLEST)
+            yield max(np.partition(seen, len(seen) - rank)[-rank], _SMALLEST)
     yield _SMALLEST
 
 

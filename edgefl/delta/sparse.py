@@ -2,7 +2,9 @@
 """Section kind 1: a few nonzeros of many parameters.
 
 Streams: gap tokens (or a bitmap), extra bits of the gaps, signs, level plane, escape tokens, extra bits of
-the escapes. Levels that do not fit the plane are all ones there, and what is over goes to the escapes.
+the escapes. Levels that do not fit the plane are all ones there, and what is over goes to the escapes. Where
+nearly all levels are 0 the others are listed instead: the escapes are the gaps between them, then each level
+less 1.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import numpy as np
 
 from edgefl.delta import bits, tokens
 from edgefl.delta.bits import Array, Bytes, Ints
-from edgefl.delta.coders import Stream, smallest
-from edgefl.delta.frame import Coded, Section
+from edgefl.delta.coders import STORED, Stream, smallest
 from edgefl.delta.grid import Grid, signed
+from edgefl.delta.table import LISTED, Coded, Section
 from edgefl.errors import DeltaIndex, DeltaSection
 from edgefl.parameters import Vector
 
@@ -23,13 +25,17 @@ KIND = 1
 STREAMS = 6
 STREAM_NAMES = ("gaps", "gap bits", "signs", "levels", "escapes", "escape bits")
 GAPS, BITMAP = 0, 1
-WIDTHS = (0, 1, 2, 4)
-"""Plane widths; 0 means that every value is plus or minus `c0`."""
+PLANE_WIDTHS = (1, 2, 4)
+WIDTHS = (0, *PLANE_WIDTHS, LISTED)
+"""Plane widths; 0 means that every value is plus or minus `c0`, `LISTED` that the few others are listed."""
 
 SPARSEST_BITMAP = 64
 """A bitmap over more than 64 parameters per nonzero is refused: it would be long and cannot pay."""
 
 _BITMAP_MAY_PAY = 10
+_LISTING_MAY_PAY = 20
+
+_EMPTY = Stream(STORED, b"")
 
 Read = Callable[[int, int], bytes]
 Shrink = Callable[[bytes], Stream]
@@ -40,7 +46,7 @@ def encode(
     length: int,
     indices: Ints,
     negative: Array,
-    levels: Ints,
+    levels: Array,
     grid: Grid,
     *,
     coders: Collection[str],
@@ -59,11 +65,9 @@ def encode(
         return smallest(data, coders, thorough)
 
     mode, positions = _encode_positions(indices, length, shrink)
-    width, plane, escaped = _best_plane(levels)
-    escapes, extra = tokens.split(escaped)
-    section = Section(KIND, mode, width, start, length, len(indices), grid, len(escapes))
-    values = (bits.pack_bits(negative), plane, escapes.tobytes())
-    return Coded(section, (*positions, *map(shrink, values), Stream(0, extra)))
+    width, escapes, values = _encode_levels(levels, shrink)
+    section = Section(KIND, mode, width, start, length, len(indices), grid, escapes)
+    return Coded(section, (*positions, shrink(bits.pack_bits(negative)), *values))
 
 
 def decode(section: Section, read: Read) -> tuple[Ints, Vector]:
@@ -88,44 +92,54 @@ def decode(section: Section, read: Read) -> tuple[Ints, Vector]:
 
 
 def _encode_positions(indices: Ints, length: int, shrink: Shrink) -> tuple[int, tuple[Stream, Stream]]:
-    gaps = np.diff(indices, prepend=-1)
-    gaps -= 1
-    codes, extra = tokens.split(gaps)
-    by_gaps = (shrink(codes.tobytes()), Stream(0, extra))
+    codes, extra = tokens.split(_gaps(indices))
+    by_gaps = (shrink(codes.tobytes()), Stream(STORED, extra))
     if len(indices) * _BITMAP_MAY_PAY < length:
         return GAPS, by_gaps
     flags = np.zeros(length, np.bool_)
     flags[indices] = True
-    by_bitmap = (shrink(bits.pack_bits(flags)), Stream(0, b""))
+    by_bitmap = (shrink(bits.pack_bits(flags)), _EMPTY)
     if len(by_bitmap[0].data) < len(by_gaps[0].data) + len(extra):
         return BITMAP, by_bitmap
     return GAPS, by_gaps
 
 
-def _best_plane(levels: Ints) -> tuple[int, bytes, Ints]:
-    """Width, packed plane and what goes over it, for the width that an entropy coder would shrink most."""
+def _gaps(indices: Ints) -> Array:
+    """Parameters skipped before every index."""
+    gaps = indices.astype(np.int32)
+    gaps[1:] -= gaps[:-1].copy()
+    gaps[1:] -= 1
+    return gaps
+
+
+def _encode_levels(levels: Array, shrink: Shrink) -> tuple[int, int, tuple[Stream, ...]]:
+    """Plane width, number of escapes, and the streams, for the width that comes out smallest."""
     top = int(levels.max())
     if top == 0:
-        return 0, b"", levels[:0]
-    options = [_plane(levels, width) for width in WIDTHS[1:] if width == 1 or top >= (1 << width // 2) - 1]
-    return min(options, key=_cost)
+        return 0, 0, (_EMPTY, _EMPTY, _EMPTY)
+    raised = np.flatnonzero(levels)
+    if len(raised) * _LISTING_MAY_PAY < len(levels):
+        options = [_listed(levels, raised, shrink), _plane(levels, 1, shrink)]
+    else:
+        options = [_plane(levels, width, shrink) for width in PLANE_WIDTHS if top > width >> 1]
+    return min(options, key=_length)
 
 
-def _plane(levels: Ints, width: int) -> tuple[int, bytes, Ints]:
+def _listed(levels: Array, raised: Ints, shrink: Shrink) -> tuple[int, int, tuple[Stream, ...]]:
+    codes, extra = tokens.split(np.concatenate((_gaps(raised), levels[raised] - 1)))
+    return LISTED, len(raised), (_EMPTY, shrink(codes.tobytes()), Stream(STORED, extra))
+
+
+def _plane(levels: Array, width: int, shrink: Shrink) -> tuple[int, int, tuple[Stream, ...]]:
     full = (1 << width) - 1
     capped = np.minimum(levels, full).astype(np.uint8)
-    return width, bits.pack_plane(capped, width), levels[capped == full] - full
+    codes, extra = tokens.split(levels[capped == full] - full)
+    plane = shrink(bits.pack_plane(capped, width))
+    return width, len(codes), (plane, shrink(codes.tobytes()), Stream(STORED, extra))
 
 
-def _cost(option: tuple[int, bytes, Ints]) -> float:
-    _, plane, escaped = option
-    codes, extra = tokens.split(escaped)
-    return _coded_bytes(np.frombuffer(plane, np.uint8)) + _coded_bytes(codes) + len(extra)
-
-
-def _coded_bytes(symbols: Bytes) -> float:
-    """What a Huffman coder makes of bytes, about: its shortest code has one bit."""
-    return max(entropy_bytes(symbols), len(symbols) / 8)
+def _length(option: tuple[int, int, tuple[Stream, ...]]) -> int:
+    return sum(len(stream.data) for stream in option[2])
 
 
 def entropy_bytes(symbols: Bytes) -> float:
@@ -137,15 +151,20 @@ def entropy_bytes(symbols: Bytes) -> float:
 
 def _from_gaps(section: Section, read: Read) -> Ints:
     codes = np.frombuffer(read(0, section.count), np.uint8)
-    gaps = tokens.join(codes, read(1, tokens.extra_size(codes)))
-    if gaps.max() >= section.length:
-        raise DeltaIndex(f"gap of {gaps.max()} in a section of {section.length} parameters")
+    return _positions(tokens.join(codes, lambda size: read(1, size)), section.length)
+
+
+def _positions(gaps: Array, length: int) -> Ints:
+    """Ascending positions below `length`; the gaps are checked first, so that their sum cannot wrap."""
+    top = int(gaps.max(initial=0))
+    if top >= length:
+        raise DeltaIndex(f"gap of {top} in a range of {length}")
     gaps += 1
-    indices = np.cumsum(gaps)
-    indices -= 1
-    if indices[-1] >= section.length:
-        raise DeltaIndex(f"position {indices[-1]} in a section of {section.length} parameters")
-    return indices
+    positions = np.cumsum(gaps, dtype=np.int64)
+    positions -= 1
+    if len(positions) and positions[-1] >= length:
+        raise DeltaIndex(f"position {positions[-1]} in a range of {length}")
+    return positions
 
 
 def _from_bitmap(section: Section, read: Read) -> Ints:
@@ -171,19 +190,37 @@ def _signs(section: Section, read: Read) -> Bytes:
 
 
 def _magnitudes(section: Section, read: Read) -> Vector:
+    if section.width == LISTED:
+        return _from_list(section, read)
     width, count = section.width, section.count
     data = read(3, bits.packed_size(width * count))
-    escapes = np.frombuffer(read(4, section.escapes), np.uint8)
-    over = tokens.join(escapes, read(5, tokens.extra_size(escapes)))
-    if width == 0:
-        return np.full(count, section.grid.c0, np.float32)
     if not bits.padding_is_zero(data, width * count):
         raise DeltaIndex("the bits after the last level are not zero")
     full = (1 << width) - 1
-    plane = bits.unpack_plane(data, width, count)
-    magnitudes = section.grid.magnitudes(np.arange(full + 1))[plane]
+    plane = bits.unpack_plane(data, width, count) if width else np.empty(0, np.uint8)
     at = np.flatnonzero(plane == full)
-    if len(at) != section.escapes:
+    if section.escapes not in (None, len(at)):
         raise DeltaIndex(f"plane has {len(at)} escapes, the section {section.escapes}")
+    over = _escapes(len(at), read)
+    if width == 0:
+        return np.full(count, section.grid.c0, np.float32)
+    magnitudes = section.grid.magnitudes(np.arange(full + 1)).take(plane)
     magnitudes[at] = section.grid.magnitudes(over + full)
     return magnitudes
+
+
+def _from_list(section: Section, read: Read) -> Vector:
+    count = section.escapes or 0
+    if count > section.count:
+        raise DeltaSection(f"{count} raised levels for {section.count} values")
+    read(3, 0)
+    numbers = _escapes(2 * count, read)
+    at = _positions(numbers[:count], section.count)
+    magnitudes = np.full(section.count, section.grid.c0, np.float32)
+    magnitudes[at] = section.grid.magnitudes(numbers[count:] + 1)
+    return magnitudes
+
+
+def _escapes(count: int, read: Read) -> Array:
+    codes = np.frombuffer(read(4, count), np.uint8)
+    return tokens.join(codes, lambda size: read(5, size))

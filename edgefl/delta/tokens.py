@@ -9,9 +9,13 @@ from 30 symbols.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
-from edgefl.delta.bits import Array, Bytes, Ints, pack_fields, packed_size, padding_is_zero, unpack_fields
+from edgefl.delta.bits import Array, Bytes, pack_fields, packed_size, padding_is_zero, unpack_fields
 from edgefl.errors import DeltaIndex
 
 TOKENS = 136
@@ -19,60 +23,70 @@ TOKENS = 136
 
 LARGEST = (1 << 34) - 1
 
-_CODES = np.arange(TOKENS)
-_OCTAVES = np.maximum(_CODES - 16, 0) >> 2
-WIDTHS: Bytes = np.where(_CODES < 16, 0, _OCTAVES + 2).astype(np.uint8)
-"""Extra bits of every token."""
-
-BASES: Ints = np.where(_CODES < 16, _CODES, (4 + (_CODES & 3)).astype(np.int64) << (_OCTAVES + 2))
-"""Smallest value of every token."""
-
 _TINY = 16
-# The top bits of a float64 are its exponent and the first two bits of its mantissa: log2 and `m` at once.
-_FLOAT_SHIFT = 50
-_FLOAT_BASE = ((1023 + 4) << 2) - 16
+_CODES = np.arange(256)
+_OCTAVES = np.maximum(_CODES - _TINY, 0) >> 2
+_WIDTHS = np.where((_CODES < _TINY) | (_CODES >= TOKENS), 0, _OCTAVES + 2)
+_BASES = np.where(_CODES < _TINY, _CODES, (4 + (_CODES & 3)) << np.minimum(_OCTAVES + 2, 31))
+_REST = (1 << _WIDTHS) - 1
+_SHORT_TOKENS = _TINY + 4 * (31 - 4)
+_EXACT_IN_FLOAT32 = 1 << 24
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Integers of one width and the float whose top bits hold log2 and the two bits after the leading one."""
+
+    integer: type[np.signedinteger[Any]]
+    floating: type[np.floating[Any]]
+    shift: int
+    bias: int
+
+    def widths(self, tokens: Bytes) -> Array:
+        return _WIDTHS.astype(self.integer).take(tokens)
+
+    def bases(self, tokens: Bytes) -> Array:
+        return _BASES.astype(self.integer).take(tokens)
+
+    def rests(self, tokens: Bytes) -> Array:
+        return _REST.astype(self.integer).take(tokens)
+
+
+_SHORT = _Layout(np.int32, np.float32, 23 - 2, ((127 + 4) << 2) - _TINY)
+_LONG = _Layout(np.int64, np.float64, 52 - 2, ((1023 + 4) << 2) - _TINY)
 
 
 def split(values: Array) -> tuple[Bytes, bytes]:
     """Values below 2**34 of shape `(n,)` to `n` tokens and the packed extra bits."""
-    codes = values.astype(np.float64).view(np.int64)
-    codes >>= _FLOAT_SHIFT
-    codes -= _FLOAT_BASE
+    layout = _SHORT if values.max(initial=0) < _EXACT_IN_FLOAT32 else _LONG
+    values = values.astype(layout.integer, copy=False)
+    codes = values.astype(layout.floating).view(layout.integer)
+    codes >>= layout.shift
+    codes -= layout.bias
+    np.copyto(codes, values, where=values < _TINY)
     tokens = codes.astype(np.uint8)
-    small = values < _TINY
-    tokens[small] = values[small]
-    large = ~small
-    coarse = tokens[large]
-    return tokens, pack_fields(values[large] - BASES[coarse], WIDTHS[coarse])
+    return tokens, pack_fields(values & layout.rests(tokens), layout.widths(tokens))
 
 
-def extra_bits(tokens: Bytes) -> int:
-    """How many extra bits follow these tokens.
+def join(tokens: Bytes, read: Callable[[int], bytes]) -> Array:
+    """The values of tokens, as 32-bit integers where that is enough.
 
-    Raises:
-        DeltaIndex: a token is not one of the code.
-    """
-    histogram = np.bincount(tokens, minlength=TOKENS)
-    if len(histogram) > TOKENS:
-        raise DeltaIndex(f"token {len(histogram) - 1} is outside the code, which has {TOKENS}")
-    return int(histogram @ WIDTHS)
-
-
-def extra_size(tokens: Bytes) -> int:
-    """Bytes of extra bits that must follow these tokens."""
-    return packed_size(extra_bits(tokens))
-
-
-def join(tokens: Bytes, extra: bytes) -> Ints:
-    """The values of tokens whose extra bits are exactly `extra_size(tokens)` bytes.
+    Args:
+        read: gives the extra bits as exactly n bytes, or raises.
 
     Raises:
-        DeltaIndex: the padding of the last byte is not zero.
+        DeltaIndex: a token is outside the code, or the padding of the last byte is not zero.
     """
-    values = BASES[tokens]
-    large = np.flatnonzero(tokens >= _TINY)
-    widths = WIDTHS[tokens[large]]
-    if not padding_is_zero(extra, int(widths.sum(dtype=np.int64))):
+    top = int(tokens.max(initial=0))
+    if top >= TOKENS:
+        raise DeltaIndex(f"token {top} is outside the code, which has {TOKENS}")
+    layout = _SHORT if top < _SHORT_TOKENS else _LONG
+    widths = layout.widths(tokens)
+    bits = int(widths.sum(dtype=np.int64))
+    extra = read(packed_size(bits))
+    if not padding_is_zero(extra, bits):
         raise DeltaIndex("the bits after the last extra bit are not zero")
-    values[large] += unpack_fields(extra, widths).view(np.int64)
+    values = layout.bases(tokens)
+    if bits:
+        values += unpack_fields(extra, widths).astype(layout.integer)
     return values

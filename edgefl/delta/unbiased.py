@@ -84,14 +84,16 @@ def unit_for(vector: Vector, k: float, nmse_limit: float | None = None) -> tuple
     """
     total = moments(vector)
     floor = total.largest / _MOST_MULTIPLES
-    unit = float(np.float32(max(_solve(vector, k, total), floor)))
-    noise = _noise(_tail(vector, unit), unit, total)
+    solution, tail = _solve(vector, k, total)
+    unit = float(np.float32(max(solution, floor)))
+    noise = _noise(tail, unit, total)
     if nmse_limit is None or noise <= nmse_limit:
         return unit, noise
     # Every value's variance is at most D |x|, so this unit is always quiet enough.
-    safe = max(nmse_limit * total.second / total.first, floor)
-    unit = _quietest(_tail(vector, min(safe, unit)), min(safe, unit), unit, nmse_limit, total)
-    return unit, _noise(_tail(vector, unit), unit, total)
+    safe = min(max(nmse_limit * total.second / total.first, floor), unit)
+    tail = _tail(vector, safe)
+    unit = _quietest(tail, safe, unit, nmse_limit, total)
+    return unit, _noise(tail, unit, total)
 
 
 def stochastic_round(vector: Vector, unit: float, rng: np.random.Generator) -> Rounded:
@@ -119,8 +121,11 @@ def stochastic_round(vector: Vector, unit: float, rng: np.random.Generator) -> R
     return Rounded(np.concatenate(indices), np.concatenate(multiples))
 
 
-def _solve(vector: Vector, k: float, total: Moments) -> float:
-    """D with `sum(min(1, |x| / D)) = k`; the smallest magnitude where even all nonzeros are fewer than k."""
+def _solve(vector: Vector, k: float, total: Moments) -> tuple[float, Doubles]:
+    """D with `sum(min(1, |x| / D)) = k`, and at least all magnitudes from D up, largest first.
+
+    Where all nonzeros are fewer than k, D is the smallest of them.
+    """
     floor = _guess(vector, k, total) / 2
     while True:
         tail = _tail(vector, floor)
@@ -134,7 +139,7 @@ def _solve(vector: Vector, k: float, total: Moments) -> float:
     units = rest / (k - count)
     fits = np.flatnonzero(units >= np.append(tail, 0)[count])
     solution = float(units[fits[0]]) if len(fits) else 0.0
-    return solution or float(tail[-1])
+    return solution or float(tail[-1]), tail
 
 
 def _guess(vector: Vector, k: float, total: Moments) -> float:

@@ -311,6 +311,79 @@ def test_a_zstd_stream_of_countless_blocks_is_refused(forge: Any, entry: Any, li
         )
 
 
+@pytest.mark.parametrize(
+    ("table", "error"),
+    [
+        ("81 d00f 02 00000040 00 08 00 04 00 00 00", None),
+        ("", DeltaTruncated),
+        ("81 d00f 02 0000", DeltaTruncated),
+        ("80 d00f 02 00000040 00 08 00 04 00 00 00", DeltaSection),
+        ("87 d00f 02 00000040 00 08 00 04 00 00 00", DeltaSection),
+        ("b1 d00f 02 00000040 00 08 00 04 00 00 00", DeltaSection),
+        ("b9 d00f 02 00000040 00 08 00 04 00 00 00", DeltaSection),
+        ("81 ffffffffffff 02 00000040 00 08 00 04 00 00 00", DeltaSection),
+        ("81 ffffffff7f 02 00000040 00 08 00 04 00 00 00", DeltaRange),
+        ("81 d10f 01 02 00000040 00 08 00 04 00 00 00", DeltaRange),
+        ("81 d00f 03 00000040 00 08 00 04 00 00 00", DeltaStream),
+        ("81 d00f 02 0000c07f 00 08 00 04 00 00 00", DeltaValue),
+        ("01 d00f 02 00000040 00000000 00 08 00 04 00 00 00", DeltaValue),
+        ("81 d00f 02 00000040 00 0c 00 04 00 00 00", DeltaTruncated),
+        ("81 d00f 02 00000040 00 08 00 00 00 00 00", DeltaTrailing),
+        ("a9 d00f 02 00000040 00 03 08 00 04 00 00 00", DeltaSection),
+        ("a9 d00f 02 00000040 00 01 08 00 04 00 00 00", DeltaStream),
+    ],
+)
+def test_compact_tables(forge: Any, limits: Limits, table: str, error: type[DeltaError] | None) -> None:
+    frame = replace(forge, flags=2, table=bytes.fromhex(table))()
+    if error is None:
+        assert decode(frame, limits).values.tolist() == [2.0, -2.0]
+        return
+    with pytest.raises(error):
+        decode(frame, limits)
+
+
+@pytest.mark.parametrize(
+    ("change", "streams", "error"),
+    [
+        ({"kind": 2, "width": 8, "length": 2}, [b"\x01\xff"], None),
+        ({"kind": 2, "width": 8, "length": 3}, [b"\x01\xff"], DeltaSection),
+        ({"kind": 2, "width": 2, "length": 2}, [b"\x01\xff"], DeltaSection),
+        ({"kind": 2, "width": 8, "length": 2, "mode": 1}, [b"\x01\xff"], DeltaSection),
+        ({"kind": 2, "width": 8, "length": 2, "escapes": 1}, [b"\x01\xff"], DeltaSection),
+        ({"kind": 2, "width": 8, "length": 2}, [b"\x01"], DeltaStream),
+        ({"kind": 2, "width": 4, "length": 1, "count": 1}, [b"\x10"], DeltaIndex),
+        ({"kind": 3, "length": 2}, [b"\x00" * 2] * 4, None),
+        ({"kind": 3, "length": 2}, [b"\x00\x00"] * 2 + [b"\xc0\x00"] + [b"\x7f\x00"], DeltaValue),
+        ({"kind": 3, "length": 2}, [b"\x00\x00"] * 2 + [b"\x80\x00"] + [b"\x7f\x00"], DeltaValue),
+        ({"kind": 3, "length": 3}, [b"\x00" * 2] * 4, DeltaSection),
+        ({"kind": 3, "length": 2, "width": 1}, [b"\x00" * 2] * 4, DeltaSection),
+        ({"kind": 4, "length": 2, "step": 1.0}, [b"\x00" * 2] * 2, None),
+        ({"kind": 4, "length": 2, "step": 1.0}, [b"\x00" * 2, b"\x7e\x00"], DeltaValue),
+        ({"kind": 4, "length": 2, "step": 1.0}, [b"\x00" * 2, b"\xfc\x00"], DeltaValue),
+        ({"kind": 4, "length": 2, "step": 1.0}, [b"\x00" * 2] * 3, DeltaSection),
+        ({"kind": 5, "width": 8}, [b"\x00" * 8, b"\x01\xff"], None),
+        ({"kind": 5, "width": 8}, [b"\x00" * 7, b"\x01\xff"], DeltaStream),
+        ({"kind": 5, "width": 8}, [b"\x00" * 8, b"\x01"], DeltaStream),
+        ({"kind": 6, "width": 8}, [b"\x00" * 8, b"\x01\xff"], DeltaSection),
+    ],
+)
+def test_other_kinds(
+    forge: Any,
+    entry: Any,
+    limits: Limits,
+    change: dict[str, Any],
+    streams: list[bytes],
+    error: type[DeltaError] | None,
+) -> None:
+    wrong = replace(entry, streams=tuple((0, data) for data in streams), **change)
+    frame = replace(forge, entries=(wrong,))()
+    if error is None:
+        assert len(decode(frame, limits).values) == 2
+        return
+    with pytest.raises(error):
+        decode(frame, limits)
+
+
 def test_unknown_coders(forge: Any, entry: Any, limits: Limits) -> None:
     with pytest.raises(DeltaCoder):
         decode(replace(forge, entries=(entry.stream(0, b"\x03\x09", coder=7),))(), limits)

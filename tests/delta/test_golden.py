@@ -35,7 +35,7 @@ def test_a_frame_is_byte_for_byte_what_the_format_says() -> None:
     vector = np.zeros(1000, np.float32)
     vector[[2, 40, 41, 999]] = [0.5, -0.5, 1.0, -4.0]
 
-    frame = encode(vector, schema_id=b"schema-8", base_version=258, k=4, coders=()).frame
+    frame = encode(vector, schema_id=b"schema-8", base_version=258, k=4, coders=(), compact=False).frame
 
     assert frame.hex() == "".join(
         (
@@ -45,5 +45,23 @@ def test_a_frame_is_byte_for_byte_what_the_format_says() -> None:
             # Gaps 2, 37, 0 and 957; 5 in three bits and 61 in seven; signs + - + -; levels 0, 0, 1 and 3 + 4.
             "02 14 00 27 ed01 0a d0 04",
             "979459ea",
+        )
+    ).replace(" ", "")
+
+
+def test_a_compact_table_says_the_same_in_less() -> None:
+    vector = np.zeros(1000, np.float32)
+    vector[[2, 40, 41, 999]] = [0.5, -0.5, 1.0, -4.0]
+
+    frame = encode(vector, schema_id=b"schema-8", base_version=258, k=4, coders=()).frame
+
+    assert frame.hex() == "".join(
+        (
+            "45464c55 01 00 0200 736368656d612d38 02010000 0100 0000 38000000",
+            # Kind 1, width code 2, c0 equal to the step; 1000 parameters from where the last section ended.
+            "91 d00f 04 0000003f 00",
+            "10 08 04 04 04 00",
+            "02 14 00 27 ed01 0a d0 04",
+            "3e492d71",
         )
     ).replace(" ", "")

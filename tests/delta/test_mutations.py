@@ -14,7 +14,7 @@ from edgefl.errors import DeltaError
 
 ID = b"schema-8"
 SIZE = 20_000
-ROUNDS = 1500
+ROUNDS = 700
 
 
 def originals() -> list[bytes]:
@@ -25,6 +25,11 @@ def originals() -> list[bytes]:
         {"mode": "topk", "density": 0.3},
         {"mode": "unbiased", "density": 0.02, "rng": 1, "meta": {"loss": 1.0}},
         {"mode": "ternary", "density": 0.05, "coders": ("deflate",)},
+        {"mode": "topk", "density": 0.01, "compact": False},
+        {"mode": "dense4", "rng": 1},
+        {"mode": "float16"},
+        {"mode": "subset", "density": 0.1, "rng": 1},
+        {"tensors": [(0, 9000), (9000, 9050), (9050, SIZE)], "whole_below": 100},
     ]
     return [encode(vector, schema_id=ID, base_version=1, **o).frame for o in options]  # type: ignore[arg-type]
 
@@ -51,7 +56,7 @@ def mutate(frame: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data) + zlib.crc32(data).to_bytes(4, "little")
 
 
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(9))
 def test_damage_is_a_delta_error_or_a_valid_update(which: int) -> None:
     frame, rng = originals()[which], np.random.default_rng(which)
     limits = Limits(ID, SIZE, max_nonzeros=SIZE // 2, max_magnitude=1e4)
