@@ -55,7 +55,8 @@ def accuracy(bundle: Bundle, split: Split) -> float:
 def calibration(split: Split, seed: int) -> Array:
     """Training examples for calibration: the held-out people stay unseen."""
     x, _ = split.pooled()
-    return x[np.random.default_rng(seed).permutation(len(x))[:CALIBRATION]]
+    chosen = np.random.default_rng(seed).permutation(len(x))[:CALIBRATION]
+    return np.take(x, chosen, axis=0)
 
 
 def int8_accuracy(files: dict[str, bytes], split: Split) -> dict[str, float]:
