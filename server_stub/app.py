@@ -20,7 +20,7 @@ from edgefl.errors import ProtocolError, Refused
 from edgefl.message import Message
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.meter import Meter
-from edgefl.server_stub.service import Service, etag
+from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import (
     MAX_COUNT,
@@ -99,8 +99,8 @@ def _routes(service: Service) -> APIRouter:
     @router.get("/parameters/{version}", responses=_BYTES)
     async def parameters(request: Request, version: VersionNumber) -> Response:
         """The shared parameters of a version in the safetensors layout."""
-        data = await service.call(service.coordinator.parameters, version)
-        return _entity(request, data, etag(data), _IMMUTABLE)
+        data, tag = await service.parameters(version)
+        return _entity(request, data, tag, _IMMUTABLE)
 
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)
     async def update(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:

@@ -33,6 +33,7 @@ class Service:
         self._news, self._wake = asyncio.Event(), asyncio.Event()
         self._stopping = False
         self._slices: dict[str | None, tuple[bytes, str]] = {}
+        self._parameters: tuple[int, bytes, str] | None = None
 
     async def call(self, work: Callable[..., T], *arguments: object) -> T:
         """Run work in a thread and pass news of a changed round on to those who wait for it."""
@@ -78,6 +79,13 @@ class Service:
             self.stop()
             await watch
 
+    async def parameters(self, version: int) -> tuple[bytes, str]:
+        """A version's parameters and their ETag. The last one is kept: a whole round asks for the same."""
+        kept = self._parameters
+        if kept is None or kept[0] != version:
+            kept = self._parameters = await to_thread.run_sync(self._load, version)
+        return kept[1], kept[2]
+
     async def _watch(self) -> None:
         """Enforce deadlines and close rounds for as long as the server runs."""
         while not self._stopping:
@@ -95,6 +103,10 @@ class Service:
         self._stopping = True
         self._wake.set()
         self._announce()
+
+    def _load(self, version: int) -> tuple[int, bytes, str]:
+        data = self.coordinator.parameters(version)
+        return version, data, etag(data)
 
     def _slice(self, target: str | None) -> tuple[bytes, str]:
         try:

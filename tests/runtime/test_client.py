@@ -17,9 +17,11 @@ from edgefl.data import Examples
 from edgefl.delta import Limits, decode
 from edgefl.errors import DataShape, NotFinite, Refused, ServerNonsense, ServerUnreachable
 from edgefl.parameters import Parameter
+from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.learner import Learned, TrainerLearner
 from edgefl.runtime.patience import Patience
+from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import LoopbackTransport, Response
 from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Failure, Task, Training
@@ -402,6 +404,49 @@ def test_update_that_is_not_finite_is_never_sent(client):
     [report] = client(server, learner).run()
 
     assert report.error and not server.uploads
+
+
+def test_parameters_the_server_does_not_have_end_the_round_only(client):
+    server, asked = FakeServer(rounds=1), []
+
+    def forget(method, path):
+        if "/parameters/" in path and not asked:
+            asked.append(path)
+            return failure(404, "unknown-version")
+        return None
+
+    server.before = forget
+
+    first, second = client(server).run()
+
+    assert "unknown-version" in first.error and second.accepted
+
+
+def test_refused_check_in_ends_the_client(client):
+    server = FakeServer()
+    server.before = lambda m, p: failure(403, "not-welcome") if "check-in" in p else None
+
+    with pytest.raises(Refused, match="not-welcome"):
+        list(client(server).run())
+
+
+def test_next_target_is_asked_for_where_the_server_lacks_the_first(tmp_path):
+    server = FakeServer()
+    server.before = lambda m, p: failure(404, "unknown-target") if "coreml" in p else None
+    remote, cache = Remote(LoopbackTransport(server)), BundleCache(tmp_path, ("coreml", "onnx"))
+
+    assert cache.fetch(remote).manifest.targets == ("onnx",)
+    assert cache.fetch(remote).manifest.targets == ("onnx",)
+    with pytest.raises(Refused, match="unknown-target"):
+        BundleCache(tmp_path, ("coreml",)).fetch(remote)
+
+
+@pytest.mark.parametrize(
+    ("backend", "targets"), [("onnx", ("onnx",)), ("tflite", ("tflite",)), ("numpy", ("onnx",))]
+)
+def test_targets_of_each_backend(backend, targets):
+    assert targets_for(backend) == targets
+    assert "onnx" in targets_for("auto")
 
 
 def test_examples_that_do_not_fit_end_the_client(client):

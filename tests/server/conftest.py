@@ -29,8 +29,8 @@ from edgefl.server_stub.settings import Settings
 from edgefl.wire import Training
 options = json.loads(sys.argv[1])
 training = Training(**options.pop("training", {}))
-port_file = options.pop("port_file")
-run_server(Settings(training=training, **options), port_file=port_file)
+process = {name: options.pop(name) for name in ("port_file", "certificate", "key") if name in options}
+run_server(Settings(training=training, **options), **process)
 """
 
 
@@ -113,6 +113,12 @@ def serve(tmp_path: Path) -> Iterator[Any]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def tls() -> Path:
+    """A folder with a certificate for this machine, signed by itself, and its key."""
+    return Path(__file__).parent / "tls"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -178,6 +179,16 @@ def test_momentum_carries_over_rounds(start, make_frame, hello):
     np.testing.assert_allclose(two - one, 1.5 * (one - base), rtol=1e-4, atol=1e-6)
 
 
+def test_momentum_may_be_switched_on_later(start, make_frame, hello):
+    with start(goal=1, rounds=1) as first:
+        _one_round(first, make_frame, hello)
+
+    with start(goal=1, rounds=2, server_momentum=0.9) as second:
+        _one_round(second, make_frame, hello)
+
+        assert second.status().version == 2
+
+
 def test_more_rounds_may_be_asked_for_later(start, make_frame, hello):
     with start(goal=1, rounds=1) as first:
         _one_round(first, make_frame, hello)
@@ -285,3 +296,35 @@ def test_database_that_cannot_be_opened_is_said(start, tmp_path):
 def test_impossible_settings_are_refused(options):
     with pytest.raises(OptionError):
         Settings(bundle=b"", database="x", **options)
+
+
+def test_same_bytes_from_many_threads_count_once(start, make_frame, hello):
+    with start(goal=2) as c, ThreadPoolExecutor(8) as pool:
+        a = c.check_in(hello("a")).task
+
+        answers = list(pool.map(lambda _: c.accept(1, a.assignment, make_frame(1)), range(16)))
+
+        assert sorted(x.duplicate for x in answers) == [False] + [True] * 15
+        assert c.rounds()[0].updates == 1
+
+
+def test_race_for_the_last_place_is_won_by_exactly_the_goal(start, bundle, make_frame, hello):
+    def send(c, task):
+        try:
+            return None if c.accept(1, task.assignment, frames[task.assignment]).duplicate else task
+        except Refused as refused:
+            assert refused.reason == "round-closed"
+            return None
+        finally:
+            c.tick()
+
+    with start(goal=3, surplus=3.0) as c, ThreadPoolExecutor(8) as pool:
+        tasks = [c.check_in(hello(f"device-{n}")).task for n in range(12)]
+        frames = {t.assignment: make_frame(n) for n, t in enumerate(tasks)}
+
+        winners = [t for t in pool.map(lambda t: send(c, t), tasks) if t]
+        made = flat(c, 1)
+
+    assert len(winners) == 3
+    expected = aggregate(bundle, [frames[t.assignment] for t in winners])
+    np.testing.assert_array_equal(made, bundle.schema().flatten(expected.parameters()))

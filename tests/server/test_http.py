@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import time
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from edgefl.bundle import Bundle
 from edgefl.delta import encode
-from edgefl.errors import Refused
+from edgefl.errors import Refused, ServerUnreachable
+from edgefl.runtime.transport import HttpTransport
 from edgefl.server_stub import aggregate
 from edgefl.wire import CheckIn, Failure
 
@@ -328,3 +330,14 @@ def test_termination_lets_waiting_devices_go(serve, hello):
 
     assert answer["task"] is None and not answer["finished"]
     assert code in (0, -15)
+
+
+def test_https_checks_the_certificate(serve, tls):
+    server = serve(certificate=str(tls / "certificate.pem"), key=str(tls / "key.pem"))
+    url = f"https://127.0.0.1:{server.port}"
+    known = ssl.create_default_context(cafile=tls / "certificate.pem")
+
+    with HttpTransport(url, context=known) as transport:
+        assert transport.request("GET", "/v1/status", limit=1 << 16).status == 200
+    with HttpTransport(url) as transport, pytest.raises(ServerUnreachable, match="certificate"):
+        transport.request("GET", "/v1/status", limit=1 << 16)
