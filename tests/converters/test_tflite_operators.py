@@ -19,17 +19,16 @@ Engine = Callable[..., dict[str, Any]]
 F, I64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
-@pytest.fixture(params=["litert", "tflite_runtime"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return request.getfixturevalue(request.param)
-
-
 class Bench:
-    """A graph of many independent applications of operators to the same few inputs."""
+    """A graph of many independent applications of operators to the same few inputs.
 
-    def __init__(self, seed: int = 0) -> None:
+    With `shuffled`, every input is held in a random axis order when the operators read it.
+    """
+
+    def __init__(self, shuffled: bool, seed: int = 0) -> None:
         self.builder = GraphBuilder()
         self.random = np.random.default_rng(seed)
+        self.shuffled = shuffled
         self.feeds: dict[str, Any] = {}
 
     def input(self, *shape: int, low: float = -2.0, high: float = 2.0) -> str:
@@ -37,8 +36,13 @@ class Bench:
 
     def feed(self, value: Any) -> str:
         name = f"in{len(self.feeds)}"
-        self.feeds[name] = value
-        return self.builder.input(name, TensorType.of(value))
+        order = tuple(range(value.ndim))
+        if self.shuffled:
+            order = tuple(int(axis) for axis in self.random.permutation(value.ndim))
+        self.feeds[name] = np.ascontiguousarray(value.transpose(order))
+        held = self.builder.input(name, TensorType.of(self.feeds[name]))
+        back = tuple(order.index(axis) for axis in range(value.ndim))
+        return self.builder.add("Transpose", held, perm=back) if self.shuffled and value.ndim > 1 else held
 
     def ints(self, *values: int) -> str:
         return self.builder.constant(np.array(values, np.int64))
@@ -56,6 +60,13 @@ class Bench:
 
     def graph(self) -> Graph:
         return self.builder.build("bench")
+
+
+@pytest.fixture(params=["litert", "litert, shuffled", "tflite_runtime"])
+def setting(request: pytest.FixtureRequest) -> tuple[Bench, Engine]:
+    """An empty bench and an engine to run it on."""
+    name, *shuffled = request.param.split(", ")
+    return Bench(bool(shuffled)), request.getfixturevalue(name)
 
 
 def agree(bench: Bench, engine: Engine, tolerance: float = 1e-5) -> None:
@@ -79,8 +90,8 @@ def image(bench: Bench, *shape: int) -> str:
     return bench.builder.add("Conv", x, weight, kernel_shape=(1, 1))
 
 
-def test_unary_functions(engine: Engine) -> None:
-    bench = Bench()
+def test_unary_functions(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x, positive = bench.input(2, 3, 5), bench.input(2, 3, 5, low=0.1, high=3)
     for op in (
         "Neg",
@@ -110,18 +121,21 @@ def test_unary_functions(engine: Engine) -> None:
     bench.op("Pow", x, bench.scalar(3.0))
     bench.op("Pow", positive, bench.scalar(0.5))
     bench.op("Pow", positive, bench.scalar(-1.5))
-    bench.op("Identity", x)
+    for op in ("Identity", "Sin", "Cos", "Tan", "Sinh", "Cosh", "Atan", "Floor", "Ceil", "Round", "Softsign"):
+        bench.op(op, x)
+    for op in ("Asin", "Acos"):
+        bench.op(op, bench.input(2, 3, low=-0.99, high=0.99))
     agree(bench, engine)
 
 
-def test_the_error_function_is_exact_to_rounding(engine: Engine) -> None:
-    bench = Bench()
+def test_the_error_function_is_exact_to_rounding(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     bench.op("Erf", bench.feed(np.linspace(-6, 6, 4001, dtype=np.float32)))
     agree(bench, engine, 5e-7)
 
 
-def test_binary_functions_broadcast(engine: Engine) -> None:
-    bench = Bench()
+def test_binary_functions_broadcast(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x, row, column = bench.input(2, 3, 4, 5), bench.input(5), bench.input(3, 1, 1)
     for op in (
         "Add",
@@ -140,11 +154,14 @@ def test_binary_functions_broadcast(engine: Engine) -> None:
         bench.op(op, column, x)
     bench.op("Equal", x, x)
     bench.op("Max", x, row, column)
+    bench.op("Sum", x, row, column)
+    bench.op("PRelu", x, column)
+    bench.op("Mod", x, bench.input(1, low=0.3, high=0.9), fmod=1)
     agree(bench, engine)
 
 
-def test_whole_numbers_and_truths(engine: Engine) -> None:
-    bench = Bench()
+def test_whole_numbers_and_truths(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     labels = bench.feed(np.array([0, 2, 1, 2], np.int32))
     long = bench.feed(np.array([[3], [-7], [5], [0]], np.int64))
     x = bench.input(4, 3)
@@ -161,14 +178,16 @@ def test_whole_numbers_and_truths(engine: Engine) -> None:
     bench.op("Cast", labels, to=1)
     bench.op("Add", long, long)
     bench.op("Mul", long, bench.ints(3))
+    bench.op("Div", long, bench.ints(2))
+    bench.op("Mod", long, bench.ints(3))
     classes = bench.builder.constant(np.arange(3, dtype=np.int32).reshape(1, 3))
     column = bench.op("Reshape", labels, bench.ints(4, 1))
     bench.op("Equal", column, classes)
     agree(bench, engine)
 
 
-def test_broadcasts_over_many_axes(engine: Engine) -> None:
-    bench = Bench()
+def test_broadcasts_over_many_axes(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = bench.input(2, 3, 2, 2, 3, 2)
     for shape in (
         (1, 3, 1, 1, 3, 1),
@@ -183,8 +202,8 @@ def test_broadcasts_over_many_axes(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_elementwise_operators_keep_the_layout_their_inputs_share(engine: Engine) -> None:
-    bench = Bench()
+def test_elementwise_operators_keep_the_layout_their_inputs_share(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = image(bench, 2, 4, 5, 3)
     y = bench.op("Mul", x, bench.input(1, 4, 1, 1))
     y = bench.op("Add", y, bench.input(2, 4, 5, 3))
@@ -194,8 +213,8 @@ def test_elementwise_operators_keep_the_layout_their_inputs_share(engine: Engine
     agree(bench, engine)
 
 
-def test_reshapes_in_every_layout(engine: Engine) -> None:
-    bench = Bench()
+def test_reshapes_in_every_layout(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = image(bench, 2, 6, 4, 3)
     for shape in (
         (2, 72),
@@ -215,8 +234,8 @@ def test_reshapes_in_every_layout(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_transposes_compose(engine: Engine) -> None:
-    bench = Bench()
+def test_transposes_compose(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x, y = image(bench, 2, 6, 4, 3), bench.input(2, 3, 1, 4, 1, 5)
     bench.op("Transpose", x, perm=(0, 2, 3, 1))
     bench.op("Transpose", bench.op("Transpose", x, perm=(3, 1, 0, 2)), perm=(1, 0, 3, 2))
@@ -226,8 +245,8 @@ def test_transposes_compose(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_joins_and_cuts(engine: Engine) -> None:
-    bench = Bench()
+def test_joins_and_cuts(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x, plain = image(bench, 2, 6, 7, 5), bench.input(2, 6, 7, 5)
     for axis in range(4):
         bench.op("Concat", x, plain, axis=axis)
@@ -240,8 +259,8 @@ def test_joins_and_cuts(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_padding(engine: Engine) -> None:
-    bench = Bench()
+def test_padding(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x, deep = image(bench, 2, 3, 4, 5), bench.input(2, 2, 2, 2, 2, 3)
     bench.op("Pad", x, bench.ints(0, 0, 1, 2, 0, 0, 3, 0), bench.scalar(0.0))
     bench.op("Pad", x, bench.ints(0, 1, 1, 2, 1, 0, 3, 0), bench.scalar(-1.5))
@@ -253,8 +272,8 @@ def test_padding(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_lookups(engine: Engine) -> None:
-    bench = Bench()
+def test_lookups(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = image(bench, 2, 6, 4, 3)
     dynamic = bench.feed(np.array([[1, -1], [0, 2]], np.int64))
     for axis in range(4):
@@ -265,8 +284,42 @@ def test_lookups(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_expand(engine: Engine) -> None:
-    bench = Bench()
+def test_reading_and_writing_elements(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
+    x = bench.input(4, 3, 5)
+    along = bench.feed(np.array([[[0, -1, 3]], [[2, 2, 1]]], np.int64))
+    bench.op("GatherElements", x, along, axis=2)
+    bench.op("GatherElements", x, along, axis=0)
+    updates = bench.input(2, 1, 3)
+    bench.op("ScatterElements", x, along, updates, axis=2, reduction="add")
+    apart = bench.ints(0, 2, 1)
+    apart = bench.builder.add("Reshape", apart, bench.ints(1, 3, 1))
+    bench.op("ScatterElements", x, apart, bench.input(1, 3, 1), axis=0)
+    pairs = bench.feed(np.array([[0, 2], [-1, 1], [0, 2]], np.int64))
+    bench.op("GatherND", x, pairs)
+    rows = bench.input(3, 5)
+    bench.op("ScatterND", x, pairs, rows, reduction="add")
+    bench.op("ScatterND", x, bench.feed(np.array([[3], [1]], np.int64)), bench.input(2, 3, 5))
+    labels = bench.feed(np.array([2, 0, -1], np.int64))
+    values = bench.builder.constant(np.array([0, 1], np.float32))
+    bench.op("OneHot", labels, bench.ints(4), values)
+    bench.op("OneHot", labels, bench.ints(4), values, axis=0)
+    agree(bench, engine)
+
+
+def test_running_sums_and_largest_places(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
+    x = bench.input(4, 3, 5)
+    for axis in (0, 2, -2):
+        bench.op("CumSum", x, bench.builder.constant(np.array(axis, np.int64)), exclusive=1)
+        bench.op("CumSum", x, bench.builder.constant(np.array(axis, np.int64)), reverse=1)
+        bench.op("ArgMax", x, axis=axis)
+        bench.op("ArgMin", x, axis=axis, keepdims=0)
+    agree(bench, engine)
+
+
+def test_expand(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     bench.op("Expand", bench.input(3, 1), bench.ints(2, 3, 4))
     bench.op("Expand", bench.input(2, 1, 3, 1, 2, 1), bench.ints(2, 2, 3, 2, 2, 3))
     bench.op("Expand", image(bench, 1, 3, 1, 1), bench.ints(2, 3, 4, 5))
@@ -275,8 +328,8 @@ def test_expand(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_reductions(engine: Engine) -> None:
-    bench = Bench()
+def test_reductions(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = image(bench, 2, 3, 4, 5)
     for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"):
         for keep in (0, 1):
@@ -289,8 +342,8 @@ def test_reductions(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_softmax_along_any_axis(engine: Engine) -> None:
-    bench = Bench()
+def test_softmax_along_any_axis(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = image(bench, 2, 3, 4, 5)
     for axis in (1, 2, 3, -1):
         bench.op("Softmax", x, axis=axis)
@@ -300,8 +353,8 @@ def test_softmax_along_any_axis(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_products(engine: Engine) -> None:
-    bench = Bench()
+def test_products(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     a, b, t = bench.input(4, 6), bench.input(6, 5), bench.input(5, 6)
     bench.op("MatMul", a, b)
     bench.op("MatMul", a, bench.builder.add("Transpose", t, perm=(1, 0)))
@@ -328,8 +381,8 @@ def test_products(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("constant", [False, True], ids=["weights as inputs", "weights as constants"])
-def test_convolutions(engine: Engine, constant: bool) -> None:
-    bench = Bench()
+def test_convolutions(setting: tuple[Bench, Engine], constant: bool) -> None:
+    bench, engine = setting
 
     def weight(*shape: int) -> str:
         value = bench.random.normal(size=shape).astype(np.float32)
@@ -361,8 +414,8 @@ def test_convolutions(engine: Engine, constant: bool) -> None:
     agree(bench, engine)
 
 
-def test_transposed_convolutions(engine: Engine) -> None:
-    bench = Bench()
+def test_transposed_convolutions(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = bench.input(2, 6, 5, 4)
     for out, groups, kernel, attributes in (
         (3, 1, (3, 3), {}),
@@ -383,8 +436,8 @@ def test_transposed_convolutions(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_pools(engine: Engine) -> None:
-    bench = Bench()
+def test_pools(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = bench.input(2, 3, 9, 8)
     for attributes in (
         {"kernel_shape": (2, 2), "strides": (2, 2)},
@@ -403,8 +456,8 @@ def test_pools(engine: Engine) -> None:
     agree(bench, engine)
 
 
-def test_resizes(engine: Engine) -> None:
-    bench = Bench()
+def test_resizes(setting: tuple[Bench, Engine]) -> None:
+    bench, engine = setting
     x = image(bench, 2, 3, 4, 5)
     for mode in ("nearest", "linear"):
         for transform in ("asymmetric", "half_pixel", "align_corners"):

@@ -4,6 +4,7 @@
 from edgefl.converters.targets.lowering import (
     convolution,
     elementwise,
+    indexing,
     linear,
     pooling,
     reduction,
@@ -12,4 +13,7 @@ from edgefl.converters.targets.lowering import (
 )
 from edgefl.converters.targets.lowering.trace import trace
 
-__all__ = ["convolution", "elementwise", "linear", "pooling", "reduction", "resize", "shape", "trace"]
+__all__ = ["trace"]
+
+# Importing the families is what registers their lowerings.
+_FAMILIES = (convolution, elementwise, indexing, linear, pooling, reduction, resize, shape)

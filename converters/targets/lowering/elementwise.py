@@ -52,6 +52,13 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "Sin": tf.sin,
     "Cos": tf.cos,
     "Not": tf.logical_not,
+    "Tan": lambda x: tf.sin(x) / tf.cos(x),
+    "Sinh": lambda x: 0.5 * (tf.exp(x) - tf.exp(-x)),
+    "Cosh": lambda x: 0.5 * (tf.exp(x) + tf.exp(-x)),
+    "Atan": lambda x: tf.math.atan2(x, tf.ones_like(x)),
+    "Asin": lambda x: tf.math.atan2(x, tf.sqrt(1.0 - x * x)),
+    "Acos": lambda x: tf.math.atan2(tf.sqrt(1.0 - x * x), x),
+    "IsNaN": lambda x: tf.not_equal(x, x),
 }
 
 _ERF_NUMERATOR = (
@@ -100,6 +107,14 @@ def _pow(call: Call) -> Lazy:
         if special is not None:
             return elementwise(lambda x, _: special(x), base, exponent)
     return elementwise(lambda x, y: tf.pow(x, tf.cast(y, x.dtype)), base, exponent)
+
+
+@lowering("Mod")
+def _mod(call: Call) -> Lazy:
+    """The remainder with the divisor's sign, or with `fmod` the dividend's."""
+    if not call.attribute("fmod", 0):
+        return elementwise(tf.math.floormod, *call.values)
+    return elementwise(lambda x, y: tf.sign(x) * tf.math.floormod(tf.abs(x), tf.abs(y)), *call.values)
 
 
 @lowering("Cast")

@@ -56,6 +56,13 @@ def _softmax(call: Call) -> Lazy:
     return Lazy(function(value.data), value.order)
 
 
+@lowering("CumSum")
+def _cumulative(call: Call) -> Lazy:
+    value, axis = call[0], call[0].axis(int(call.constant(1).reshape(())))
+    exclusive, reverse = bool(call.attribute("exclusive", 0)), bool(call.attribute("reverse", 0))
+    return Lazy(tf.cumsum(value.data, axis, exclusive=exclusive, reverse=reverse), value.order)
+
+
 @lowering("ArgMax", "ArgMin")
 def _arg(call: Call) -> Lazy:
     function = {"ArgMax": tf.argmax, "ArgMin": tf.argmin}[call.node.op]

@@ -15,7 +15,6 @@ from edgefl.converters.targets.lowering.value import (
     Lazy,
     arranged,
     common_order,
-    logical,
     regrouped,
     reshape,
     widened,
@@ -161,33 +160,3 @@ def _expand(call: Call) -> Lazy:
 def _tile(call: Call) -> Lazy:
     repeats = call.constant(1).tolist()
     return Lazy(tf.tile(call[0].data, [repeats[axis] for axis in call[0].inverse()]), call[0].order)
-
-
-@lowering("Gather")
-def _gather(call: Call) -> Lazy:
-    """Rows along one axis; the axes of the indices take the place of that axis."""
-    value, axis = call[0], int(call.attribute("axis", 0)) % call[0].rank
-    length = value.shape[axis]
-    indices = _from_front(logical(call[1]), length)
-    place, rank = value.axis(axis), len(indices.shape)
-    shift = [p + (rank - 1) * (p > place) for p in value.order]
-    order = (*shift[:axis], *range(place, place + rank), *shift[axis + 1 :])
-    return Lazy(
-        tf.gather(
-            value.data, indices.astype(np.int32) if isinstance(indices, np.ndarray) else indices, axis=place
-        ),
-        order,
-    )
-
-
-def _from_front(indices: Any, length: int) -> Any:
-    """Indices with those that count from the end made non-negative."""
-    return indices % length if isinstance(indices, np.ndarray) else tf.math.floormod(indices, length)
-
-
-@lowering("OneHot")
-def _one_hot(call: Call) -> Lazy:
-    depth, (off, on) = int(call.constant(1).reshape(())), call.constant(2)
-    indices = _from_front(tf.cast(logical(call[0]), tf.int32), depth)
-    axis = int(call.attribute("axis", -1))
-    return Lazy.plain(tf.one_hot(indices, depth, on_value=on, off_value=off, axis=axis))

@@ -59,7 +59,7 @@ def _lower(graph: Graph, node: Node, values: Mapping[str, Lazy]) -> tuple[Lazy, 
 def _constant(value: Array) -> Lazy:
     if value.dtype == np.int64:
         limits = np.iinfo(np.int32)
-        value = np.clip(value, limits.min, limits.max).astype(np.int32)
+        value = np.asarray(np.clip(value, limits.min, limits.max), np.int32)
     return Lazy.plain(value)
 
 
