@@ -9,7 +9,6 @@ from typing import Annotated
 from edgefl.message import Message, flag, integer, nested, number, optional, several, text
 
 MAX_JSON_BYTES = 64 * 1024
-MAX_ROUNDS_BYTES = 64 * 1024 * 1024
 MAX_BYTES = 2**50
 MAX_COUNT = 2**31 - 1
 MAX_VERSION = 2**32 - 1
