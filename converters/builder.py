@@ -2,8 +2,8 @@
 """Building graphs: types are inferred, constants folded and equal nodes shared as nodes are added.
 
 Every node is executed once by its NumPy kernel when it is added, on its real inputs where all are known
-and on zeros of the right shape otherwise. One kernel per operator thus gives reference execution, shape
-inference and constant folding, and the three cannot disagree.
+and on zeros of the right shape otherwise (a single one, where the operator is element-wise). One kernel per
+operator thus gives reference execution, shape inference and constant folding, and the three cannot disagree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, overload
 import numpy as np
 
 from edgefl.errors import BackendFailure, ConversionError, GraphError
-from edgefl.graph.inference import zeros
+from edgefl.graph.inference import SHAPE_ONLY, infer, zeros
 from edgefl.graph.interpreter import execute
 from edgefl.graph.model import Array, Attribute, Graph, Node, TensorType
 
@@ -97,6 +97,7 @@ class GraphBuilder:
 
         Raises:
             ConversionError: the kernel refuses these inputs.
+            GraphError: an input is no tensor of this builder.
             UnsupportedOperator: there is no kernel for the operator.
         """
         made = self._share(op, inputs, outputs, name, attributes)
@@ -144,19 +145,27 @@ class GraphBuilder:
     ) -> tuple[str, ...]:
         names = tuple(self._fresh(op.lower()) for _ in range(outputs))
         node = Node(op, inputs, names, dict(attributes), name or self.scope or names[0])
+        for tensor in filter(None, inputs):
+            self.type(tensor)
         try:
-            with np.errstate(all="ignore"):
-                results = execute(node, self._samples)
+            folded = self._fold(node)
+            types = () if folded else infer(node, self._samples)
         except BackendFailure as exc:
             raise ConversionError(str(exc)) from exc
-        known = all(not t or t in self._constants for t in inputs)
-        if known and sum(r.size for r in results) <= _FOLD_LIMIT:
-            return tuple(self.constant(r, hint=op.lower()) for r in results[:outputs])
-        for out, result in zip(names, results, strict=False):
-            self._samples[out] = zeros(TensorType.of(result))
+        if folded:
+            return tuple(self.constant(value, hint=op.lower()) for value in folded[:outputs])
+        self._samples.update(zip(names, map(zeros, types), strict=False))
         self._nodes.append(node)
         self._producers.update(dict.fromkeys(names, node))
         return names
+
+    def _fold(self, node: Node) -> tuple[Array, ...]:
+        """Values of a node known at build time; empty where they are not, or are too large to keep."""
+        if node.op not in SHAPE_ONLY and not all(not t or t in self._constants for t in node.inputs):
+            return ()
+        with np.errstate(all="ignore"):
+            results = execute(node, self._samples)
+        return results if sum(r.size for r in results) <= _FOLD_LIMIT else ()
 
     def _output_nodes(self) -> list[Node]:
         """Identity nodes for outputs that are inputs, constants, or another output's tensor too."""
