@@ -10,6 +10,7 @@ import numpy as np
 
 from edgefl.converters.autodiff import Expr, gradients
 from edgefl.converters.builder import GraphBuilder
+from edgefl.converters.fold import fold
 from edgefl.converters.graft import bind, graft
 from edgefl.converters.losses import Loss, find_loss, weighted_mean
 from edgefl.converters.sources.forward import Forward
@@ -31,7 +32,8 @@ class Graphs:
         roles: as selected, except that parameters the loss does not depend on are frozen.
         label: the type of `y`.
         cut: where the model was cut for `features`.
-        activation: what `infer` ends in beyond the scores the loss is computed from: `Softmax`, `Sigmoid`, or "".
+        activation: what `infer` ends in beyond the scores the loss is computed from: `Softmax`, `Sigmoid`
+            or "".
         notes: what was decided on the way, in sentences.
     """
 
@@ -65,7 +67,7 @@ def make_graphs(forward: Forward, roles: Mapping[str, Role], loss: str | Loss) -
     chosen = find_loss(loss) if isinstance(loss, str) else loss
     trained = [name for name, role in roles.items() if role in ("shared", "personal")]
     fixed = {name: value for name, value in forward.parameters.items() if name not in trained}
-    whole = bind(forward.graph, fixed)
+    whole = fold(bind(forward.graph, fixed), forward.inputs)
     logits, activation = _before_activation(whole, forward.outputs[0], chosen)
     cut = find_cut(whole, logits, trained, forward.inputs)
     label = chosen.label(whole.type_of(logits))
@@ -96,7 +98,7 @@ def _without(forward: Forward, roles: Mapping[str, Role], loss: Loss, idle: Sequ
 
 
 def _before_activation(graph: Graph, output: str, loss: Loss) -> tuple[str, str]:
-    """The tensor the loss is computed from, and the final activation left out because the loss contains it."""
+    """The tensor the loss is computed from, and the final activation left out as the loss contains it."""
     node = graph.producers().get(output)
     if node is None or not loss.activation or node.op != loss.activation:
         return output, ""

@@ -157,14 +157,8 @@ def extreme(op: Op, dy: Expr) -> Gradients:
 @vjp("Clip")
 def clip(op: Op, dy: Expr) -> Gradients:
     bounds = [op.input(i) if op.has(i) else None for i in (1, 2)]
-    strict = _is_relu6(bounds)
-    outside = []
-    for bound, beyond in zip(bounds, ("Less", "Greater"), strict=True):
-        if bound is not None:
-            outside.append(op.x.apply(f"{beyond}OrEqual" if strict else beyond, bound))
-    for mask in outside:
-        dy = mask.where(dy.constant(0.0), dy)
-    return (dy,) + (None,) * (len(op.node.inputs) - 1)
+    inside = _between(op.y, 0.0, 6.0) if _is_relu6(bounds) else op.y.equals(op.x)
+    return (dy * inside.cast(dy.dtype),) + (None,) * (len(op.node.inputs) - 1)
 
 
 def _is_relu6(bounds: list[Expr | None]) -> bool:

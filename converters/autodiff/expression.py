@@ -160,11 +160,20 @@ class Expr:
 
     def slice(self, axis: int, start: int, stop: int, step: int = 1) -> Expr:
         """`self[..., start:stop:step, ...]` along one axis; a reversed slice that reaches 0 has stop -1."""
-        length = self.shape[axis]
-        if (start, step) == (0, 1) and stop >= length:
+        return self.slices([axis], [start], [stop], [step])
+
+    def slices(
+        self, axes: Sequence[int], starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]
+    ) -> Expr:
+        """As `slice`, along several axes; those that would be left whole are left out."""
+        rows = [
+            (start, stop if stop >= 0 else stop - self.shape[axis], axis, step)
+            for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True)
+            if not (start == 0 and step == 1 and stop >= self.shape[axis])
+        ]
+        if not rows:
             return self
-        end = stop if stop >= 0 else stop - length
-        return self.apply("Slice", *(self._axes([i]) for i in (start, end, axis, step)))
+        return self.apply("Slice", *(self._axes(column) for column in zip(*rows, strict=True)))
 
     def reverse(self, axis: int) -> Expr:
         """The elements along one axis in opposite order."""

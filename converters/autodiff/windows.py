@@ -67,10 +67,9 @@ class Window:
         return {position: self._tap(padded, position) for position in self.positions}
 
     def _tap(self, padded: Expr, position: tuple[int, ...]) -> Expr:
-        for axis, i in enumerate(position):
-            start, step = i * self.dilations[axis], self.strides[axis]
-            padded = padded.slice(axis + 2, start, start + (self.out[axis] - 1) * step + 1, step)
-        return padded
+        starts = [i * d for i, d in zip(position, self.dilations, strict=True)]
+        stops = [b + (o - 1) * s + 1 for b, o, s in zip(starts, self.out, self.strides, strict=True)]
+        return padded.slices(range(2, 2 + len(starts)), starts, stops, self.strides)
 
     def scatter(self, taps: Taps) -> Expr:
         """The adjoint of `taps`: adds each tap back to where it was read; returns the shape of `x`."""
@@ -123,5 +122,9 @@ def interleave(tensors: Sequence[Expr], axis: int) -> Expr:
     shape = tensors[0].shape
     outer = int(np.prod(shape[: axis + 1]))
     inner = int(np.prod(shape[axis + 1 :]))
-    joined = concat([t.reshape((outer, inner)) for t in tensors], axis=1)
+    if inner == 1:
+        # Engines transpose a matrix by blocks, but join single elements one at a time.
+        joined = concat([t.reshape((1, outer)) for t in tensors], axis=0).transpose(1, 0)
+    else:
+        joined = concat([t.reshape((outer, inner)) for t in tensors], axis=1)
     return joined.reshape((*shape[:axis], shape[axis] * len(tensors), *shape[axis + 1 :]))
