@@ -166,6 +166,15 @@ def slice_(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
     return cut(b, inputs[0], {axis % rank: (start, end, step) for axis, start, end, step in ranges})
 
 
+@rewrite("ReverseSequence")
+def reverse_sequence(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
+    """Whole sequences backwards, as exporters write the second direction of a recurrent layer."""
+    axis, lengths = integer(node, "time_axis", 0), static_ints(b, node, inputs, 1)
+    if any(n != b.shape(inputs[0])[axis] for n in lengths or ()):
+        raise UnsupportedOperator(f"node {node}: sequences of different lengths; pad them and mask the loss")
+    return cut(b, inputs[0], {axis: (-1, -(1 << 62), -1)})
+
+
 @rewrite("Gather")
 def gather(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
     """A known index becomes a slice where it is one; an embedding's lookup stays."""

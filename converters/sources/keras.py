@@ -20,6 +20,7 @@ from edgefl.converters.sources.forward import (
     parameter_names,
 )
 from edgefl.converters.sources.onnx_model import to_graph
+from edgefl.converters.sources.unrolling import unrolled
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import MissingDependency, SourceError
 from edgefl.graph import OPSET
@@ -106,7 +107,8 @@ def _never_trained(model: Any) -> set[int]:
 def _example(model: Any, inputs: object, batch_size: int) -> Example:
     if inputs is not None:
         return example(inputs, batch_size)
-    known = getattr(model, "_inputs_struct", None) or getattr(model, "inputs", None)
+    structures = (getattr(model, name, None) for name in ("_inputs_struct", "inputs"))
+    known = next((structure for structure in structures if structure is not None), None)
     if known is None:
         raise SourceError(f"{type(model).__name__} does not know its input shape; give example_inputs")
     return example(known, batch_size)
@@ -157,15 +159,26 @@ def _export(
     types = [TensorType(np.dtype(v.dtype), tuple(v.shape)) for v in values.values()] + list(spec.types)
     signature = [tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in zip(labels, types, strict=True)]
     try:
-        with quiet("tensorflow", "tf2onnx"), _unrolled(model), _inlined():
+        with quiet("tensorflow", "tf2onnx"), unrolled(model), _inlined():
             function = tf.function(forward, autograph=False)
             proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+            _fix_captures(proto, function.get_concrete_function(*signature))
     except Exception as exc:
         raise SourceError(
             f"Keras model {model.name!r} cannot be traced: {_first_line(exc)}; layers must use keras.ops or "
             "TensorFlow operations, and shapes must not depend on data"
         ) from exc
     return proto, keys
+
+
+def _fix_captures(proto: Any, function: Any) -> None:
+    """Tensors that layers hold besides their variables were traced as inputs; make them constants."""
+    from onnx import numpy_helper
+
+    held = {inner.name: outer for outer, inner in function.graph.captures}
+    for value in [v for v in proto.graph.input if v.name in held]:
+        proto.graph.initializer.append(numpy_helper.from_array(held[value.name].numpy(), value.name))
+        proto.graph.input.remove(value)
 
 
 def _binder(model: Any, values: dict[str, Any]) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
@@ -180,20 +193,6 @@ def _binder(model: Any, values: dict[str, Any]) -> Callable[[Sequence[Any]], tup
         return tensors(model.trainable_variables), tensors(model.non_trainable_variables)
 
     return bind
-
-
-@contextlib.contextmanager
-def _unrolled(model: Any) -> Iterator[None]:
-    """Recurrent layers unrolled for a while: a loop cannot be differentiated ahead of time."""
-    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
-    before = [layer.unroll for layer in layers]
-    try:
-        for layer in layers:
-            layer.unroll = True
-        yield
-    finally:
-        for layer, flag in zip(layers, before, strict=True):
-            layer.unroll = flag
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ NORMALISED = frozenset(
     Add Sub Mul Div Neg Abs Sign Exp Log Sqrt Reciprocal Pow Erf Tanh Sigmoid Relu LeakyRelu Elu Clip Softplus
     HardSigmoid Min Max Where Cast Equal Greater Less GreaterOrEqual LessOrEqual And Or Not MatMul Conv
     ConvTranspose MaxPool AveragePool ReduceSum ReduceMean ReduceMax ReduceMin Softmax LogSoftmax Reshape
-    Transpose Concat Slice Pad Gather Expand Resize Identity
+    Transpose Concat Slice Pad Gather Expand Resize Identity Sin Cos
     """.split()  # noqa: SIM905
 )
 
