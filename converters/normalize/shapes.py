@@ -168,11 +168,20 @@ def slice_(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
 
 @rewrite("ReverseSequence")
 def reverse_sequence(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
-    """Whole sequences backwards, as exporters write the second direction of a recurrent layer."""
-    axis, lengths = integer(node, "time_axis", 0), static_ints(b, node, inputs, 1)
-    if any(n != b.shape(inputs[0])[axis] for n in lengths or ()):
-        raise UnsupportedOperator(f"node {node}: sequences of different lengths; pad them and mask the loss")
-    return cut(b, inputs[0], {axis: (-1, -(1 << 62), -1)})
+    """The first `length` steps of each sequence backwards: a slice where that is all of them, else a Gather."""
+    x, axis, lengths = inputs[0], integer(node, "time_axis", 0), static_ints(b, node, inputs, 1)
+    assert lengths is not None
+    steps = b.shape(x)[axis]
+    if all(n == steps for n in lengths):
+        return cut(b, x, {axis: (-1, -(1 << 62), -1)})
+    first, second, *rest = b.shape(x)
+    place = np.arange(first * second).reshape(first, second)
+    place = place if axis == 0 else place.T
+    for column, n in zip(place.T, lengths, strict=True):
+        column[:n] = column[:n][::-1].copy()
+    place = place if axis == 0 else place.T
+    rows = select(b, reshape(b, x, (first * second, *rest)), 0, place.ravel())
+    return reshape(b, rows, (first, second, *rest))
 
 
 @rewrite("Gather")
