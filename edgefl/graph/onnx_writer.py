@@ -55,7 +55,10 @@ def _graph(graph: Graph) -> bytes:
     made = [name for node in graph for name in node.outputs if name not in declared and name in graph.types]
     return b"".join(
         (
-            *(put_bytes(GraphField.NODE, _node(*pair)) for pair in zip(graph, _node_names(graph), strict=True)),
+            *(
+                put_bytes(GraphField.NODE, _node(*pair))
+                for pair in zip(graph, _node_names(graph), strict=True)
+            ),
             put_bytes(GraphField.NAME, graph.name),
             *(
                 put_bytes(GraphField.INITIALIZER, tensor(value, name))

@@ -36,6 +36,24 @@ def test_element_wise_types_broadcast() -> None:
     assert b.shape(b.add("Add", x, column)) == (5, 2, 3)
 
 
+@pytest.mark.parametrize("batch", [0, 1, 5])
+def test_batches_of_convolutions_and_pools(batch: int) -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(F4, (batch, 2, 6, 6)))
+    w = b.input("w", TensorType(F4, (4, 2, 3, 3)))
+
+    assert b.shape(b.add("Conv", x, w)) == (batch, 4, 4, 4)
+    assert b.shape(b.add("ConvTranspose", b.add("Conv", x, w), w)) == (batch, 2, 6, 6)
+    assert b.shape(b.add("MaxPool", x, kernel_shape=(2, 2))) == (batch, 2, 5, 5)
+
+
+def test_a_convolution_of_a_tensor_with_itself() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(F4, (3, 2, 4, 4)))
+
+    assert b.shape(b.add("Conv", x, x)) == (3, 3, 1, 1)
+
+
 def test_nodes_with_several_outputs() -> None:
     b, x = builder()
 

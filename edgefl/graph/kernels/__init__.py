@@ -18,9 +18,10 @@ from edgefl.graph.kernels import (
     resize,
     shape,
 )
-from edgefl.graph.kernels.registry import ELEMENTWISE, FULL_KERNELS, KERNELS, Kernel, kernel
+from edgefl.graph.kernels.registry import BATCHWISE, ELEMENTWISE, FULL_KERNELS, KERNELS, Kernel, kernel
 
 __all__ = [
+    "BATCHWISE",
     "ELEMENTWISE",
     "FULL_KERNELS",
     "KERNELS",

@@ -17,7 +17,7 @@ _CHUNK = 1 << 22  # elements of im2col columns made at a time
 _TAPS = 64  # kernel places up to which shifted products are cheaper than columns
 
 
-@kernel("Conv")
+@kernel("Conv", batchwise=True)
 def conv(inputs: Inputs, attributes: Attributes) -> Outputs:
     """Cross-correlation of x `[N, C, spatial...]` with w `[M, C / group, kernel...]`, plus bias `[M]`."""
     x, w, bias = required(inputs), required(inputs, 1), optional(inputs, 2)
@@ -52,9 +52,9 @@ def _depthwise(x: Array, w: Array, geometry: Windows) -> Array:
     w = w.reshape(groups, -1, math.prod(geometry.kernel))
     out = np.zeros((n, groups, w.shape[1], *geometry.out), x.dtype)
     for i, tap in enumerate(geometry.taps()):
-        weight = w[:, :, i].reshape(groups, -1, *ones)
+        weight = w[:, :, i].reshape(groups, w.shape[1], *ones)
         out += x[tap] * weight
-    return out.reshape(n, -1, *geometry.out)
+    return out.reshape(n, groups * w.shape[1], *geometry.out)
 
 
 def _by_columns(x: Array, w: Array, geometry: Windows, group: int) -> Array:
@@ -62,7 +62,7 @@ def _by_columns(x: Array, w: Array, geometry: Windows, group: int) -> Array:
     depth = w.shape[1] * math.prod(geometry.kernel)
     matrix = np.ascontiguousarray(w).reshape(group, -1, depth)
     if geometry.trivial:
-        return product(matrix, x.reshape(n, group, depth, places)).reshape(n, -1, *geometry.out)
+        return product(matrix, x.reshape(n, group, depth, places)).reshape(n, w.shape[0], *geometry.out)
     view = window_view(x, geometry)
     out = np.empty((n, group, matrix.shape[1], places), x.dtype)
     step = max(1, _CHUNK // max(1, group * depth * places))
@@ -70,13 +70,13 @@ def _by_columns(x: Array, w: Array, geometry: Windows, group: int) -> Array:
         chunk = view[start : start + step]
         np.matmul(
             matrix,
-            np.ascontiguousarray(chunk).reshape(-1, group, depth, places),
+            np.ascontiguousarray(chunk).reshape(len(chunk), group, depth, places),
             out=out[start : start + step],
         )
-    return out.reshape(n, -1, *geometry.out)
+    return out.reshape(n, w.shape[0], *geometry.out)
 
 
-@kernel("ConvTranspose")
+@kernel("ConvTranspose", batchwise=True)
 def conv_transpose(inputs: Inputs, attributes: Attributes) -> Outputs:
     """The transpose of Conv: x `[N, C, spatial...]`, w `[C, M / group, kernel...]`, bias `[M]`."""
     x, w, bias = required(inputs), required(inputs, 1), optional(inputs, 2)
@@ -84,7 +84,8 @@ def conv_transpose(inputs: Inputs, attributes: Attributes) -> Outputs:
     group = integer(attributes, "group", 1)
     _check(x, w, attributes, w.shape[0] // max(group, 1), w.shape[0])
     geometry, size = _scattered(x.shape[2:], w.shape[2:], attributes)
-    columns = _columns(x, w, group).reshape(x.shape[0], w.shape[1] * group, -1, *geometry.out)
+    kernel_size = math.prod(geometry.kernel)
+    columns = _columns(x, w, group).reshape(x.shape[0], w.shape[1] * group, kernel_size, *geometry.out)
     full = [max(f, b + n) for f, b, n in zip(_extent(geometry), geometry.before, size, strict=True)]
     out = np.zeros((*columns.shape[:2], *full), x.dtype)
     for i, tap in enumerate(geometry.taps()):
@@ -103,7 +104,7 @@ def _columns(x: Array, w: Array, group: int) -> Array:
     """`[N, group, M / group * kernel, places]`: what each input element adds to each place of its window."""
     n, places = x.shape[0], math.prod(x.shape[2:])
     matrix = w.reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
-    return product(matrix, x.reshape(n, group, -1, places))
+    return product(matrix, x.reshape(n, group, matrix.shape[2], places))
 
 
 def _scattered(

@@ -148,7 +148,7 @@ def maximum(inputs: Inputs, attributes: Attributes) -> Outputs:
     return (_fold(inputs, np.maximum),)
 
 
-@kernel("Clip")
+@kernel("Clip", batchwise=True)
 def clip(inputs: Inputs, attributes: Attributes) -> Outputs:
     x, low, high = required(inputs), optional(inputs, 1), optional(inputs, 2)
     same_dtype(x, low, high)

@@ -33,7 +33,7 @@ def _over_windows(padded: Array, geometry: Windows, combine: Callable[..., Any])
     return out
 
 
-@kernel("MaxPool")
+@kernel("MaxPool", batchwise=True)
 def max_pool(inputs: Inputs, attributes: Attributes) -> Outputs:
     x = required(inputs)
     geometry = _geometry(x, attributes)
@@ -65,7 +65,7 @@ def _flat_indices(shape: tuple[int, ...], column_major: int) -> Array:
     return np.asarray(images + spatial, np.int64)
 
 
-@kernel("AveragePool")
+@kernel("AveragePool", batchwise=True)
 def average_pool(inputs: Inputs, attributes: Attributes) -> Outputs:
     """Mean over each window; padding counts if `count_include_pad` is 1, an overhang of ceil_mode never."""
     x = required(inputs)

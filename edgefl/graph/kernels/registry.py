@@ -23,16 +23,21 @@ FULL_KERNELS: dict[str, Kernel] = {}
 ELEMENTWISE: set[str] = set()
 """Operators whose output has the broadcast shape of the inputs, each element made from its counterparts."""
 
+BATCHWISE: set[str] = set()
+"""Operators that treat each element of their first input's first axis alone, as that axis of every output."""
+
 _K = TypeVar("_K", bound=Kernel)
 
 
-def kernel(*operators: str, full: bool = False, elementwise: bool = False) -> Callable[[_K], _K]:
+def kernel(
+    *operators: str, full: bool = False, elementwise: bool = False, batchwise: bool = False
+) -> Callable[[_K], _K]:
     """Register a function as the kernel of the named operators."""
 
     def register(function: _K) -> _K:
         (FULL_KERNELS if full else KERNELS).update(dict.fromkeys(operators, function))
-        if elementwise:
-            ELEMENTWISE.update(operators)
+        ELEMENTWISE.update(operators if elementwise else ())
+        BATCHWISE.update(operators if batchwise else ())
         return function
 
     return register
