@@ -11,10 +11,9 @@ import numpy as np
 
 from edgefl.delta import frame as frames
 from edgefl.delta.codec import decode
-from edgefl.delta.coders import CODER_NAMES, restore
+from edgefl.delta.coders import CODER_NAMES, entropy_bytes, restore
 from edgefl.delta.frame import Limits
 from edgefl.delta.sections import KINDS, STREAM_COUNTS
-from edgefl.delta.sparse import entropy_bytes
 from edgefl.delta.table import Coded, Section
 
 INSPECTED_SIZE = 1 << 26
@@ -120,7 +119,7 @@ def _section(coded: Coded) -> SectionAnatomy:
             CODER_NAMES[stream.coder],
             len(stream.data),
             len(decoded[i]),
-            entropy_bytes(np.frombuffer(decoded[i], np.uint8)),
+            entropy_bytes(decoded[i]),
         )
         for i, (name, stream) in enumerate(zip(kind.streams, coded.streams, strict=True))
     )

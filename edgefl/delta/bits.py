@@ -63,44 +63,62 @@ def unpack_plane(data: bytes, width: int, count: int) -> Bytes:
     return rows.reshape(-1)[:count]
 
 
-def pack_fields(values: Array, widths: Array) -> bytes:
-    """Concatenate `values[i]` in `widths[i]` bits each; widths are at most 32."""
-    ends = _ends(widths)
-    total = int(ends[-1]) if len(ends) else 0
-    if not total:
-        return b""
-    offsets = ends - widths
-    word = offsets >> 5
-    offsets &= 31
-    shifted = values.astype(np.uint64)
-    shifted <<= offsets.astype(np.uint8)
-    first = np.flatnonzero(word[1:] != word[:-1])
-    first = np.concatenate(([0], first + 1))
-    # Fields that begin in one 32-bit word never overlap, so their sum is their union.
-    unions = np.add.reduceat(shifted, first)
-    words = np.zeros(total // 32 + 2, np.uint64)
-    at = word[first]
-    words[at] += unions & _LOW
-    words[at + 1] += unions >> _WORD
-    return words.astype("<u4").tobytes()[: packed_size(total)]
+class FieldWriter:
+    """Concatenates fields of up to 32 bits each, piece by piece."""
+
+    def __init__(self) -> None:
+        self._bits = 0
+        self._pieces: list[tuple[int, Array]] = []
+
+    def write(self, values: Array, widths: Array) -> None:
+        """Append `values[i]` in `widths[i]` bits each."""
+        ends = np.cumsum(widths, dtype=np.int32)
+        total = int(ends[-1]) if len(ends) else 0
+        if not total:
+            return
+        offsets = ends - widths
+        offsets += self._bits & 31
+        word = offsets >> 5
+        offsets &= 31
+        shifted = values.astype(np.uint64)
+        shifted <<= offsets.astype(np.uint8)
+        first = np.concatenate(([0], np.flatnonzero(word[1:] != word[:-1]) + 1))
+        # Fields that begin in one 32-bit word never overlap, so their sum is their union.
+        unions = np.add.reduceat(shifted, first)
+        at = word[first]
+        words = np.zeros(int(at[-1]) + 2, np.uint64)
+        words[at] += unions & _LOW
+        words[at + 1] += unions >> _WORD
+        self._pieces.append((self._bits >> 5, words.astype("<u4")))
+        self._bits += total
+
+    def finish(self) -> bytes:
+        """All fields, the last byte filled up with zeros."""
+        words = np.zeros((self._bits >> 5) + 2, "<u4")
+        for start, piece in self._pieces:
+            words[start : start + len(piece)] |= piece[: len(words) - start]
+        return words.tobytes()[: packed_size(self._bits)]
 
 
-def unpack_fields(data: bytes, widths: Array) -> npt.NDArray[np.uint64]:
-    """The inverse of `pack_fields`: integers of shape `(len(widths),)`."""
-    padded = np.zeros(len(data) // 4 + 3, "<u4")
-    padded.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
-    windows = padded[1:].astype(np.uint64)
-    windows <<= _WORD
-    windows |= padded[:-1]
-    offsets = _ends(widths)
-    offsets -= widths
-    fields = windows.take(offsets >> 5)
-    offsets &= 31
-    fields >>= offsets.astype(np.uint8)
-    fields &= _MASKS.take(widths)
-    return fields
+class FieldReader:
+    """Gives fields back in the order they were written; the data must be long enough for them."""
 
+    def __init__(self, data: bytes) -> None:
+        padded = np.zeros(len(data) // 4 + 3, "<u4")
+        padded.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+        self._windows = padded[1:].astype(np.uint64)
+        self._windows <<= _WORD
+        self._windows |= padded[:-1]
+        self._bits = 0
 
-def _ends(widths: Array) -> Array:
-    # Half the memory while the sum of all widths surely fits: fresh pages cost more than the arithmetic.
-    return np.cumsum(widths, dtype=np.int32 if len(widths) < 1 << 26 else np.int64)
+    def read(self, widths: Array) -> npt.NDArray[np.uint64]:
+        """The next `len(widths)` integers."""
+        ends = np.cumsum(widths, dtype=np.int32)
+        offsets = ends - widths
+        offsets += self._bits & 31
+        fields = self._windows[self._bits >> 5 :].take(offsets >> 5)
+        offsets &= 31
+        fields >>= offsets.astype(np.uint8)
+        fields &= _MASKS.take(widths)
+        self._bits += int(ends[-1])
+        return fields

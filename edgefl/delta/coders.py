@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edgefl.errors import DeltaCoder, DeltaStream
 
 
@@ -35,6 +37,8 @@ _ZSTD_UNKNOWN_SIZE = (1 << 64) - 1
 _SMALLEST_WORTH_CODING = 12
 _HUFFMAN, _RUNS, _MATCHES = zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY
 _RUNS_PAY_BELOW = 1 << 16
+# Random bytes reach this from about 4,000 on; on shorter ones an attempt costs nothing.
+_INCOMPRESSIBLE = 0.994
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,19 @@ def smallest(data: bytes, coders: Collection[str] = CODER_NAMES, thorough: bool 
         thorough: also search for repetitions, for frames that are made once and sent to many.
     """
     best = Stream(STORED, data)
-    if len(data) < _SMALLEST_WORTH_CODING:
+    if len(data) < _SMALLEST_WORTH_CODING or entropy_bytes(data) > _INCOMPRESSIBLE * len(data):
         return best
     for stream in _attempts(data, coders, thorough):
         if len(stream.data) < len(best.data):
             best = stream
     return best
+
+
+def entropy_bytes(data: bytes) -> float:
+    """Order-0 entropy of bytes, in bytes."""
+    counts = np.bincount(np.frombuffer(data, np.uint8))
+    shares = counts[counts > 0] / max(len(data), 1)
+    return float(-(shares @ np.log2(shares))) * len(data) / 8 if len(shares) else 0.0
 
 
 def restore(stream: Stream, size: int) -> bytes:

@@ -142,13 +142,6 @@ def _length(option: tuple[int, int, tuple[Stream, ...]]) -> int:
     return sum(len(stream.data) for stream in option[2])
 
 
-def entropy_bytes(symbols: Bytes) -> float:
-    """Order-0 entropy of bytes, in bytes."""
-    counts = np.bincount(symbols)
-    shares = counts[counts > 0] / max(len(symbols), 1)
-    return float(-(shares @ np.log2(shares))) * len(symbols) / 8 if len(shares) else 0.0
-
-
 def _from_gaps(section: Section, read: Read) -> Ints:
     codes = np.frombuffer(read(0, section.count), np.uint8)
     return _positions(tokens.join(codes, lambda size: read(1, size)), section.length)

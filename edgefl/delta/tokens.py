@@ -9,13 +9,13 @@ from 30 symbols.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgefl.delta.bits import Array, Bytes, pack_fields, packed_size, padding_is_zero, unpack_fields
+from edgefl.delta.bits import Array, Bytes, FieldReader, FieldWriter, packed_size, padding_is_zero
 from edgefl.errors import DeltaIndex
 
 TOKENS = 136
@@ -33,39 +33,46 @@ _SHORT_TOKENS = _TINY + 4 * (31 - 4)
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
+# Temporaries this small are reused by the allocator; large ones cost more in fresh pages than in arithmetic.
+_PIECE = 1 << 14
+
+
 @dataclass(frozen=True)
 class _Layout:
-    """Integers of one width and the float whose top bits hold log2 and the two bits after the leading one."""
+    """Tables of one integer type, and the float whose top bits are log2 and what follows the leading one."""
 
     integer: type[np.signedinteger[Any]]
     floating: type[np.floating[Any]]
     shift: int
     bias: int
-
-    def widths(self, tokens: Bytes) -> Array:
-        return _WIDTHS.astype(self.integer).take(tokens)
-
-    def bases(self, tokens: Bytes) -> Array:
-        return _BASES.astype(self.integer).take(tokens)
-
-    def rests(self, tokens: Bytes) -> Array:
-        return _REST.astype(self.integer).take(tokens)
+    widths: Array
+    bases: Array
+    rests: Array
 
 
-_SHORT = _Layout(np.int32, np.float32, 23 - 2, ((127 + 4) << 2) - _TINY)
-_LONG = _Layout(np.int64, np.float64, 52 - 2, ((1023 + 4) << 2) - _TINY)
+def _layout(integer: Any, floating: Any, mantissa: int, exponent_bias: int) -> _Layout:
+    tables = (table.astype(integer) for table in (_WIDTHS, _BASES, _REST))
+    return _Layout(integer, floating, mantissa - 2, ((exponent_bias + 4) << 2) - _TINY, *tables)
+
+
+_SHORT = _layout(np.int32, np.float32, 23, 127)
+_LONG = _layout(np.int64, np.float64, 52, 1023)
 
 
 def split(values: Array) -> tuple[Bytes, bytes]:
     """Values below 2**34 of shape `(n,)` to `n` tokens and the packed extra bits."""
     layout = _SHORT if values.max(initial=0) < _EXACT_IN_FLOAT32 else _LONG
-    values = values.astype(layout.integer, copy=False)
-    codes = values.astype(layout.floating).view(layout.integer)
-    codes >>= layout.shift
-    codes -= layout.bias
-    np.copyto(codes, values, where=values < _TINY)
-    tokens = codes.astype(np.uint8)
-    return tokens, pack_fields(values & layout.rests(tokens), layout.widths(tokens))
+    tokens, extra = np.empty(len(values), np.uint8), FieldWriter()
+    for start in range(0, len(values), _PIECE):
+        piece = values[start : start + _PIECE].astype(layout.integer, copy=False)
+        codes = piece.astype(layout.floating).view(layout.integer)
+        codes >>= layout.shift
+        codes -= layout.bias
+        np.copyto(codes, piece, where=piece < _TINY)
+        own = tokens[start : start + _PIECE]
+        own[:] = codes
+        extra.write(piece & layout.rests.take(own), layout.widths.take(own))
+    return tokens, extra.finish()
 
 
 def join(tokens: Bytes, read: Callable[[int], bytes]) -> Array:
@@ -81,12 +88,17 @@ def join(tokens: Bytes, read: Callable[[int], bytes]) -> Array:
     if top >= TOKENS:
         raise DeltaIndex(f"token {top} is outside the code, which has {TOKENS}")
     layout = _SHORT if top < _SHORT_TOKENS else _LONG
-    widths = layout.widths(tokens)
-    bits = int(widths.sum(dtype=np.int64))
+    bits = sum(int(layout.widths.take(piece).sum()) for piece in _pieces(tokens))
     extra = read(packed_size(bits))
     if not padding_is_zero(extra, bits):
         raise DeltaIndex("the bits after the last extra bit are not zero")
-    values = layout.bases(tokens)
-    if bits:
-        values += unpack_fields(extra, widths).astype(layout.integer)
+    values = layout.bases.take(tokens)
+    fields, start = FieldReader(extra), 0
+    for piece in _pieces(tokens) if bits else ():
+        values[start : start + len(piece)] += fields.read(layout.widths.take(piece)).astype(layout.integer)
+        start += len(piece)
     return values
+
+
+def _pieces(tokens: Bytes) -> Iterator[Bytes]:
+    return (tokens[start : start + _PIECE] for start in range(0, len(tokens), _PIECE))

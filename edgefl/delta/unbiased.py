@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgefl.delta.bits import Ints
+from edgefl.delta.bits import Bytes, Ints
 from edgefl.delta.selection import CHUNK, LARGEST_MAGNITUDE, at_least, not_finite, sample
 from edgefl.parameters import Vector
 
@@ -108,7 +108,7 @@ def stochastic_round(vector: Vector, unit: float, rng: np.random.Generator) -> R
         size, bound = scaled[: piece.size], noise[: piece.size]
         np.abs(piece, out=size)
         np.multiply(size, np.float32(_BYTE / unit * _MARGIN), out=size)
-        drawn = np.frombuffer(rng.bytes(piece.size), np.uint8)
+        drawn = _random_bytes(rng, piece.size)
         np.copyto(bound, drawn)
         hits = np.flatnonzero(size >= bound)
         exact = np.abs(piece[hits].astype(np.float64)) / unit
@@ -119,6 +119,12 @@ def stochastic_round(vector: Vector, unit: float, rng: np.random.Generator) -> R
         indices.append(hits[kept] + start)
         multiples.append(whole[kept].astype(np.int64))
     return Rounded(np.concatenate(indices), np.concatenate(multiples))
+
+
+def _random_bytes(rng: np.random.Generator, count: int) -> Bytes:
+    """As `rng.bytes`, at twice the speed."""
+    words = np.asarray(rng.bit_generator.random_raw(-(-count // 8)), np.uint64)
+    return words.view(np.uint8)[:count]
 
 
 def _solve(vector: Vector, k: float, total: Moments) -> tuple[float, Doubles]:

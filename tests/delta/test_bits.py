@@ -12,17 +12,24 @@ from edgefl.errors import DeltaIndex
 FIELDS = st.lists(st.integers(0, 32).flatmap(lambda w: st.tuples(st.just(w), st.integers(0, (1 << w) - 1))))
 
 
-@given(FIELDS)
-def test_fields_are_concatenated_least_significant_bit_first(fields: list[tuple[int, int]]) -> None:
+@given(FIELDS, st.integers(1, 5))
+def test_fields_are_concatenated_least_significant_bit_first(
+    fields: list[tuple[int, int]], pieces: int
+) -> None:
     widths, values = np.array([w for w, _ in fields], np.int64), np.array([v for _, v in fields], np.int64)
+    cuts = list(zip(np.array_split(values, pieces), np.array_split(widths, pieces), strict=True))
+    writer = bits.FieldWriter()
 
-    data = bits.pack_fields(values, widths)
+    for some_values, some_widths in cuts:
+        writer.write(some_values, some_widths)
 
     number = shift = 0
     for width, value in fields:
         number, shift = number | value << shift, shift + width
+    data = writer.finish()
     assert data == number.to_bytes((shift + 7) // 8, "little")
-    assert bits.unpack_fields(data, widths).tolist() == values.tolist()
+    reader = bits.FieldReader(data)
+    assert [int(v) for _, w in cuts if len(w) for v in reader.read(w)] == values.tolist()
 
 
 @given(st.sampled_from([1, 2, 4]), st.data())
