@@ -184,7 +184,8 @@ def show(report: Row) -> None:
             f"{row['data']:>20} {row['parameters']:>9} {row['mode']:>8} {row['density']:>5.1%} "
             f"{row['bytes']:>8} B {row['times_smaller']:>6.0f} x {row['bits']:>6.2f} bits, "
             f"iid {row['iid_bound']:>5.2f} ({row['over_iid']:+.1%}), "
-            f"empirical {row['empirical_bound']:>5.2f} ({row['over_empirical']:+.1%}), framing {row['framing']} B"
+            f"empirical {row['empirical_bound']:>5.2f} ({row['over_empirical']:+.1%}), "
+            f"framing {row['framing']} B"
         )
 
 
