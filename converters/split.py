@@ -12,7 +12,8 @@ from edgefl.converters.graft import required
 from edgefl.graph.interpreter import Interpreter
 from edgefl.graph.model import Array, Graph, Node, TensorType
 
-_HEAVY = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+_HEAVY = frozenset({"Conv", "ConvTranspose", "MatMul"})
+_SHARE = 0.2  # of the forward work; a smaller prefix is not worth keeping its outputs
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def find_cut(graph: Graph, target: str, trainable: Collection[str], data: Sequen
     frozen = [node for node in nodes if trained.isdisjoint(node.outputs)]
     fed = _downstream(frozen, data)
     heavy = [node for node in frozen if node.op in _HEAVY and not fed.isdisjoint(node.outputs)]
-    if not heavy or target not in trained:
+    if target not in trained or not _work(graph, heavy) > _SHARE * _work(graph, nodes):
         return None
     makers = {t: node for node in frozen for t in node.outputs}
     chains = [_chain(tensor, makers, fed) for tensor in _crossing(nodes, trained, fed)]
@@ -58,6 +59,21 @@ def find_cut(graph: Graph, target: str, trainable: Collection[str], data: Sequen
     tensors = tuple(dict.fromkeys(_smallest(graph, rows, chain) for chain in chains))
     batch = graph.type_of(data[0]).shape[0]
     return Cut(tensors, len(heavy), sum(graph.type_of(t).nbytes for t in tensors) // batch)
+
+
+def _work(graph: Graph, nodes: Sequence[Node]) -> int:
+    """Multiplications in convolutions and matrix products."""
+    return sum(_multiplications(graph, node) for node in nodes if node.op in _HEAVY)
+
+
+def _multiplications(graph: Graph, node: Node) -> int:
+    x, weight = (graph.type_of(t) for t in node.inputs[:2])
+    out = graph.type_of(node.outputs[0])
+    if node.op == "MatMul":
+        return out.size * x.shape[-1]
+    if node.op == "Conv":
+        return out.size * weight.size // weight.shape[0]
+    return (x.size if node.op == "ConvTranspose" else out.size) * weight.size // weight.shape[0]
 
 
 def _downstream(nodes: Sequence[Node], sources: Collection[str]) -> set[str]:

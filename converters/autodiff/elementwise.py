@@ -40,17 +40,6 @@ def div(op: Op, dy: Expr) -> Gradients:
     return lambda: dy / b, lambda: -(dy / b * op.y)
 
 
-@elementwise("Sum")
-def sum_of(op: Op, dy: Expr) -> Gradients:
-    return tuple(dy for _ in op.inputs)
-
-
-@elementwise("Mean")
-def mean_of(op: Op, dy: Expr) -> Gradients:
-    share = dy / float(len(op.inputs))
-    return tuple(share for _ in op.inputs)
-
-
 @elementwise("Pow")
 def power(op: Op, dy: Expr) -> Gradients:
     return lambda: _power_base(op, dy), lambda: _power_exponent(op, dy)
@@ -179,23 +168,10 @@ def leaky_relu(op: Op, dy: Expr) -> Gradients:
     return (op.x.greater(0.0).where(dy, dy * op.real("alpha", 0.01)),)
 
 
-@elementwise("PRelu")
-def prelu(op: Op, dy: Expr) -> Gradients:
-    x, slope = op.inputs
-    positive = x.greater(0.0)
-    return lambda: positive.where(dy, dy * slope), lambda: positive.where(dy.constant(0.0), dy * x)
-
-
 @vjp("Elu")
 def elu(op: Op, dy: Expr) -> Gradients:
     alpha = op.real("alpha", 1.0)
     return (op.x.greater(0.0).where(dy, dy * (op.y + alpha)),)
-
-
-@vjp("Selu")
-def selu(op: Op, dy: Expr) -> Gradients:
-    alpha, gamma = op.real("alpha", 1.67326319217681884765625), op.real("gamma", 1.05070102214813232421875)
-    return (op.x.greater(0.0).where(dy * gamma, dy * (op.y + alpha * gamma)),)
 
 
 @vjp("Tanh")
@@ -213,44 +189,10 @@ def softplus(op: Op, dy: Expr) -> Gradients:
     return (dy * op.x.sigmoid(),)
 
 
-@vjp("Softsign")
-def softsign(op: Op, dy: Expr) -> Gradients:
-    distance = op.x.apply("Abs") + 1.0
-    return (dy / (distance * distance),)
-
-
 @vjp("HardSigmoid")
 def hard_sigmoid(op: Op, dy: Expr) -> Gradients:
     sloped = _between(op.y, 0.0, 1.0)
     return (sloped.keep(dy * op.real("alpha", 0.2)),)
-
-
-@vjp("HardSwish")
-def hard_swish(op: Op, dy: Expr) -> Gradients:
-    x = op.x
-    curved = _between(x, -3.0, 3.0).where(x / 3.0 + 0.5, x.constant(0.0))
-    return (dy * x.less(3.0).where(curved, x.constant(1.0)),)
-
-
-@vjp("Mish")
-def mish(op: Op, dy: Expr) -> Gradients:
-    """`x tanh(softplus(x))`."""
-    t = op.x.apply("Softplus").apply("Tanh")
-    return (dy * (t + op.x * op.x.sigmoid() * (1.0 - t * t)),)
-
-
-@vjp("Gelu")
-def gelu(op: Op, dy: Expr) -> Gradients:
-    """Exact or by tanh, as the node says."""
-    x = op.x
-    if op.text("approximate", "none") == "tanh":
-        scale = math.sqrt(2 / math.pi)
-        t = ((x + x * x * x * 0.044715) * scale).apply("Tanh")
-        inner = (x * x * (3 * 0.044715) + 1.0) * scale
-        return (dy * ((t + 1.0) * 0.5 + x * 0.5 * (1.0 - t * t) * inner),)
-    normal = ((x / math.sqrt(2)).apply("Erf") + 1.0) * 0.5
-    density = (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
-    return (dy * (normal + x * density),)
 
 
 def _between(x: Expr, low: float, high: float) -> Expr:

@@ -51,7 +51,6 @@ def test_unary_on_positive_numbers(op, function):
         ("Elu", lambda x: F.elu(x, 0.7), {"alpha": 0.7}),
         ("Elu", F.elu, {}),
         ("HardSigmoid", lambda x: F.relu6(x + 3) / 6, {"alpha": 1 / 6, "beta": 0.5}),
-        ("HardSwish", lambda x: x * F.relu6(x + 3) / 6, {}),
     ],
 )
 def test_activations_with_attributes(op, function, attributes):

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low-rank adapters: nothing changes at first, gradients are torch's, merging gives the same model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgefl.converters.autodiff import Expr
+from edgefl.converters.lora import adapt, merge
+from edgefl.converters.selection import select
+from edgefl.converters.step import make_graphs
+from edgefl.errors import SelectionError
+from edgefl.graph import Interpreter, run
+from tests.converters.small_models import Model, build, cnn_1d, cnn_2d, mlp
+
+F = torch.nn.functional
+
+
+def embedding() -> Model:
+    """Class scores of one-hot rows' positions, through a table."""
+
+    def emit(p: dict[str, Expr], x: Expr) -> Expr:
+        rows = p["table"].apply("Gather", x.apply("Abs").cast(np.int32), axis=0)
+        return rows.sum([1]) @ p["out"]
+
+    return build(
+        (4, 3),
+        {"table": (5, 6), "out": (6, 4)},
+        emit,
+        lambda p, x: p["table"][x.abs().int()].sum(1) @ p["out"],
+    )
+
+
+MODELS = {"mlp": mlp, "cnn_1d": cnn_1d, "cnn_2d": cnn_2d, "embedding": embedding}
+
+
+def inputs_of(model: Model) -> np.ndarray:
+    shape = model.forward.graph.inputs["x"].shape
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def disturbed(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parameters with factors away from zero."""
+    random = np.random.default_rng(1)
+    return {
+        n: random.standard_normal(v.shape).astype(np.float32) * 0.3 if ".lora_" in n else v
+        for n, v in values.items()
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_changes_at_first(name):
+    model = MODELS[name]()
+    adapted, _, _ = adapt(model.forward, "lora:rank=2")
+    x = inputs_of(model)
+    before = run(model.forward.graph, {"x": x, **model.forward.parameters})["output"]
+    after = run(adapted.graph, {"x": x, **adapted.parameters})["output"]
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_merging_gives_the_same_outputs(name):
+    model = MODELS[name]()
+    adapted, _, adapters = adapt(model.forward, "lora:rank=2:alpha=3")
+    x, values = inputs_of(model), disturbed(dict(adapted.parameters))
+    merged = merge(values, adapters)
+    assert set(merged) == set(model.forward.parameters)
+    expected = run(adapted.graph, {"x": x, **values})["output"]
+    assert (
+        np.abs(expected - run(model.forward.graph, {"x": x, **model.forward.parameters})["output"]).max()
+        > 0.01
+    )
+    np.testing.assert_allclose(
+        run(model.forward.graph, {"x": x, **merged})["output"], expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_gradients_equal_torch():
+    model = cnn_2d()
+    adapted, spec, _ = adapt(model.forward, "lora:rank=3:*.weight,head.bias")
+    roles = select(list(adapted.parameters), adapted.trainable, spec, buffers=adapted.buffers)
+    graphs = make_graphs(adapted, roles, "softmax_cross_entropy")
+    values, x = disturbed(dict(adapted.parameters)), inputs_of(model)
+    y = np.array([0, 1, 4, 2], np.int32)
+    frozen = {n: v for n, v in values.items() if n not in graphs.trained}
+    assert all(np.array_equal(adapted.parameters[n], v) for n, v in frozen.items())
+    features = run(graphs.features, {"x": x}) if graphs.features else {}
+    batch = {"x": x, **features, "y": y, "weight": np.ones(4, np.float32)}
+    made = Interpreter(graphs.step)(batch | {n: values[n] for n in graphs.trained})
+
+    tensors = {n: torch.tensor(v, requires_grad=n in graphs.trained) for n, v in values.items()}
+
+    def effective(name: str) -> torch.Tensor:
+        if f"{name}.lora_a" not in tensors:
+            return tensors[name]
+        a, b = tensors[f"{name}.lora_a"], tensors[f"{name}.lora_b"]
+        if tensors[name].ndim == 2:
+            return tensors[name] + (a @ b).T
+        return tensors[name] + torch.einsum("mr,rckl->mckl", b[:, :, 0, 0], a)
+
+    names = model.forward.parameters
+    output = model.reference({n: effective(n) for n in names}, torch.tensor(x))
+    F.cross_entropy(output, torch.tensor(y).long()).backward()
+    assert "stem.weight.lora_a" in graphs.trained and "deep.weight.lora_a" not in graphs.trained
+    for name in graphs.trained:
+        expected = tensors[name].grad.numpy()
+        np.testing.assert_allclose(
+            made[f"grad/{name}"], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+        )
+
+
+def test_the_full_weight_gradient_is_never_formed():
+    adapted, spec, _ = adapt(mlp().forward, "lora:rank=2")
+    step = make_graphs(
+        adapted, select(list(adapted.parameters), adapted.trainable, spec), "softmax_cross_entropy"
+    ).step
+    made = [step.type_of(n.outputs[0]).shape for n in step]
+    assert (16, 12) not in made and (12, 16) not in made
+
+
+def test_only_factors_and_what_else_is_named_are_trained():
+    adapted, spec, adapters = adapt(mlp().forward, "lora:rank=2:b.*,c.bias")
+    roles = select(list(adapted.parameters), adapted.trainable, spec)
+    assert [n for n, r in roles.items() if r == "shared"] == ["c.bias", "b.weight.lora_a", "b.weight.lora_b"]
+    assert [a.weight for a in adapters] == ["b.weight"]
+    assert adapted.parameters["b.weight.lora_a"].shape == (16, 2)
+
+
+def test_without_a_lora_part_nothing_happens():
+    forward = mlp().forward
+    assert adapt(forward, "last:1") == (forward, "last:1", ())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("lora:rank=2:*.bias", "no weight of a dense layer"),
+        ("lora:rank=2:nothing*", "no weight of a dense layer"),
+        ("lora:alpha=2", "is not of the form"),
+        ("lora:rank=few", "is not of the form"),
+        ("lora:rank=0", "at least 1"),
+        ("lora:rank=1,lora:rank=2", "more than one part"),
+    ],
+)
+def test_wrong_forms_are_refused(spec, message):
+    with pytest.raises(SelectionError, match=message):
+        adapt(mlp().forward, spec)
