@@ -168,7 +168,7 @@ def slice_(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
 
 @rewrite("ReverseSequence")
 def reverse_sequence(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
-    """The first `length` steps of each sequence backwards: a slice where that is all of them, else a Gather."""
+    """The first `length` steps of each sequence backwards: a slice where those are all, else a Gather."""
     x, axis, lengths = inputs[0], integer(node, "time_axis", 0), static_ints(b, node, inputs, 1)
     assert lengths is not None
     steps = b.shape(x)[axis]

@@ -29,7 +29,7 @@ SHAPES |= {
     "NonZero": (0,),
     "Resize": (1, 2, 3),
 }
-SHAPES |= dict.fromkeys(("RNN", "GRU", "LSTM"), (4,))
+SHAPES |= {"RNN": (4,), "GRU": (4,), "LSTM": (4,), "ReverseSequence": (1,)}
 SHAPES |= {op: (1,) for op in REWRITES if op.startswith("Reduce")}
 REFUSED = (
     *("test_batchnorm_epsilon_training_mode", "test_batchnorm_example_training_mode"),
