@@ -51,6 +51,7 @@ class Training(Message):
 
     Attributes:
         epochs: passes over the local examples.
+        steps: most batches a device trains on, 0 for all of its epochs.
         lr: learning rate of the local SGD.
         momentum: momentum of the local SGD.
         seed: seed of the order of batches.
@@ -66,6 +67,7 @@ class Training(Message):
     mode: Annotated[str, text("|".join(MODES))] = "topk"
     density: Annotated[float, number(1e-9, 1.0)] = 0.01
     mu: Annotated[float, number(0.0, 1e6)] = 0.0
+    steps: Annotated[int, integer(0, 1_000_000)] = 0
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class TrainerLearner:
             seed=training.seed,
             momentum=training.momentum,
             mu=training.mu,
+            max_steps=training.steps or None,
         )
         delta = self._schema.flatten(self._trainer.delta())
         loss = math.fsum(report.losses) / max(1, len(report.losses))

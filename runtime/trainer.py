@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ class Trainer:
         mu: float = 0.0,
         correction: Mapping[str, Array] | None = None,
         clip_norm: float | None = None,
+        max_steps: int | None = None,
         on_step: OnStep | None = None,
         should_stop: ShouldStop | None = None,
     ) -> FitReport:
@@ -131,6 +133,7 @@ class Trainer:
             mu: FedProx's pull towards the base parameters.
             correction: a direction added to each gradient, such as SCAFFOLD's `c - c_i`.
             clip_norm: largest joint norm of the gradients of one step.
+            max_steps: end after so many steps, even within an epoch.
             on_step: called after each step with its number, from 1, and its loss.
             should_stop: asked before each step; true ends training with the steps made so far.
 
@@ -141,14 +144,14 @@ class Trainer:
             BackendError: the engine cannot run the graphs.
         """
         started = time.perf_counter()
-        _check_options(epochs, optimizer, clip_norm)
+        _check_options(epochs, optimizer, clip_norm, max_steps)
         rule = self._rule(optimizer, lr, momentum, mu, correction)
         batches = self._batches(x, y)
         run = Steps(self._program("step"), rule, clip_norm, self._parameters)
         order = np.random.Generator(np.random.PCG64(seed))
         stopped = False
         with np.errstate(all="ignore"):
-            for feeds in passes(batches, epochs, order):
+            for feeds in islice(passes(batches, epochs, order), max_steps):
                 if stopped := bool(should_stop and should_stop()):
                     break
                 loss = run.step(feeds)
@@ -278,10 +281,12 @@ def _checked_weight(weight: Array, count: int) -> Array:
     return value
 
 
-def _check_options(epochs: int, optimizer: str, clip_norm: float | None) -> None:
+def _check_options(epochs: int, optimizer: str, clip_norm: float | None, max_steps: int | None) -> None:
     if epochs < 1:
         raise OptionError(f"epochs is {epochs}, allowed 1 or more")
     if optimizer not in OPTIMIZERS:
         raise OptionError(f"optimizer is {optimizer!r}, allowed {', '.join(OPTIMIZERS)}")
     if clip_norm is not None and not clip_norm > 0:
         raise OptionError(f"clip_norm is {clip_norm}, allowed over 0")
+    if max_steps is not None and max_steps < 1:
+        raise OptionError(f"max_steps is {max_steps}, allowed 1 or more")

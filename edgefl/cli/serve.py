@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.options import AsJson, BackendName, BundlePath, DataPath, DelegateName, Density, Mode
-from edgefl.cli.output import out, print_json
+from edgefl.cli.options import BackendName, BundlePath, DataPath, DelegateName, Density, Mode
+from edgefl.cli.output import print_json_line, print_line, size
 
 if TYPE_CHECKING:
     from edgefl.runtime.client import RoundReport
@@ -36,6 +36,7 @@ def serve(
         float, typer.Option(help="Devices that may start beyond the goal, as a part of it.")
     ] = 0.3,
     epochs: Annotated[int, typer.Option(help="Local epochs.", min=1)] = 1,
+    steps: Annotated[int, typer.Option(help="Most batches per device and round; 0: all.", min=0)] = 0,
     lr: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
     momentum: Annotated[float, typer.Option(help="Local SGD momentum.")] = 0.0,
     mu: Annotated[float, typer.Option(help="FedProx's pull towards the global model.")] = 0.0,
@@ -50,17 +51,21 @@ def serve(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
 ) -> None:
-    """Run the reference server: rounds, weighted averaging, SQLite. OpenAPI is at /docs."""
-    from edgefl.errors import MissingDependency, OptionError
+    """Run the reference server: rounds, weighted averaging, SQLite. OpenAPI is at /docs.
 
-    try:
-        from edgefl.server_stub.serve import run_server
-        from edgefl.server_stub.settings import Settings
-    except ImportError as exc:
-        raise MissingDependency(str(exc.name), "server", "edgefl serve") from exc
+    It goes on answering after the last round, so that late devices learn that it is over; SIGINT or
+    SIGTERM ends it. Started again on the same database it goes on where it was, with every
+    update it had accepted.
+    """
+    from edgefl.errors import OptionError
+    from edgefl.server_stub.serve import run_server
+    from edgefl.server_stub.settings import Settings
     from edgefl.wire import Training
 
-    training = Training(epochs, lr, momentum, seed, mode, density, mu)
+    if key and not certificate:
+        raise OptionError(f"--key {key} without --certificate: HTTPS needs the certificate too")
+
+    training = Training(epochs, lr, momentum, seed, mode, density, mu, steps)
     try:
         settings = Settings(
             bundle,
@@ -93,9 +98,15 @@ def device(
     backend: BackendName = "auto",
     delegate: DelegateName = "auto",
     max_rounds: Annotated[int | None, typer.Option(help="Stop after this many rounds.")] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line and round (JSON Lines).")
+    ] = False,
 ) -> None:
-    """Join a federation: train on local examples whenever the server has a round, until it has finished."""
+    """Join a federation: train on local examples whenever the server has a round, until it has finished.
+
+    The examples stay here; what is sent is a coded update. A server that is down is waited for. Started again
+    on the same --workdir it first sends what it had not sent.
+    """
     from edgefl.data import load_examples
     from edgefl.runtime.client import DeviceClient
     from edgefl.runtime.transport import HttpTransport
@@ -117,6 +128,16 @@ def _tell(report: RoundReport, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
-        print_json(asdict(report))
+        print_json_line(asdict(report))
     else:
-        out.print(f"round {report.round}  {report}")
+        print_line(_line(report))
+
+
+def _line(report: RoundReport) -> str:
+    loss = "-" if report.loss is None else f"{report.loss:.4f}"
+    outcome = "accepted" if report.accepted else f"not accepted: {report.error}"
+    again = ", the server had it already" if report.duplicate else ""
+    return (
+        f"round {report.round:<4} loss {loss:<8} sent {size(report.bytes_up):<9} "
+        f"received {size(report.bytes_down):<9} {report.seconds:6.2f} s  {outcome}{again}"
+    )

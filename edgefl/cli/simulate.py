@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgefl.cli.options import AsJson, BackendName, BundlePath, DataPath, Density, Mode
+from edgefl.cli.options import AsJson, BackendName, BundlePath, DataPath, Density, Mode, open_bundle
 from edgefl.cli.output import print_json, print_rows, progress
 from edgefl.errors import DataError, OptionError
 
@@ -32,8 +32,9 @@ def simulate(
         str, typer.Option(help="iid, or dirichlet:ALPHA for devices with few classes each.")
     ] = "iid",
     rounds: Annotated[int, typer.Option(help="Rounds to run.", min=1)] = 10,
-    cohort: Annotated[int | None, typer.Option(help="Devices drawn per round. Default: all.")] = None,
+    cohort: Annotated[int | None, typer.Option(help="Devices drawn per round. Default: all.", min=1)] = None,
     epochs: Annotated[int, typer.Option(help="Local epochs.", min=1)] = 1,
+    steps: Annotated[int, typer.Option(help="Most batches per device and round; 0: all.", min=0)] = 0,
     lr: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
     momentum: Annotated[float, typer.Option(help="Local SGD momentum.")] = 0.0,
     density: Density = 0.01,
@@ -46,14 +47,13 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Train over simulated devices with the real codec and the real aggregation."""
-    from edgefl.bundle import Bundle
     from edgefl.cli.simulation import Plan
     from edgefl.cli.simulation import simulate as run
     from edgefl.data import load_examples
     from edgefl.wire import Training
 
-    opened = Bundle.open(bundle)
-    training = Training(epochs, lr, momentum, seed, mode, density)
+    opened = open_bundle(bundle)
+    training = Training(epochs, lr, momentum, seed, mode, density, steps=steps)
     plan = Plan(rounds, training, cohort, server_lr, server_momentum, seed)
     parts = divide(load_examples(data), devices, partition, seed)
     held_out = None if test is None else load_examples(test)

@@ -127,6 +127,7 @@ def _device(
         lr=training.lr,
         momentum=training.momentum,
         mu=training.mu,
+        max_steps=training.steps or None,
         seed=training.seed,
     )
     schema, version = bundle.schema(), bundle.manifest.model_version

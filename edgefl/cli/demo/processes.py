@@ -95,6 +95,7 @@ class Server:
             "db": self.database, "port": self.port, "port-file": self._port_file,
             "rounds": r.rounds, "goal": self._devices, "minimum": self._devices, "surplus": 0,
             "epochs": r.training.epochs, "lr": r.training.lr, "momentum": r.training.momentum,
+            "steps": r.training.steps,
             "mode": r.training.mode, "density": r.training.density, "seed": self._seed,
             "server-lr": r.server_lr, "server-momentum": r.server_momentum,
         }  # fmt: skip

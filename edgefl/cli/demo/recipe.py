@@ -16,24 +16,30 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """One budget of example passes, spent by many devices or by one machine.
+    """One budget of steps, spent by many devices or by one machine.
+
+    Short rounds keep the devices' models from drifting apart, so a device makes only a few steps in each.
 
     Attributes:
-        rounds: of the federation; the central yardstick makes as many passes over all examples.
+        rounds: of the federation.
         training: of each device in each round.
         server_lr, server_momentum: of the server.
         central_lr, central_momentum: of the yardstick.
     """
 
-    rounds: int = 30
-    training: Training = field(default_factory=lambda: Training(epochs=1, lr=0.06, momentum=0.9))
-    server_lr: float = 2.0
+    rounds: int = 120
+    training: Training = field(default_factory=lambda: Training(lr=0.1, momentum=0.9, steps=4))
+    server_lr: float = 1.5
     server_momentum: float = 0.0
     central_lr: float = 0.01
     central_momentum: float = 0.9
 
     def with_rounds(self, rounds: int | None) -> Recipe:
         return self if rounds is None else replace(self, rounds=rounds)
+
+    def steps(self, devices: int) -> int:
+        """Steps of all devices in all rounds: the budget of the yardstick too."""
+        return self.rounds * self.training.steps * devices
 
     def plan(self, seed: int) -> Plan:
         """The same federation for the simulator."""

@@ -8,8 +8,9 @@ smartwatch", Physiological Measurement 39(7), 2018).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from edgefl.errors import MissingDependency
 
 WINDOW, STEP = 100, 50  # samples: two seconds, half overlapping
 CHANNELS, CLASSES = 6, 7
+MIRRORED = np.array([-1, 1, 1, 1, -1, -1], np.float32)
+"""A right arm seen in a mirror is a left arm: one axis of acceleration and two of rotation change sign."""
+COPIES, TILT, SCALE = 2, math.radians(12), 0.1
+"""Each training window is joined by copies with the sensor turned and scaled at random: no two wear it alike."""
 
 Array = npt.NDArray[Any]
 
@@ -81,18 +86,45 @@ def load_recordings() -> Recordings:
 
 
 def split(data: Recordings, held_out: Sequence[int]) -> Split:
-    """Hold out subjects for testing; each other subject and side becomes one device."""
+    """Hold out subjects for testing; each other subject and side becomes one device.
+
+    What is done to the data a watch can do on its own, given mean and deviation per channel: right arms are
+    mirrored, training windows are varied, all are normalised.
+    """
     testing = np.isin(data.subject, held_out)
-    train, test = data.where(~testing), data.where(testing)
+    train, test = _mirror(data.where(~testing)), _mirror(data.where(testing))
     mean, std = train.x.mean(axis=(0, 1)), train.x.std(axis=(0, 1))
-
-    def normal(part: Recordings) -> tuple[Array, Array]:
-        return (part.x - mean) / std, part.y
-
     devices = {}
     for subject in np.unique(train.subject):
         for side, word in ((0, "left"), (1, "right")):
             mine = train.where((train.subject == subject) & (train.side == side))
             if len(mine.y):
-                devices[f"subject{subject:02d}-{word}"] = normal(mine)
-    return Split(devices, normal(test))
+                x, y = _vary(mine, np.random.default_rng([int(subject), side]))
+                devices[f"subject{subject:02d}-{word}"] = ((x - mean) / std, y)
+    return Split(devices, ((test.x - mean) / std, test.y))
+
+
+def _mirror(part: Recordings) -> Recordings:
+    right = (part.side == 1)[:, None, None]
+    return replace(part, x=np.where(right, part.x * MIRRORED, part.x))
+
+
+def _vary(part: Recordings, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The windows, then `COPIES` of each: accelerometer and gyroscope turned alike, both scaled."""
+    xs = [part.x]
+    for _ in range(COPIES):
+        turn = _rotations(rng.normal(0.0, TILT, (len(part.y), 3)))
+        scale = 1 + SCALE * rng.standard_normal((len(part.y), 1, 1))
+        both = np.concatenate([part.x[..., :3] @ turn, part.x[..., 3:] @ turn], axis=-1)
+        xs.append((both * scale).astype(np.float32))
+    return np.concatenate(xs), np.tile(part.y, COPIES + 1)
+
+
+def _rotations(angles: Array) -> Array:
+    """Rotation matrices `[N, 3, 3]` for angles `[N, 3]` about x, y and z, in radians."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles).T, np.sin(angles).T
+    zero, one = np.zeros_like(cx), np.ones_like(cx)
+    about_x = np.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx], axis=1).reshape(-1, 3, 3)
+    about_y = np.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], axis=1).reshape(-1, 3, 3)
+    about_z = np.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one], axis=1).reshape(-1, 3, 3)
+    return np.asarray(about_x @ about_y @ about_z)

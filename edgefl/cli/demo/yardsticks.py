@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle import Bundle
-from edgefl.cli.demo.recipe import Recipe
+from edgefl.cli.demo.recipe import BATCH, Recipe
 from edgefl.cli.demo.watch import Split
 from edgefl.cli.simulation import simulate
 from edgefl.data import Examples
@@ -33,11 +33,19 @@ class Accuracies:
 
 
 def central(bundle: Bundle, split: Split, recipe: Recipe, seed: int) -> float:
-    """Accuracy of the model trained on all devices' data in one place, with the same number of passes."""
+    """Accuracy of the model trained on all devices' data in one place, with as many steps of the same size."""
     x, y = split.pooled()
     trainer = Trainer(bundle)
-    passes = recipe.rounds * recipe.training.epochs
-    trainer.fit(x, y, epochs=passes, lr=recipe.central_lr, momentum=recipe.central_momentum, seed=seed)
+    steps = recipe.steps(len(split.devices))
+    trainer.fit(
+        x,
+        y,
+        epochs=1 + steps * BATCH // len(y),
+        max_steps=steps,
+        lr=recipe.central_lr,
+        momentum=recipe.central_momentum,
+        seed=seed,
+    )
     return _accuracy(trainer.evaluate(*split.test).accuracy)
 
 
