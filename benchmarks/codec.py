@@ -155,7 +155,7 @@ def machine() -> Row:
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "zstandard": getattr(coders.zstandard, "__version__", None),
+        "zstandard": getattr(coders.zstandard(), "__version__", None),
         "machine": platform.machine(),
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -6,6 +6,7 @@ A decoder always knows how many bytes a stream must decode to, and never makes m
 
 from __future__ import annotations
 
+import functools
 import importlib
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -17,14 +18,14 @@ import numpy as np
 from edgefl.errors import DeltaCoder, DeltaStream
 
 
-def _optional(module: str) -> Any:
+@functools.cache
+def zstandard() -> Any:
+    """The module, looked for when first needed; None where it is not installed."""
     try:
-        return importlib.import_module(module)
+        return importlib.import_module("zstandard")
     except ImportError:
         return None
 
-
-zstandard: Any = _optional("zstandard")
 
 STORED, DEFLATE, ZSTD = 0, 1, 2
 CODER_NAMES = ("stored", "deflate", "zstd")
@@ -51,7 +52,7 @@ class Stream:
 
 def available() -> tuple[str, ...]:
     """Names of the coders this machine can write and read."""
-    return CODER_NAMES if zstandard else CODER_NAMES[:2]
+    return CODER_NAMES if zstandard() else CODER_NAMES[:2]
 
 
 def smallest(data: bytes, coders: Collection[str] = CODER_NAMES, thorough: bool = False) -> Stream:
@@ -100,9 +101,9 @@ def _attempts(data: bytes, coders: Collection[str], thorough: bool) -> Iterator[
             yield _deflate(data, _RUNS)
         if thorough:
             yield _deflate(data, _MATCHES)
-    if "zstd" in coders and zstandard:
+    if "zstd" in coders and zstandard():
         for level in (1, 19) if thorough else (1,):
-            compressor = zstandard.ZstdCompressor(level=level, write_content_size=False)
+            compressor = zstandard().ZstdCompressor(level=level, write_content_size=False)
             yield Stream(ZSTD, compressor.compress(data))
 
 
@@ -127,16 +128,16 @@ def _inflate(data: bytes, size: int) -> bytes:
 
 
 def _unzstd(data: bytes, size: int) -> bytes:
-    if zstandard is None:
+    if zstandard() is None:
         raise DeltaCoder(
             "a stream is coded with zstd, which is not installed here: pip install 'edgefl[zstd]'"
         )
     if _zstd_length(data, size) != len(data):
         raise DeltaStream("zstd stream does not end where its bytes end")
-    reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(data)
+    reader = zstandard().ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(data)
     try:
         restored: bytes = reader.read(size + 1)
-    except zstandard.ZstdError as exc:
+    except zstandard().ZstdError as exc:
         raise DeltaStream(f"zstd stream is damaged: {exc}") from exc
     return restored
 
@@ -158,9 +159,9 @@ def _zstd_header(data: bytes, size: int) -> tuple[int, bool]:
     if data[:4] != _ZSTD_MAGIC:
         raise DeltaStream("zstd stream does not begin with a zstd frame")
     try:
-        declared = zstandard.get_frame_parameters(data)
-        length = int(zstandard.frame_header_size(data))
-    except zstandard.ZstdError as exc:
+        declared = zstandard().get_frame_parameters(data)
+        length = int(zstandard().frame_header_size(data))
+    except zstandard().ZstdError as exc:
         raise DeltaStream(f"zstd header is damaged: {exc}") from exc
     if declared.dict_id or declared.window_size > MAX_WINDOW:
         raise DeltaStream(f"zstd stream wants a dictionary or a window of {declared.window_size} bytes")

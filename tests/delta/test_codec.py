@@ -138,7 +138,7 @@ def test_thorough_frames_are_never_larger_and_say_the_same() -> None:
 
 
 def test_without_zstandard_frames_are_made_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coders_module, "zstandard", None)
+    monkeypatch.setattr(coders_module, "zstandard", lambda: None)
     vector = heavy_tailed(20_000)
 
     encoded = encode(vector, schema_id=ID, base_version=1)

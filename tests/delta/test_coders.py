@@ -31,7 +31,7 @@ def test_the_smaller_coding_wins() -> None:
 
 
 def test_without_zstandard_deflate_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coders, "zstandard", None)
+    monkeypatch.setattr(coders, "zstandard", lambda: None)
 
     assert coders.available() == ("stored", "deflate")
     assert smallest(SKEWED).coder == DEFLATE
