@@ -3,21 +3,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from edgefl.cli.options import AsJson, BundlePath
-from edgefl.cli.output import out, print_json, print_rows
+from edgefl.cli.options import AsJson, BundlePath, open_bundle
+from edgefl.cli.output import print_json, print_line, print_rows, size
+from edgefl.errors import DeltaError
 
-Payloads = Annotated[list[Path], typer.Argument(help="Coded updates, one file per device.")]
+if TYPE_CHECKING:
+    from edgefl.delta.anatomy import FrameAnatomy, SectionAnatomy
+
+T = TypeVar("T")
+
+Payloads = Annotated[
+    list[Path], typer.Argument(help="Coded updates, one file per device.", show_default=False)
+]
 
 
 def aggregate(
     bundle: BundlePath,
     payloads: Payloads,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Write the new bundle here.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write the new bundle here.", show_default=False)
+    ],
     weights: Annotated[
         str | None, typer.Option(help="Comma-separated weights, such as example counts; equal if absent.")
     ] = None,
@@ -25,50 +36,75 @@ def aggregate(
 ) -> None:
     """Average updates into the next version of a bundle."""
     import edgefl
-    from edgefl import Bundle
 
-    parsed = [_number(w) for w in weights.split(",")] if weights else None
-    opened = Bundle.open(bundle)
-    made = edgefl.aggregate(opened, [path.read_bytes() for path in payloads], parsed)
+    factors = [_number(w) for w in weights.split(",")] if weights else None
+    opened = open_bundle(bundle)
+    frames = [path.read_bytes() for path in payloads]
+    for path, frame in zip(payloads, frames, strict=True):
+        _naming(path, edgefl.decode_delta, frame, opened)
+    made = edgefl.aggregate(opened, frames, factors)
     made.save(output)
     row = {
         "updates": len(payloads),
-        "bytes": sum(path.stat().st_size for path in payloads),
+        "bytes": sum(map(len, frames)),
         "model_version": made.manifest.model_version,
         "bundle": str(output),
     }
     if as_json:
         print_json(row)
-    else:
-        print_rows("", list(row), [list(row.values())])
+        return
+    updates = f"{len(frames)} update{'s' * (len(frames) > 1)}, {size(sum(map(len, frames)))}"
+    print_line(f"{output}: version {made.manifest.model_version}, moved by the mean of {updates}")
 
 
 def inspect_delta(
-    payload: Annotated[Path, typer.Argument(help="A coded update.")], as_json: AsJson = False
+    payload: Annotated[Path, typer.Argument(help="A coded update.", show_default=False)],
+    as_json: AsJson = False,
 ) -> None:
-    """Anatomy of a payload: sections, streams, bits per nonzero."""
+    """Anatomy of an update: sections, streams, coders, bits per value."""
     from dataclasses import asdict
 
     from edgefl.delta import inspect_frame
 
-    anatomy = asdict(inspect_frame(payload.read_bytes()))
+    anatomy = _naming(payload, inspect_frame, payload.read_bytes())
     if as_json:
-        print_json({k: v.hex() if isinstance(v, bytes) else v for k, v in anatomy.items()})
-        return
-    for key, value in anatomy.items():
-        if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-            for i, row in enumerate(value):
-                _print_nested(f"{key} {i}", row)
-        else:
-            out.print(f"{key:16} {value.hex() if isinstance(value, bytes) else value}")
+        print_json({**asdict(anatomy), "bits_per_nonzero": anatomy.bits_per_nonzero})
+    else:
+        _print_anatomy(anatomy)
 
 
-def _print_nested(title: str, row: dict[str, object]) -> None:
-    simple = {k: v for k, v in row.items() if not isinstance(v, list | tuple | dict)}
-    print_rows(title, list(simple), [list(simple.values())])
-    for key, value in row.items():
-        if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-            print_rows(key, list(value[0]), [list(v.values()) for v in value])
+def _print_anatomy(anatomy: FrameAnatomy) -> None:
+    kind = "random draw, unbiased" if anatomy.unbiased else "largest changes"
+    values = f"{_values(anatomy.nonzeros)} ({kind})"
+    print_line(f"{size(anatomy.size)}: {values}, {anatomy.bits_per_nonzero:.1f} bits each")
+    print_line(f"schema {anatomy.schema_id.hex()}, made from version {anatomy.base_version}")
+    print_line(f"length {anatomy.norm:.4g}, largest change {anatomy.largest:.4g}")
+    print_line("".join(f"{key} {value}  " for key, value in anatomy.meta.items()).rstrip() or "no metadata")
+    for i, section in enumerate(anatomy.sections):
+        _print_section(i, section)
+    print_line(f"header, section table and checksum: {size(anatomy.framing)}")
+
+
+def _print_section(number: int, section: SectionAnatomy) -> None:
+    table = section.section
+    last = table.start + table.length - 1
+    title = (
+        f"section {number}: {section.kind}, {_values(table.count)} of parameters {table.start:,} to {last:,}"
+    )
+    rows = [(s.name, s.coder, s.coded, s.decoded, f"{abs(s.entropy):.0f}") for s in section.streams]
+    print_rows(title, ["stream", "coder", "bytes", "decoded", "entropy in bytes"], rows)
+
+
+def _values(count: int) -> str:
+    return f"{count:,} value{'s' * (count != 1)}"
+
+
+def _naming(path: Path, call: Callable[..., T], *arguments: Any) -> T:
+    """A call whose errors about a payload name its file."""
+    try:
+        return call(*arguments)
+    except DeltaError as exc:
+        raise type(exc)(f"{path}: {exc}") from exc
 
 
 def _number(text: str) -> float:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from edgefl import __version__
 from edgefl.cli import aggregate, bench, convert, demo_command, doctor, inspect, serve, simulate, train
-from edgefl.cli.output import err
-from edgefl.errors import EdgeflError
+from edgefl.cli.output import err, print_error
+from edgefl.errors import EdgeflError, MissingDependency
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,21 +25,26 @@ app = typer.Typer(
 delta = typer.Typer(no_args_is_help=True, help="Look into payloads.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure payload sizes and step times of your own model.")
 
-app.command("convert", rich_help_panel="Workstation")(convert.convert)
-app.command("inspect", rich_help_panel="Workstation")(inspect.inspect)
-app.command("verify", rich_help_panel="Workstation")(inspect.verify)
-app.command("export", rich_help_panel="Workstation")(convert.export)
-app.command("train", rich_help_panel="Device")(train.train)
-app.command("evaluate", rich_help_panel="Device")(train.evaluate)
-app.command("device", rich_help_panel="Device")(serve.device)
-app.command("doctor", rich_help_panel="Device")(doctor.doctor)
-app.command("serve", rich_help_panel="Server")(serve.serve)
-app.command("aggregate", rich_help_panel="Server")(aggregate.aggregate)
-app.command("simulate", rich_help_panel="Try it")(simulate.simulate)
-app.command("demo", rich_help_panel="Try it")(demo_command.demo)
-delta.command("inspect")(aggregate.inspect_delta)
-bench_app.command("payload")(bench.payload)
-bench_app.command("step")(bench.step)
+# Panel of the help, command, and an example for its own help.
+COMMANDS = (
+    ("Workstation", convert.convert, "convert model.keras --trainable last:2 -o watch.edgefl"),
+    ("Workstation", inspect.inspect, "inspect watch.edgefl"),
+    ("Workstation", inspect.verify, "verify watch.edgefl"),
+    ("Workstation", convert.export, "export watch.edgefl --calibration examples.npz -o app/assets"),
+    ("Device", train.train, "train watch.edgefl -d mine.npz --epochs 3 --delta update.eflu"),
+    ("Device", train.evaluate, "evaluate watch.edgefl -d test.npz"),
+    ("Device", serve.device, "device -s https://fl.example.org:8017 -d mine.npz"),
+    ("Device", doctor.doctor, "doctor"),
+    ("Server", serve.serve, "serve watch.edgefl --rounds 20 --goal 8 --lr 0.05"),
+    ("Server", aggregate.aggregate, "aggregate watch.edgefl a.eflu b.eflu --weights 120,80 -o next.edgefl"),
+    ("Try it", simulate.simulate, "simulate watch.edgefl -d all.npz --devices 20 --partition dirichlet:0.3"),
+    ("Try it", demo_command.demo, "demo"),
+)
+for panel, command, example in COMMANDS:
+    app.command(command.__name__, rich_help_panel=panel, epilog=f"Example: edgefl {example}")(command)
+delta.command("inspect", epilog="Example: edgefl delta inspect update.eflu")(aggregate.inspect_delta)
+bench_app.command("payload", epilog="Example: edgefl bench payload watch.edgefl -d mine.npz")(bench.payload)
+bench_app.command("step", epilog="Example: edgefl bench step watch.edgefl")(bench.step)
 app.add_typer(delta, name="delta", rich_help_panel="Server")
 app.add_typer(bench_app, name="bench", rich_help_panel="Try it")
 
@@ -62,8 +68,8 @@ def run() -> int:
     """Exit status of one command line."""
     try:
         app()
-    except EdgeflError as exc:
-        _report(exc)
+    except (EdgeflError, ImportError, OSError) as exc:
+        _report(_missing(exc) or exc)
         return 1
     except KeyboardInterrupt:
         err.print("interrupted")
@@ -71,8 +77,34 @@ def run() -> int:
     return 0
 
 
-def _report(exc: EdgeflError) -> None:
+def _report(exc: Exception) -> None:
+    kind, message = type(exc).__name__, _message(exc)
     if "--json" in sys.argv:
-        print(json.dumps({"error": type(exc).__name__, "message": str(exc)}))
-    err.print(f"[bold red]error[/] [dim]({type(exc).__name__})[/]", end=" ")
-    err.print(str(exc), markup=False)
+        print(json.dumps({"error": kind, "message": message}))
+    print_error(kind, message)
+
+
+def _message(exc: Exception) -> str:
+    if isinstance(exc, OSError) and exc.filename and exc.strerror:
+        return f"{exc.filename}: {exc.strerror}"
+    return str(exc)
+
+
+def _missing(exc: Exception) -> MissingDependency | None:
+    """The package whose absence is behind an error, where an extra brings it."""
+    if isinstance(exc, MissingDependency):
+        return exc
+    for cause in _causes(exc):
+        package = str(cause.name).partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+        if package in doctor.EXTRAS:
+            command = " ".join(["edgefl", *sys.argv[1:2]])
+            return MissingDependency(package, doctor.EXTRAS[package], command)
+    if isinstance(exc, ImportError):
+        raise exc
+    return None
+
+
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__

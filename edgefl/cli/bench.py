@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgefl.cli.options import AsJson, BackendName, BundlePath
-from edgefl.cli.output import out, print_json, print_rows, size
+from edgefl.cli.options import AsJson, BackendName, BundlePath, open_bundle
+from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import EdgeflError
 
 if TYPE_CHECKING:
@@ -37,23 +37,22 @@ class PayloadRow:
 def payload(
     bundle: BundlePath,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Examples to train on; noise labels if absent.")
+        Path | None,
+        typer.Option("--data", "-d", help="Examples to train on; the bundle's golden batch if absent."),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs that make the update.", min=1)] = 1,
     backend: BackendName = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Bytes of one update of this model, by mode and density."""
-    from edgefl.bundle import Bundle
-
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     vector = _update(opened, data, epochs, backend)
     rows = [_payload_row(opened, vector, mode, density) for mode in MODES for density in DENSITIES]
     dense = 4 * len(vector)
     if as_json:
         print_json({"dense_bytes": dense, "rows": [asdict(row) for row in rows]})
         return
-    out.print(f"{len(vector):,} parameters, {size(dense)} as dense float32")
+    print_line(f"{len(vector):,} parameters, {size(dense)} as dense float32")
     print_rows(
         "",
         ["mode", "density", "bytes", "x smaller", "bits per value"],
@@ -71,11 +70,10 @@ def step(
     as_json: AsJson = False,
 ) -> None:
     """Milliseconds of one training step on every engine of this machine, on the golden batch."""
-    from edgefl.bundle import Bundle
     from edgefl.cli.doctor import machine
     from edgefl.runtime import BACKENDS
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     rows = [_time_engine(opened, name, repeats, threads) for name in BACKENDS]
     if as_json:
         print_json({"machine": machine(), "threads": threads, "rows": rows})

@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from edgefl.cli.options import AsJson, BundlePath
-from edgefl.cli.output import err, out, print_json, print_rows, size
+from edgefl.cli.options import AsJson, BundlePath, open_bundle
+from edgefl.cli.output import err, print_json, print_rows, size
+from edgefl.cli.report import print_int8, print_report
 from edgefl.errors import DataShape
-
-if TYPE_CHECKING:
-    from edgefl.bundle import Bundle
 
 Model = Annotated[
     str,
     typer.Argument(
-        help="A .keras file, module.py:factory, a .pt2 program or an .onnx file.", show_default=False
+        help="A .keras file, a .pt2 program, an .onnx file, or module.py:factory, a function without "
+        "arguments that returns a Keras model or a PyTorch module, alone or as (model, example inputs).",
+        show_default=False,
     ),
 ]
 Calibration = Annotated[
@@ -36,13 +37,23 @@ def convert(
     ] = None,
     input_dtype: Annotated[str, typer.Option(help="Dtype of the input given by --input-shape.")] = "float32",
     loss: Annotated[
-        str, typer.Option(help="Loss by name; see the README for the list.")
+        str,
+        typer.Option(
+            help="Loss by name, such as softmax_cross_entropy, sigmoid_cross_entropy or mean_squared_error; "
+            "a name that does not exist lists them all."
+        ),
     ] = "softmax_cross_entropy",
     trainable: Annotated[
-        str, typer.Option(help="What to train: all, last:N, bias, or patterns such as 'head.*,!*.bias'.")
+        str,
+        typer.Option(
+            help="What to train and send: all, last:N (layers), bias, norm, or patterns of parameter names "
+            "such as 'head.*,!*.bias'. The rest is frozen."
+        ),
     ] = "all",
     personal: Annotated[str, typer.Option(help="Trained, but never sent: patterns of names.")] = "",
-    batch_size: Annotated[int, typer.Option(help="Examples per step (static).", min=1)] = 16,
+    batch_size: Annotated[
+        int, typer.Option(help="Examples per step, fixed in the graphs; smaller batches are padded.", min=1)
+    ] = 16,
     target: Annotated[
         list[str] | None,
         typer.Option("--target", "-t", help="onnx or tflite; repeat for several. Default: both."),
@@ -54,37 +65,41 @@ def convert(
     """Turn a model into an edge training bundle."""
     import edgefl
 
-    with err.status("converting ..."):
+    example, examples = _example(input_shape, input_dtype), _examples(calibration)
+    with err.status("reading the model ...") as status:
+        _load_tensorflow_quietly(model)
         bundle = edgefl.convert(
             model,
-            _example(input_shape, input_dtype),
+            example,
             loss=loss,
             trainable=trainable,
             personal=personal,
             batch_size=batch_size,
             targets=tuple(target or ("onnx", "tflite")),
-            calibration=_examples(calibration),
+            calibration=examples,
             name=name or output.stem,
+            on_stage=lambda stage: status.update(f"{stage} ..."),
         )
     bundle.save(output)
     if as_json:
         print_json({"bundle": str(output), "bytes": output.stat().st_size, "report": bundle.manifest.report})
     else:
-        _print_report(bundle, output)
+        print_report(bundle, output)
 
 
 def export(
     bundle: BundlePath,
-    calibration: Annotated[Path, typer.Option("--calibration", help="Examples: .npz with x (and y).")],
+    calibration: Annotated[
+        Path, typer.Option("--calibration", help="Examples: .npz with x (and y).", show_default=False)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("."),
     target: Annotated[list[str] | None, typer.Option("--target", "-t", help="onnx or tflite.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the int8 model an app drops in, calibrated on your examples."""
     import edgefl
-    from edgefl import Bundle
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     with err.status("quantizing ..."):
         made = edgefl.export_int8(opened, _examples(calibration), targets=tuple(target or ("onnx", "tflite")))
     output.mkdir(parents=True, exist_ok=True)
@@ -102,7 +117,7 @@ def export(
         ["target", "file", "size"],
         [(r["target"], r["file"], size(len(made.files[str(r["target"])]))) for r in rows],
     )
-    print_rows("int8 against float", list(report), [list(report.values())])
+    print_int8(report)
 
 
 def _example(shape: str | None, dtype: str) -> Any:
@@ -116,29 +131,26 @@ def _example(shape: str | None, dtype: str) -> Any:
         raise DataShape(
             f"--input-shape {shape!r} is no list of sizes; give one example's shape, as in 100,6"
         ) from None
-    return np.zeros((1, *sizes), dtype)
+    try:
+        return np.zeros((1, *sizes), dtype)
+    except (TypeError, ValueError) as exc:
+        raise DataShape(
+            f"--input-shape {shape!r} with --input-dtype {dtype!r}: give sizes and a NumPy dtype ({exc})"
+        ) from exc
+
+
+def _load_tensorflow_quietly(model: str) -> None:
+    """TensorFlow's C++ code logs while it is imported, whatever it is told, and the model would import it."""
+    from edgefl.converters.targets.quiet import quiet
+
+    path = Path(model.rpartition(":")[0] or model)
+    source = path.read_text("utf-8", "replace") if path.suffix == ".py" and path.is_file() else ""
+    if path.suffix == ".keras" or "keras" in source or "tensorflow" in source:
+        with contextlib.suppress(ImportError), quiet():
+            import tensorflow  # noqa: F401
 
 
 def _examples(path: Path | None) -> Any:
     from edgefl.data import load_examples
 
     return None if path is None else load_examples(path).x
-
-
-def _print_report(bundle: Bundle, output: Path) -> None:
-    manifest = bundle.manifest
-    out.print(
-        f"[bold]{output}[/]  {size(output.stat().st_size)}, {manifest.loss}, batch {manifest.batch_size}"
-    )
-    roles: dict[str, list[int]] = {}
-    for p in manifest.parameters:
-        roles.setdefault(p.role, []).append(p.size)
-    print_rows("parameters", ["role", "tensors", "elements"], [(r, len(s), sum(s)) for r, s in roles.items()])
-    print_rows(
-        "artifacts",
-        ["target", "kind", "size"],
-        [(a.target, a.kind, size(a.size)) for a in manifest.artifacts],
-    )
-    for key, value in manifest.report.items():
-        if not isinstance(value, dict | list):
-            out.print(f"{key}: {value}")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from edgefl import __version__
 from edgefl.cli.options import AsJson
-from edgefl.cli.output import out, print_json, print_rows
+from edgefl.cli.output import print_json, print_line, print_rows
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ PARTS = (
     ),
     Part("train on TFLite", "ai_edge_litert", "tflite", ("ai-edge-litert",)),
     Part(
-        "train on TFLite (older devices)",
+        "train on older TFLite",
         "tflite_runtime",
         "tflite-runtime",
         ("tflite-runtime",),
@@ -61,13 +61,24 @@ PARTS = (
     Part("train with NumPy alone", "numpy", "all", ("numpy",)),
     Part("convert Keras models", "tensorflow", "keras", ("tensorflow", "tensorflow-cpu")),
     Part("convert PyTorch models", "torch", "torch", ("torch",)),
-    Part("check ONNX files", "onnx", "torch", ("onnx",)),
+    Part("convert ONNX files", "onnx", "torch", ("onnx",)),
     Part("write Core ML models", "coremltools", "coreml", ("coremltools",), newest_python=(3, 13)),
-    Part("zstandard streams in payloads", "zstandard", "zstd", ("zstandard",)),
+    Part("zstandard in payloads", "zstandard", "zstd", ("zstandard",)),
     Part("serve", "fastapi", "server", ("fastapi",)),
     Part("demo data", "seglearn", "sim", ("seglearn",)),
     Part("plots", "matplotlib", "sim", ("matplotlib",)),
 )
+
+
+EXTRAS = {part.module: part.extra for part in PARTS} | {
+    "keras": "keras",
+    "tf2onnx": "keras",
+    "onnxscript": "torch",
+    "uvicorn": "server",
+    "sqlalchemy": "server",
+    "pandas": "sim",
+}
+"""The extra that brings a module."""
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -76,7 +87,7 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"machine": machine(), "parts": [_row(part, version) for part, version in found]})
         return
-    out.print("  ".join(f"{key} {value}" for key, value in machine().items()))
+    print_line("  ".join(f"{key} {value}" for key, value in machine().items()))
     rows = [(p.role, version or "-", "ready" if version else p.advice()) for p, version in found]
     print_rows("", ["to", "package", "state"], rows)
 

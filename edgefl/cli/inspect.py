@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgefl.cli.options import AsJson, BundlePath
-from edgefl.cli.output import out, print_json, print_rows, size
+from edgefl.cli.options import AsJson, BundlePath, open_bundle
+from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import EdgeflError
 
 if TYPE_CHECKING:
@@ -20,22 +20,20 @@ TOLERANCE = 1e-4  # relative difference to the NumPy reference, float32 engines
 
 def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     """What a bundle holds: parameters and roles, artifacts, sizes, where it came from."""
-    from edgefl import Bundle
-
-    manifest = Bundle.open(bundle).manifest
+    manifest = open_bundle(bundle).manifest
     if as_json:
         print_json(manifest.to_json())
         return
-    facts = f"version {manifest.model_version}, {manifest.loss}, batch {manifest.batch_size}"
-    out.print(f"[bold]{manifest.name}[/] {facts}")
-    out.print("  ".join(f"{k}: {v}" for k, v in manifest.provenance.items()))
+    facts = f"version {manifest.model_version}, {manifest.loss}, batches of {manifest.batch_size}"
+    print_line(f"{manifest.name}: {facts}")
+    print_line(", ".join(f"{key} {value}" for key, value in manifest.provenance.items()))
     print_rows(
-        "parameters",
+        "Parameters",
         ["name", "shape", "role", "elements"],
         [(p.name, "x".join(map(str, p.shape)) or "scalar", p.role, p.size) for p in manifest.parameters],
     )
     print_rows(
-        "artifacts",
+        "Artifacts",
         ["target", "kind", "size", "sha256"],
         [(a.target, a.kind, size(a.size), a.sha256[:16]) for a in manifest.artifacts],
     )
@@ -53,9 +51,7 @@ class Check:
 
 def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
     """Check every hash, then run each engine's step on the golden batch against the NumPy reference."""
-    from edgefl import Bundle
-
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     for artifact in opened.manifest.artifacts:
         opened.artifact(artifact.target, artifact.kind)
     checks = check_backends(opened)
@@ -63,9 +59,9 @@ def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"artifacts": len(opened.manifest.artifacts), "checks": [asdict(c) for c in checks]})
     else:
-        out.print(f"{len(opened.manifest.artifacts)} artifacts, every sha256 as declared")
+        print_line(f"{len(opened.manifest.artifacts)} artifacts, every sha256 as declared")
         rows = [(c.backend, _text(c.loss), _text(c.difference), c.verdict) for c in checks]
-        print_rows("golden batch", ["backend", "loss", "relative difference", "verdict"], rows)
+        print_rows("One step on the golden batch", ["backend", "loss", "difference", "verdict"], rows)
     if wrong:
         raise typer.Exit(1)
 
@@ -75,11 +71,12 @@ def check_backends(bundle: Bundle) -> list[Check]:
     from edgefl.runtime import Trainer
 
     golden = bundle.golden()
-    reference = Trainer(bundle, backend="numpy").loss_and_gradients(golden["x"], golden["y"])
+    inputs = {spec.name: golden[spec.name] for spec in bundle.manifest.inputs}
+    reference = Trainer(bundle, backend="numpy").loss_and_gradients(inputs, golden["y"])
     checks = [Check("numpy", reference[0], 0.0, "reference")]
     for name in ("onnx", "tflite"):
         try:
-            loss, gradients = Trainer(bundle, backend=name).loss_and_gradients(golden["x"], golden["y"])
+            loss, gradients = Trainer(bundle, backend=name).loss_and_gradients(inputs, golden["y"])
         except EdgeflError as exc:
             checks.append(Check(name, None, None, str(exc)))
             continue

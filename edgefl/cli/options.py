@@ -1,23 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share."""
+"""Arguments and options that several commands share, and the files they name."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefl.errors import BundleError
+
+if TYPE_CHECKING:
+    from edgefl.bundle import Bundle
+
 BundlePath = Annotated[Path, typer.Argument(help="A bundle, MODEL.edgefl.", show_default=False)]
 DataPath = Annotated[
-    Path, typer.Option("--data", "-d", help="Examples: .npz with arrays x and y.", show_default=False)
+    Path,
+    typer.Option(
+        "--data",
+        "-d",
+        help="Examples: .npz with arrays x and y, or one array per input and y.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-BackendName = Annotated[str, typer.Option("--backend", "-b", help="Engine: auto, onnx, tflite or numpy.")]
+BackendName = Annotated[
+    str,
+    typer.Option("--backend", "-b", help="Engine: auto, onnx, tflite or numpy. auto takes the first here."),
+]
 DelegateName = Annotated[
     str, typer.Option("--delegate", help="auto, cpu, or the path of a TFLite delegate library.")
 ]
 Density = Annotated[
-    float, typer.Option("--density", help="Part of the parameters an update carries.", min=1e-6, max=1.0)
+    float,
+    typer.Option(
+        "--density", help="Part of the parameters an update carries; 0.01 is 1 %.", min=1e-6, max=1.0
+    ),
 ]
-Mode = Annotated[str, typer.Option("--mode", help="Payload mode: topk or unbiased.")]
+Mode = Annotated[
+    str,
+    typer.Option(
+        "--mode",
+        help="How updates are coded. topk sends the largest changes and keeps the rest for the next update; "
+        "unbiased draws at random and forgets; a name that does not exist lists them all.",
+    ),
+]
+
+
+def open_bundle(path: Path) -> Bundle:
+    """The bundle in a file, which the error names where it cannot be used."""
+    from edgefl.bundle import Bundle
+
+    try:
+        return Bundle.open(path)
+    except BundleError as exc:
+        raise type(exc)(_placed(path, str(exc))) from exc
+
+
+def _placed(path: Path, message: str) -> str:
+    return message if str(path) in message else f"{path}: {message}"

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,32 +16,71 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 from rich.console import Console
+from rich.text import Text
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NUMBER = re.compile(r"-|[+-]?[\d.,]+(e[+-]?\d+)?( ?(%|B|kB|MB|GB|x))?")
+
 
 def print_json(value: object) -> None:
-    """One JSON object on standard output, as scripts expect it."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    """One JSON object on standard output, as scripts expect it; what JSON has no number for is null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_json_line(value: object) -> None:
+    """One JSON object on one line, at once, for commands that go on printing (JSON Lines)."""
+    print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def print_line(text: str) -> None:
+    """One line as it is: no markup, no wrapping, no control characters."""
+    out.print(harmless(text), markup=False, soft_wrap=True)
+
+
+def print_error(kind: str, message: str) -> None:
+    """Why a command failed, on one line of standard error."""
+    said = harmless(" ".join(message.split()))
+    err.print(Text.assemble(("error", "bold red"), (f" ({kind}) ", "dim"), said), soft_wrap=True)
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table whose columns of numbers are right-aligned."""
+    """A table whose columns of numbers are right-aligned, set off by blank lines."""
+    out.print()
     out.print(table(title, columns, rows))
+    out.print()
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Rows under a title; long text wraps, numbers stay whole."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
-    kept = [list(row) for row in rows]
-    made = RichTable(title=title or None, title_justify="left", header_style="bold")
+    kept = [[harmless(_cell(value)) for value in row] for row in rows]
+    made = RichTable(
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
     for i, column in enumerate(columns):
-        numeric = bool(kept) and all(isinstance(row[i], int | float) for row in kept)
-        made.add_column(column, justify="right" if numeric else "left")
+        numeric = bool(kept) and all(_NUMBER.fullmatch(row[i]) for row in kept)
+        made.add_column(
+            Text(column), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+        )
     for row in kept:
-        made.add_row(*(_cell(value) for value in row))
+        made.add_row(*map(Text, row))
     return made
+
+
+def harmless(text: str) -> str:
+    """Text without control characters: names come from files of strangers and terminals obey them."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def size(count: float) -> str:
@@ -70,5 +111,15 @@ def _cell(value: object) -> str:
 
 
 def _plain(value: Any) -> object:
-    """NumPy scalars, paths and the like as JSON knows them."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """NumPy scalars, bytes, paths and the like as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

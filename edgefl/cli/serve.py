@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,9 +49,12 @@ def serve(
     server_momentum: Annotated[float, typer.Option(help="Above 0 is FedAvgM.")] = 0.0,
     max_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of an update.")] = None,
     certificate: Annotated[
-        Path | None, typer.Option(help="PEM file; with --key the server speaks HTTPS.")
+        Path | None,
+        typer.Option(help="PEM file; with it the server speaks HTTPS.", exists=True, dir_okay=False),
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate's key.", exists=True, dir_okay=False)
+    ] = None,
 ) -> None:
     """Run the reference server: rounds, weighted averaging, SQLite. OpenAPI is at /docs.
 
@@ -83,7 +88,9 @@ def serve(
     except ValueError as exc:
         raise OptionError(str(exc)) from exc
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
-    run_server(settings, host=host, port=port, port_file=port_file, certificate=certificate, key=key)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        run_server(settings, host=host, port=port, port_file=port_file, certificate=certificate, key=key)
 
 
 def device(

@@ -8,8 +8,17 @@ from typing import Annotated
 
 import typer
 
-from edgefl.cli.options import AsJson, BackendName, BundlePath, DataPath, DelegateName, Density, Mode
-from edgefl.cli.output import out, print_json, print_rows, progress, size
+from edgefl.cli.options import (
+    AsJson,
+    BackendName,
+    BundlePath,
+    DataPath,
+    DelegateName,
+    Density,
+    Mode,
+    open_bundle,
+)
+from edgefl.cli.output import print_json, print_line, progress, size
 
 
 def train(
@@ -28,10 +37,10 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a bundle on local examples; write the trained bundle, the update to send, or both."""
-    from edgefl import Bundle, Trainer, encode_delta
+    from edgefl import Trainer, encode_delta
     from edgefl.data import load_examples
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     examples = load_examples(data)
     trainer = Trainer(opened, backend=backend, delegate=delegate)
     steps = epochs * -(-len(examples.y) // opened.manifest.batch_size)
@@ -64,15 +73,15 @@ def train(
     if as_json:
         print_json(result)
         return
-    out.print(
+    print_line(
         f"trained on {report.backend}: {report.steps} steps over {report.examples} examples in "
         f"{report.seconds:.2f} s, loss {report.loss_first:.4f} -> {report.loss_last:.4f}"
     )
     if output:
-        out.print(f"bundle  {output}")
+        print_line(f"bundle  {output}")
     if delta:
         count = delta.stat().st_size
-        out.print(
+        print_line(
             f"update  {delta}  {size(count)}, {4 * opened.schema().size / count:.0f} x smaller than dense"
         )
 
@@ -85,15 +94,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Loss and accuracy of a bundle on examples."""
-    from edgefl import Bundle, Trainer
+    from edgefl import Trainer
     from edgefl.data import load_examples
 
-    examples = load_examples(data)
-    metrics = Trainer(Bundle.open(bundle), backend=backend, delegate=delegate).evaluate(
-        examples.x, examples.y
-    )
+    opened, examples = open_bundle(bundle), load_examples(data)
+    metrics = Trainer(opened, backend=backend, delegate=delegate).evaluate(examples.x, examples.y)
     row = {"examples": metrics.examples, "loss": metrics.loss, "accuracy": metrics.accuracy}
     if as_json:
         print_json(row)
     else:
-        print_rows("", list(row), [["-" if v is None else v for v in row.values()]])
+        accuracy = "" if metrics.accuracy is None else f", accuracy {metrics.accuracy:.1%}"
+        print_line(f"{metrics.examples} examples: loss {metrics.loss:.4f}{accuracy}")
