@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from edgefl.delta.anatomy import FrameAnatomy, inspect_frame
+from edgefl.delta.anatomy import FrameAnatomy, inspect_frame, tensor_norms
 from edgefl.delta.arrays import decode_delta, encode_delta
 from edgefl.delta.budget import warm_up
 from edgefl.delta.codec import Encoded, SparseDelta, decode, encode
 from edgefl.delta.feedback import Residual, apply_feedback, carry
 from edgefl.delta.frame import Limits
-from edgefl.delta.modes import MODES
+from edgefl.delta.modes import MODES, STATELESS_MODES
 
 __all__ = [
     "MODES",
+    "STATELESS_MODES",
     "Encoded",
     "FrameAnatomy",
     "Limits",
@@ -25,5 +26,6 @@ __all__ = [
     "encode",
     "encode_delta",
     "inspect_frame",
+    "tensor_norms",
     "warm_up",
 ]

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from edgefl.delta import frame as frames
-from edgefl.delta.codec import decode
+from edgefl.delta.codec import SparseDelta, decode
 from edgefl.delta.coders import CODER_NAMES, entropy_bytes, restore
 from edgefl.delta.frame import Limits
 from edgefl.delta.sections import KINDS, STREAM_COUNTS
 from edgefl.delta.table import Coded, Section
+from edgefl.parameters import Schema
 
 INSPECTED_SIZE = 1 << 26
 """Updates over more parameters than this are inspected only with limits given."""
@@ -103,6 +104,16 @@ def inspect_frame(frame: bytes, limits: Limits | None = None) -> FrameAnatomy:
         largest=float(np.abs(update.values).max(initial=np.float32(0))),
         sections=sections,
     )
+
+
+def tensor_norms(update: SparseDelta, schema: Schema) -> dict[str, float]:
+    """Euclidean length of every tensor's part of an update, by name in the schema's order."""
+    squares = np.concatenate(([0.0], np.cumsum(update.values.astype(np.float64) ** 2)))
+    norms = {}
+    for parameter, start, stop in schema.ranges():
+        first, last = np.searchsorted(update.indices, (start, stop))
+        norms[parameter.name] = float(np.sqrt(max(squares[last] - squares[first], 0.0)))
+    return norms
 
 
 def _section(coded: Coded) -> SectionAnatomy:

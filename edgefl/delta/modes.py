@@ -229,3 +229,6 @@ MODES: Mapping[str, Mode] = {
     "subset": subset,
 }
 """What the encoder can be asked for by name."""
+
+STATELESS_MODES = frozenset({"unbiased", "dense8", "dense4", "float32", "subset"})
+"""Modes that lose nothing on average: a residual would only delay what they send anyway."""

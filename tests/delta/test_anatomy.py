@@ -4,8 +4,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgefl.delta import Limits, encode, inspect_frame
+from edgefl.delta import Limits, decode, encode, inspect_frame, tensor_norms
 from edgefl.errors import DeltaError
+from edgefl.parameters import Schema
 
 
 def test_a_frame_is_taken_apart_to_the_last_byte() -> None:
@@ -45,3 +46,19 @@ def test_limits_can_be_given() -> None:
 
     with pytest.raises(DeltaError):
         inspect_frame(frame, Limits(b"schema-8", 9))
+
+
+def test_norms_are_told_by_tensor() -> None:
+    arrays = {
+        "a": np.array([3, 4], np.float32),
+        "b": np.zeros(3, np.float32),
+        "c": np.array([-5], np.float32),
+    }
+    schema = Schema.of_arrays(arrays)
+    frame = encode(schema.flatten(arrays), schema_id=schema.id, base_version=0, mode="float32").frame
+
+    assert tensor_norms(decode(frame, Limits(schema.id, schema.size)), schema) == {
+        "a": 5.0,
+        "b": 0.0,
+        "c": 5.0,
+    }

@@ -14,7 +14,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 
-import atheris  # type: ignore[import-not-found,unused-ignore]
+import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 with atheris.instrument_imports(include=["edgefl"]):
     import numpy as np
