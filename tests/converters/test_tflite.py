@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgefl.converters.autodiff import Expr
+from edgefl.converters.autodiff.windows import interleave
 from edgefl.converters.builder import GraphBuilder
 from edgefl.converters.targets import TFLiteModel, to_tflite
 from edgefl.errors import ConversionError, UnsupportedOperator
@@ -63,6 +65,28 @@ def test_one_transpose_per_image_and_weight_whatever_the_depth() -> None:
 
     assert model.transposes == 1 + 6
     assert model.operators["CONV_2D"] == 6
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_interleaving_does_not_leave_the_channel_last_layout(
+    count: int, litert: Engine, tflite_runtime: Engine
+) -> None:
+    builder = GraphBuilder()
+    x = Expr(builder, builder.input("x", TensorType(F, (2, 4, 3, 5))))
+    weight = Expr(builder, builder.input("weight", TensorType(F, (4, 4, 1, 1))))
+    held = x.apply("Conv", weight, kernel_shape=(1, 1))
+    parts = [held * float(i + 1) for i in range(count)]
+    rows = interleave(parts, 2)
+    both = interleave([rows * float(i + 1) for i in range(count)], 3)
+    builder.output("y", both.apply("Conv", weight, kernel_shape=(1, 1)).name)
+    graph = builder.build()
+    feeds = feeds_of(graph)
+
+    model = to_tflite(graph, "infer")
+
+    assert model.transposes == 4  # the image, the result, and each convolution's weight
+    for engine in (litert, tflite_runtime):
+        np.testing.assert_allclose(engine(model, feeds)["y"], run(graph, feeds)["y"], rtol=1e-5, atol=1e-5)
 
 
 def test_names_are_safe_and_distinct(litert: Engine) -> None:

@@ -36,7 +36,17 @@ def _transpose(call: Call) -> Lazy:
 def _concat(call: Call) -> Lazy:
     values, axis = call.values, int(call.attribute("axis"))
     order = common_order(values, values[0].rank)
-    return Lazy(tf.concat([arranged(value, order) for value in values], order[axis]), order)
+    return Lazy(_joined([arranged(value, order) for value in values], order[axis]), order)
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    """Concatenate; above four axes on three, which every interpreter knows."""
+    shape = [int(n) for n in parts[0].shape]
+    if len(shape) <= 4:
+        return tf.concat(parts, axis)
+    outer, inner = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+    whole = tf.concat([reshape(part, (outer, part.shape[axis], inner)) for part in parts], 1)
+    return reshape(whole, (*shape[:axis], whole.shape[1], *shape[axis + 1 :]))
 
 
 @lowering("Split")
