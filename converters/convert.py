@@ -11,6 +11,7 @@ import numpy as np
 
 from edgefl._version import __version__
 from edgefl.bundle import ArtifactData, Bundle, TensorSpec
+from edgefl.converters.lora import adapt
 from edgefl.converters.normalize import normalize
 from edgefl.converters.report import make_report
 from edgefl.converters.selection import Selection, select
@@ -48,7 +49,8 @@ def convert(
         example_inputs: an array, tuple or dict of arrays, batch first; only shapes and dtypes matter. None
             where the model knows its input.
         loss: a name of `edgefl.converters.losses.LOSSES`.
-        trainable: what is trained and shared: `all`, `last:N`, `bias`, `norm`, or patterns of names.
+        trainable: what is trained and shared: `all`, `last:N`, `bias`, `norm`, patterns of names, or
+            `lora:rank=R[:alpha=A][:pattern]`.
         personal: what is trained but never leaves the device.
         batch_size: examples per step; static, smaller batches are padded with weight 0.
         targets: engines to write artifacts for. The ONNX graphs are always in the bundle: they are what
@@ -67,10 +69,11 @@ def convert(
     tell("tracing the model")
     forward = load_forward(model, example_inputs, batch_size=batch_size)
     forward = replace(forward, graph=normalize(forward.graph))
+    forward, chosen, adapters = adapt(forward, trainable)
     roles = select(
         list(forward.parameters),
         forward.trainable,
-        trainable,
+        chosen,
         personal=personal or None,
         buffers=forward.buffers,
     )
@@ -92,7 +95,11 @@ def convert(
         golden=_golden(forward, graphs, calibration),
         defaults=DEFAULTS,
         provenance={"edgefl": __version__, **forward.provenance},
-        report={**make_report(forward, graphs).to_json(), "targets": target_report},
+        report={
+            **make_report(forward, graphs).to_json(),
+            "lora": [adapter.to_json() for adapter in adapters],
+            "targets": target_report,
+        },
     )
     return bundle if calibration is None else _with_int8(bundle, calibration, targets, tell)
 

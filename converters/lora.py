@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,14 @@ class Adapter:
     scale: float
     kind: str
     layout: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain strings, numbers and lists."""
+        return {**asdict(self), "layout": list(self.layout)}
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> Adapter:
+        return Adapter(**{**plain, "layout": tuple(plain["layout"])})
 
     def merged(self, parameters: Mapping[str, Array]) -> Array:
         """The weight with the adapter folded in, in the parameter's own layout."""

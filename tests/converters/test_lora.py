@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from edgefl.converters.autodiff import Expr
-from edgefl.converters.lora import adapt, merge
+from edgefl.converters.lora import Adapter, adapt, merge
 from edgefl.converters.selection import select
 from edgefl.converters.step import make_graphs
 from edgefl.errors import SelectionError
@@ -65,7 +67,7 @@ def test_merging_gives_the_same_outputs(name):
     model = MODELS[name]()
     adapted, _, adapters = adapt(model.forward, "lora:rank=2:alpha=3")
     x, values = inputs_of(model), disturbed(dict(adapted.parameters))
-    merged = merge(values, adapters)
+    merged = merge(values, [Adapter.from_json(json.loads(json.dumps(a.to_json()))) for a in adapters])
     assert set(merged) == set(model.forward.parameters)
     expected = run(adapted.graph, {"x": x, **values})["output"]
     assert (
@@ -147,3 +149,16 @@ def test_without_a_lora_part_nothing_happens():
 def test_wrong_forms_are_refused(spec, message):
     with pytest.raises(SelectionError, match=message):
         adapt(mlp().forward, spec)
+
+
+def test_a_converted_bundle_trains_the_factors():
+    from edgefl.converters.convert import convert
+
+    model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    bundle = convert(
+        model, np.zeros((2, 6), np.float32), trainable="lora:rank=2", batch_size=4, targets=("onnx",)
+    )
+    trained = [p.name for p in bundle.manifest.parameters if p.role == "shared"]
+    assert trained == ["0.weight.lora_a", "0.weight.lora_b", "2.weight.lora_a", "2.weight.lora_b"]
+    merged = merge(bundle.parameters(), [Adapter.from_json(a) for a in bundle.manifest.report["lora"]])
+    np.testing.assert_array_equal(merged["0.weight"], model[0].weight.detach().numpy())
