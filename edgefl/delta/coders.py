@@ -38,6 +38,8 @@ _ZSTD_UNKNOWN_SIZE = (1 << 64) - 1
 _SMALLEST_WORTH_CODING = 12
 _HUFFMAN, _RUNS, _MATCHES = zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY
 _RUNS_PAY_BELOW = 1 << 16
+_PROBE = 1 << 13
+_EFFORT = 6
 # Random bytes reach this from about 4,000 on; on shorter ones an attempt costs nothing.
 _INCOMPRESSIBLE = 0.994
 
@@ -60,7 +62,7 @@ def smallest(data: bytes, coders: Collection[str] = CODER_NAMES, thorough: bool 
 
     Args:
         coders: names of `CODER_NAMES` that may be used; zstd is left out where it is not installed.
-        thorough: also search for repetitions, for frames that are made once and sent to many.
+        thorough: search harder for repetitions, for frames that are made once and sent to many.
     """
     best = Stream(STORED, data)
     if len(data) < _SMALLEST_WORTH_CODING or entropy_bytes(data) > _INCOMPRESSIBLE * len(data):
@@ -95,20 +97,28 @@ def restore(stream: Stream, size: int) -> bytes:
 
 
 def _attempts(data: bytes, coders: Collection[str], thorough: bool) -> Iterator[Stream]:
+    repeats = thorough or _repeats(data)
     if "deflate" in coders:
         yield _deflate(data, _HUFFMAN)
-        if len(data) < _RUNS_PAY_BELOW or thorough:
+        if len(data) < _RUNS_PAY_BELOW:
             yield _deflate(data, _RUNS)
-        if thorough:
-            yield _deflate(data, _MATCHES)
+        if repeats:
+            yield _deflate(data, _MATCHES, 9 if thorough else _EFFORT)
     if "zstd" in coders and zstandard():
-        for level in (1, 19) if thorough else (1,):
+        for level in (1, *([9] if repeats else []), *([19] if thorough else [])):
             compressor = zstandard().ZstdCompressor(level=level, write_content_size=False)
             yield Stream(ZSTD, compressor.compress(data))
 
 
-def _deflate(data: bytes, strategy: int) -> Stream:
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
+def _repeats(data: bytes) -> bool:
+    """Whether looking for repeated strings pays, by a probe: rows of a matrix may resemble each other."""
+    start = max(len(data) - _PROBE, 0) // 2
+    probe = data[start : start + _PROBE]
+    return len(_deflate(probe, _MATCHES).data) < len(_deflate(probe, _HUFFMAN).data)
+
+
+def _deflate(data: bytes, strategy: int, effort: int = _EFFORT) -> Stream:
+    compressor = zlib.compressobj(effort, zlib.DEFLATED, -15, 9, strategy)
     return Stream(DEFLATE, compressor.compress(data) + compressor.flush())
 
 

@@ -33,7 +33,7 @@ SPARSEST_BITMAP = 64
 """A bitmap over more than 64 parameters per nonzero is refused: it would be long and cannot pay."""
 
 _BITMAP_MAY_PAY = 10
-_LISTING_MAY_PAY = 20
+_LISTING_PAYS = 20
 
 _EMPTY = Stream(STORED, b"")
 
@@ -118,11 +118,9 @@ def _encode_levels(levels: Array, shrink: Shrink) -> tuple[int, int, tuple[Strea
     if top == 0:
         return 0, 0, (_EMPTY, _EMPTY, _EMPTY)
     raised = np.flatnonzero(levels)
-    if len(raised) * _LISTING_MAY_PAY < len(levels):
-        options = [_listed(levels, raised, shrink), _plane(levels, 1, shrink)]
-    else:
-        options = [_plane(levels, width, shrink) for width in PLANE_WIDTHS if top > width >> 1]
-    return min(options, key=_length)
+    if len(raised) * _LISTING_PAYS < len(levels):
+        return _listed(levels, raised, shrink)
+    return min((_plane(levels, width, shrink) for width in PLANE_WIDTHS if top > width >> 1), key=_length)
 
 
 def _listed(levels: Array, raised: Ints, shrink: Shrink) -> tuple[int, int, tuple[Stream, ...]]:
