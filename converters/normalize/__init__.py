@@ -19,6 +19,7 @@ from edgefl.converters.normalize import (  # noqa: F401  imported for their regi
     recurrent,
     shapes,
 )
+from edgefl.converters.normalize.joining import JOINS
 from edgefl.converters.normalize.registry import REWRITES, replay, rewrite
 from edgefl.converters.normalize.simplify import SIMPLIFICATIONS
 from edgefl.graph.model import Graph
@@ -41,10 +42,21 @@ def normalize(graph: Graph) -> Graph:
 
 
 def simplify(graph: Graph) -> Graph:
-    """A normalised graph with fewer transposes and reshapes; works on step graphs too."""
+    """A normalised graph that moves less data; for step graphs too.
+
+    Sums of padded pieces become one Concat; transposes and reshapes sink and cancel as long as fewer elements
+    are transposed for it.
+    """
+    graph = replay(graph, JOINS)
     for _ in range(_PASSES):
         smaller = replay(graph, SIMPLIFICATIONS)
+        if _transposed_elements(smaller) > _transposed_elements(graph):
+            return graph
         if smaller.operators() == graph.operators():
             return smaller
         graph = smaller
     return graph
+
+
+def _transposed_elements(graph: Graph) -> int:
+    return sum(graph.type_of(node.outputs[0]).size for node in graph if node.op == "Transpose")

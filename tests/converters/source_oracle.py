@@ -41,5 +41,6 @@ def outputs(forward: Forward, data: dict[str, Any]) -> tuple[Graph, list[Any]]:
 
 
 def close(got: Any, expected: Any) -> None:
-    """Equal up to float32 rounding."""
+    """Finite, and equal up to float32 rounding."""
+    assert np.isfinite(expected).all()
     np.testing.assert_allclose(got, np.asarray(expected), rtol=1e-4, atol=1e-5)

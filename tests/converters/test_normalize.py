@@ -328,3 +328,34 @@ def test_simplifying_twice_changes_nothing() -> None:
     )
 
     assert simplify(graph).operators() == graph.operators()
+
+
+def test_a_sum_of_padded_pieces_is_joined() -> None:
+    graph = check(
+        """m (float[2,1] a, float[2,2] b, float[2,1] c) => (float[2,6] y)
+        <int64[4] pa = {0,1,0,4}, int64[4] pb = {0,2,0,2}, int64[4] pc = {0,5,0,0}>
+        {
+            first = Pad(a, pa)
+            second = Pad(b, pb)
+            third = Pad(c, pc)
+            sum = Add(third, first)
+            y = Add(sum, second)
+        }""",
+        a=normal(2, 1),
+        b=normal(2, 2),
+        c=normal(2, 1),
+    )
+
+    assert graph.operators() == {"Concat": 1}
+
+
+def test_overlapping_pieces_are_still_added() -> None:
+    graph = check(
+        """m (float[2] a, float[2] b) => (float[3] y)
+        <int64[2] after = {0,1}, int64[2] before = {1,0}>
+        { first = Pad(a, after) second = Pad(b, before) y = Add(first, second) }""",
+        a=normal(2),
+        b=normal(2),
+    )
+
+    assert graph.operators()["Add"] == 1

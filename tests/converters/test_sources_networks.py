@@ -178,7 +178,7 @@ class Bert(nn.Module):
             t.view(batch, length, self.heads, -1).permute(0, 2, 1, 3)
             for t in self.qkv(x).split(x.shape[-1], -1)
         )
-        bias = (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+        bias = (1.0 - (mask > 0)[:, None, None, :].float()) * torch.finfo(torch.float32).min
         scores = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias, -1)
         x = self.norm(x + self.out((scores @ v).permute(0, 2, 1, 3).flatten(2)))
         x = self.norm(x + self.outer(F.gelu(self.inner(x), approximate="tanh")))
