@@ -9,7 +9,7 @@ import numpy as np
 
 from edgefl.converters.autodiff.expression import Expr, add_all, zeros_like
 from edgefl.converters.autodiff.registry import FLAT, VJPS, Gradient, NoGradient, Op, emit
-from edgefl.converters.builder import GraphBuilder
+from edgefl.converters.builder import STOP_GRADIENT, GraphBuilder
 from edgefl.errors import NotDifferentiable
 from edgefl.graph.model import Node
 
@@ -49,9 +49,14 @@ def _reached_from(builder: GraphBuilder, nodes: Sequence[Node], sources: Collect
     """The floating-point tensors that depend on the sources through floating-point tensors."""
     reached = {name for name in sources if _is_float(builder, name)}
     for node in nodes:
-        if node.op not in FLAT and not reached.isdisjoint(node.inputs):
+        if not _is_flat(node) and not reached.isdisjoint(node.inputs):
             reached.update(out for out in node.outputs if out and _is_float(builder, out))
     return reached
+
+
+def _is_flat(node: Node) -> bool:
+    """The gradient is zero: of a step function, or where the model says that it stops."""
+    return node.op in FLAT or (node.op == "Identity" and node.name.startswith(STOP_GRADIENT))
 
 
 def _is_float(builder: GraphBuilder, tensor: str) -> bool:

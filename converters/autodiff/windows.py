@@ -60,16 +60,17 @@ class Window:
         """Kernel positions in raster order."""
         return list(itertools.product(*map(range, self.kernel)))
 
-    def taps(self, x: Expr, fill: float = 0.0) -> Taps:
-        """What each kernel position sees of `x`, whose axes 2.. are the spatial ones."""
+    def taps(self, x: Expr, fill: float = 0.0, first: int = 2) -> Taps:
+        """What each kernel position sees of `x`, whose spatial axes begin at `first`."""
         behind = [max(r - b - n, 0) for r, b, n in zip(self.reach, self.before, self.size, strict=True)]
-        padded = x.pad([(0, 0), (0, 0), *zip(self.before, behind, strict=True)], fill)
-        return {position: self._tap(padded, position) for position in self.positions}
+        others = x.rank - first - len(self.size)
+        padded = x.pad([(0, 0)] * first + [*zip(self.before, behind, strict=True)] + [(0, 0)] * others, fill)
+        return {position: self._tap(padded, position, first) for position in self.positions}
 
-    def _tap(self, padded: Expr, position: tuple[int, ...]) -> Expr:
+    def _tap(self, padded: Expr, position: tuple[int, ...], first: int) -> Expr:
         starts = [i * d for i, d in zip(position, self.dilations, strict=True)]
         stops = [b + (o - 1) * s + 1 for b, o, s in zip(starts, self.out, self.strides, strict=True)]
-        return padded.slices(range(2, 2 + len(starts)), starts, stops, self.strides)
+        return padded.slices(range(first, first + len(starts)), starts, stops, self.strides)
 
     def scatter(self, taps: Taps) -> Expr:
         """The adjoint of `taps`: adds each tap back to where it was read; returns the shape of `x`."""

@@ -145,6 +145,18 @@ def test_pointwise_with_more_filters_than_positions():
     check("Conv", F.conv2d, [normal(3, 10, 2, 2), normal(12, 10, 1, 1)], kernel_shape=(1, 1))
 
 
+@pytest.mark.parametrize("size", [5, 12])
+@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_way_to_the_weight_gradient(size, channels, stride):
+    def expected(x, w):
+        return F.conv2d(x, w, stride=stride, padding=1, dilation=(1, 2))
+
+    given = [normal(2, channels, 6, size), normal(4, channels, 3, 2)]
+    attributes = {"kernel_shape": (3, 2), "strides": (stride, stride), "dilations": (1, 2)}
+    check("Conv", expected, given, pads=(1, 1, 1, 1), **attributes)
+
+
 def operators_of_gradient(groups: int, dilation: int, channels: int = 16) -> set[str]:
     b = GraphBuilder()
     x = b.input("x", TensorType.of(normal(2, channels, 9, 9)))
