@@ -24,11 +24,13 @@ class Residual:
         vector: float32 of shape `(d,)`.
         schema_id: the parameters it belongs to.
         base_version: the model version of the update it was left by.
+        momentum: running sum of updates, float32 of shape `(d,)`; None without momentum correction.
     """
 
     vector: Vector
     schema_id: bytes
     base_version: int
+    momentum: Vector | None = None
 
 
 def carry(residual: Residual | None, schema_id: bytes, base_version: int, max_age: int) -> Residual | None:
@@ -51,32 +53,45 @@ def apply_feedback(
     schema_id: bytes,
     base_version: int,
     decay: float = 1.0,
+    momentum: float = 0.0,
 ) -> tuple[Encoded, Residual]:
     """Encode `delta + decay * residual`, and keep what the decoder will not see of it.
+
+    With momentum correction (Lin et al. 2018) a running sum `u = momentum * u + delta` takes the place of the
+    delta, and starts again from zero where something was sent.
 
     Args:
         delta: float32 of shape `(d,)`.
         residual: from the round before, or None.
         encode: the codec with everything but the vector decided.
+        decay: how much of the residual still counts, 0 to 1.
+        momentum: how much of the running sum still counts, 0 (no correction) to below 1.
 
     Returns:
-        The encoded update, and the residual for the next round: their sum is the vector that was encoded.
+        The encoded update, and the residual for the next round: what was sent and the residual's vector add
+        up to the vector that was encoded.
 
     Raises:
         DataShape: the residual is of another size.
     """
-    vector = _sum(delta, residual, decay)
-    encoded = encode(vector)
-    left = vector.copy() if vector is delta else vector
-    left[encoded.indices] -= encoded.values
-    return encoded, Residual(left, schema_id, base_version)
-
-
-def _sum(delta: Vector, residual: Residual | None, decay: float) -> Vector:
-    if residual is None:
-        return delta
-    if residual.vector.shape != delta.shape:
+    if residual is not None and residual.vector.shape != delta.shape:
         raise DataShape(f"residual of shape {residual.vector.shape} for an update of shape {delta.shape}")
-    total = residual.vector * np.float32(decay)
+    running = _sum(delta, residual.momentum if residual else None, momentum)
+    vector = _sum(running, residual.vector if residual else None, decay)
+    encoded = encode(vector)
+    left = vector.copy() if vector is delta or vector is running else vector
+    left[encoded.indices] -= encoded.values
+    if not momentum:
+        return encoded, Residual(left, schema_id, base_version)
+    running = running.copy() if running is delta else running
+    running[encoded.indices] = 0
+    return encoded, Residual(left, schema_id, base_version, running)
+
+
+def _sum(delta: Vector, before: Vector | None, factor: float) -> Vector:
+    """`delta + factor * before` in new memory, or the delta itself where there is nothing to add."""
+    if before is None or not factor:
+        return delta
+    total = before * np.float32(factor)
     total += delta
     return total

@@ -157,12 +157,20 @@ def test_an_update_is_added_with_its_weight() -> None:
     assert np.allclose(total, 1 + 0.5 * encoded.dense(), rtol=1e-6)
 
 
-def test_one_percent_of_independent_values_costs_under_ten_bits_each() -> None:
+@pytest.mark.parametrize(("mode", "density"), [("topk", 0.01), ("topk", 0.1), ("unbiased", 0.01)])
+def test_independent_values_cost_at_most_1_5_percent_over_their_entropy(mode: str, density: float) -> None:
     vector = np.random.default_rng(0).laplace(size=1_000_000).astype(np.float32)
 
-    encoded = encode(vector, schema_id=ID, base_version=1, coders=("deflate",))
+    encoded = encode(
+        vector, schema_id=ID, base_version=1, mode=mode, density=density, rng=0, coders=("deflate",)
+    )
 
-    assert 8 * len(encoded.frame) / len(encoded.indices) < 9.5
+    count = len(encoded.indices)
+    share = count / vector.size
+    positions = -(share * np.log2(share) + (1 - share) * np.log2(1 - share)) / share
+    levels = np.unique(np.abs(encoded.values), return_counts=True)[1] / count
+    bound = positions - levels @ np.log2(levels) + 1
+    assert 8 * len(encoded.frame) / count < 1.015 * bound
 
 
 @pytest.mark.parametrize(

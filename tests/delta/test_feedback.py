@@ -67,6 +67,21 @@ def test_a_residual_decays() -> None:
     assert encoded.dense().tolist() == [0.5] * 4
 
 
+def test_momentum_adds_up_until_it_is_sent() -> None:
+    def largest(vector: Array) -> Encoded:
+        return encode(vector, schema_id=ID, base_version=4, k=1)
+
+    delta, residual, sent = np.array([1.0, 0.25], np.float32), None, []
+    for _ in range(3):
+        encoded, residual = feed(delta, residual, largest, momentum=0.5)
+        sent.append(encoded.dense().tolist())
+
+    # Value 1: running sums 1/4, 3/8, 7/16 collect to 17/16, more than value 0.
+    assert sent == [[1, 0], [1, 0], [0, 1.0625]]
+    assert residual is not None and residual.momentum is not None
+    assert residual.vector.tolist() == [1, 0] and residual.momentum.tolist() == [1, 0]
+
+
 def test_a_residual_of_another_size_is_refused() -> None:
     with pytest.raises(DataShape, match=r"\(3,\)"):
         feed(np.zeros(4, np.float32), Residual(np.ones(3, np.float32), ID, 3), code)
