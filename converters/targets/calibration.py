@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,11 +12,39 @@ from edgefl.data import Inputs, check_inputs
 from edgefl.errors import CalibrationError, DataError
 from edgefl.graph import Array
 
+Calibration = Inputs | Iterator[Inputs]
+"""Examples along the first dimension, or a generator of batches of them."""
+
 MIN_EXAMPLES = 16
 MAX_EXAMPLES = 1024  # spread over the data; ranges hardly change beyond, and engines run them one by one
 
 
-def check_calibration(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+def gather(examples: Calibration) -> Inputs:
+    """Calibration examples as arrays; of batches made one by one, as many as are used."""
+    if not isinstance(examples, Iterator):
+        return examples
+    taken: list[Inputs] = []
+    count = 0
+    for batch in examples:
+        taken.append(batch)
+        count += len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
+        if count >= MAX_EXAMPLES:
+            break
+    if not taken:
+        raise CalibrationError(f"the calibration generator gave no batch; {MIN_EXAMPLES} examples are needed")
+    return _merged(taken)
+
+
+def _merged(batches: list[Inputs]) -> Inputs:
+    try:
+        if isinstance(batches[0], Mapping):
+            return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        return np.concatenate([np.asarray(batch) for batch in batches])
+    except (ValueError, KeyError, IndexError, TypeError) as exc:
+        raise CalibrationError(f"calibration batches do not fit together: {exc}") from exc
+
+
+def check_calibration(x: Calibration, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """Calibration inputs by name, checked, in the graph's dtypes, thinned evenly to MAX_EXAMPLES.
 
     Raises:
@@ -24,7 +52,7 @@ def check_calibration(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array
             examples that are all the same.
     """
     try:
-        inputs = check_inputs(x, specs)
+        inputs = check_inputs(gather(x), specs)
     except DataError as exc:
         raise CalibrationError(f"calibration examples do not fit the model: {exc}") from exc
     count = len(next(iter(inputs.values())))

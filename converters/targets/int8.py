@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgefl.bundle import Bundle
+from edgefl.converters.targets.absorb import absorb
+from edgefl.converters.targets.activations import findings, float_runner
 from edgefl.converters.targets.binding import bind, single
-from edgefl.converters.targets.calibration import batches, check_calibration
+from edgefl.converters.targets.calibration import Calibration, batches, check_calibration
 from edgefl.converters.targets.quantize import int8_onnx, int8_tflite
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import TFLiteModel, import_tensorflow
-from edgefl.data import Inputs
 from edgefl.errors import ConversionError
-from edgefl.graph import Array, Graph, Interpreter, read_onnx
+from edgefl.graph import Array, Graph, read_onnx
 
 TARGETS = ("onnx", "tflite")
 
@@ -33,6 +34,7 @@ class Int8Report:
         error: target to the root mean square error of the outputs over the float outputs' standard deviation.
         bytes: target to file size.
         float_bytes: size of the weights in float32.
+        notes: layers that calibration shows to be dead, not covered by the examples, or ruled by outliers.
     """
 
     examples: int
@@ -41,10 +43,17 @@ class Int8Report:
     error: Mapping[str, float]
     bytes: Mapping[str, int]
     float_bytes: int
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values."""
-        return {key: dict(v) if isinstance(v, Mapping) else v for key, v in asdict(self).items()}
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -55,14 +64,15 @@ class Int8Export:
     report: Int8Report
 
 
-def export_int8(bundle: Bundle, calibration: Inputs, targets: Sequence[str] = TARGETS) -> Int8Export:
+def export_int8(bundle: Bundle, calibration: Calibration, targets: Sequence[str] = TARGETS) -> Int8Export:
     """The model with its present parameters as full-integer files, calibrated on examples.
 
     The files take one example at a time where the model allows it, else the bundle's batch. The parameters
     are inside; inputs and outputs are float32.
 
     Args:
-        calibration: `[N, ...]`, or such arrays by input name; at least 16 varied examples.
+        calibration: `[N, ...]`, or such arrays by input name, or a generator of batches of either; at least
+            16 varied examples.
 
     Raises:
         CalibrationError: the examples are too few or unusable.
@@ -90,9 +100,10 @@ def _export(graph: Graph, examples: Mapping[str, Array], targets: Sequence[str])
         model = int8_tflite(graph, feeds)
         files["tflite"] = model.data
         results["tflite"] = _run_tflite(model, feeds)[:count]
-    interpreter = Interpreter(graph)
-    expected = np.concatenate([_only(interpreter(feed)) for feed in feeds])[:count]
-    return Int8Export(files, _report(expected, results, files, graph))
+    run = float_runner(graph)
+    expected = np.concatenate([_only(run(feed)) for feed in feeds])[:count]
+    report = _report(expected, results, files, graph)
+    return Int8Export(files, replace(report, notes=findings(absorb(graph), feeds)))
 
 
 def _report(

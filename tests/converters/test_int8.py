@@ -14,6 +14,7 @@ from edgefl.bundle import ArtifactData, Bundle, TensorSpec
 from edgefl.converters.builder import GraphBuilder
 from edgefl.converters.targets import TFLiteModel, export_int8, to_onnx
 from edgefl.converters.targets.absorb import absorb
+from edgefl.converters.targets.activations import findings
 from edgefl.converters.targets.binding import bind, single
 from edgefl.errors import CalibrationError, ConversionError, DataShape
 from edgefl.graph import Graph, TensorType, run
@@ -211,6 +212,65 @@ def test_one_target_alone(digits: Digits) -> None:
 def test_unusable_calibration_is_refused(digits: Digits, change: Callable[[Any], Any], reason: str) -> None:
     with pytest.raises(CalibrationError, match=reason):
         export_int8(digits.bundle, change(digits.seen))
+
+
+def test_calibration_may_come_from_a_generator(digits: Digits) -> None:
+    halves = (digits.seen[start : start + 16] for start in range(0, 64, 16))
+
+    made = export_int8(digits.bundle, halves, targets=("onnx",))
+
+    assert made.report.examples == 64
+    assert made.files == export_int8(digits.bundle, digits.seen[:64], targets=("onnx",)).files
+
+
+@pytest.mark.parametrize(
+    ("batches", "reason"),
+    [
+        ([], "gave no batch"),
+        ([np.ones((4, 1, 8, 8)), np.ones((4, 8))], "do not fit together"),
+        ([np.ones((4, 1, 8, 8))], "4 calibration examples"),
+    ],
+)
+def test_an_unusable_generator_is_refused(digits: Digits, batches: list[Any], reason: str) -> None:
+    with pytest.raises(CalibrationError, match=reason):
+        export_int8(digits.bundle, iter(batches))
+
+
+def probe(weight: Any, bias: Any) -> Graph:
+    b = GraphBuilder()
+    h = b.add("MatMul", b.input("x", TensorType(F, (1, 4))), b.constant(weight))
+    b.output("output", b.add("Relu", b.add("Add", h, b.constant(bias)), name="relu"))
+    return absorb(b.build())
+
+
+def test_dead_channels_are_reported() -> None:
+    feeds = [{"x": row[None]} for row in np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)]
+    graph = probe(np.eye(4, dtype=np.float32), np.array([0, -100, 0, -100], np.float32))
+
+    assert [note for note in findings(graph, feeds) if "2 of 4 channels never change over 64" in note]
+
+
+def test_examples_that_do_not_cover_the_rest_are_reported() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    x[32:] *= 10
+    graph = probe(np.eye(4, dtype=np.float32), np.zeros(4, np.float32))
+
+    assert [note for note in findings(graph, [{"x": row[None]} for row in x]) if "saturate" in note]
+
+
+def test_ranges_ruled_by_outliers_are_reported() -> None:
+    x = np.random.default_rng(0).uniform(0, 1, size=(128, 40)).astype(np.float32)
+    x[0, 0] = 1000
+    b = GraphBuilder()
+    weight = b.constant(np.eye(40, dtype=np.float32))
+    b.output("output", b.add("MatMul", b.input("x", TensorType(F, (1, 40))), weight))
+
+    assert [note for note in findings(b.build(), [{"x": row[None]} for row in x]) if "outliers reach" in note]
+
+
+def test_a_healthy_model_has_no_dead_layers(exported: Any) -> None:
+    assert not [note for note in exported.report.notes if "saturate" in note or "outliers" in note]
+    assert exported.report.to_json()["notes"] == list(exported.report.notes)
 
 
 def test_an_unknown_target_is_refused(digits: Digits) -> None:
