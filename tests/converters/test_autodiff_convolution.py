@@ -157,6 +157,14 @@ def test_every_way_to_the_weight_gradient(size, channels, stride):
     check("Conv", expected, given, pads=(1, 1, 1, 1), **attributes)
 
 
+def test_a_convolution_that_reads_only_padding():
+    def expected(x, w):
+        return F.conv2d(F.pad(x, (3, 0, 0, 0)), w, stride=(1, 5))
+
+    given = [normal(1, 1, 2, 2), normal(2, 1, 1, 1)]
+    check("Conv", expected, given, kernel_shape=(1, 1), strides=(1, 5), pads=(0, 3, 0, 0))
+
+
 def operators_of_gradient(groups: int, dilation: int, channels: int = 16) -> set[str]:
     b = GraphBuilder()
     x = b.input("x", TensorType.of(normal(2, channels, 9, 9)))

@@ -85,6 +85,10 @@ def test_tied_extremes_share(op):
     check(op, BINARY[op], [a, np.array([1.0, 1.0, 2.0, 0.0])])
 
 
+def test_max_of_one():
+    check("Max", lambda x: x * 1, [normal(3)])
+
+
 def test_max_of_three():
     def expected(a, b, c):
         return torch.stack([a, b, c]).amax(0)

@@ -131,3 +131,50 @@ def test_broadcasting_above_rank_four_is_folded():
 
 def test_every_gradient_has_a_kernel_for_its_operator():
     assert set(VJPS) <= set(KERNELS)
+
+
+def test_a_cast_between_floats_carries_the_gradient_back():
+    b = GraphBuilder()
+    x = variable(b, "x", 3)
+    graph = gradient_graph((x.cast(np.float32) * 3.0).sum(), "x")
+    made = run(graph, {"x": normal(3)})["grad/x"]
+    assert made.dtype == np.float64
+    np.testing.assert_array_equal(made, [3, 3, 3])
+
+
+def integers(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+NONE = np.zeros(0)
+UNCOVERED = {
+    "crop": ("Resize", (2, 3), [np.array([0.0, 0.0, 0.5, 0.5]), NONE, integers(2, 2)],
+             {"coordinate_transformation_mode": "tf_crop_and_resize"}, "tf_crop_and_resize is not covered"),
+    "axes": ("Resize", (2, 3), [NONE, NONE, integers(6)], {"axes": (1,)}, "axes is not covered"),
+    "aspect": ("Resize", (2, 3), [NONE, NONE, integers(4, 9)], {"keep_aspect_ratio_policy": "not_larger"},
+               "keep_aspect_ratio_policy"),
+    "batched": ("GatherND", (2, 3), [integers(0, 1).reshape(2, 1)], {"batch_dims": 1}, "batch_dims"),
+    "product": ("ScatterElements", (3,), [integers(0), np.ones(1)], {"axis": 0, "reduction": "mul"},
+                "reduction='mul'"),
+    "borders": ("Pad", (5,), [integers(-1, 2)], {"mode": "edge"}, "negative padding"),
+    "implicit": ("MaxPool", (1, 1, 4, 4), [], {"kernel_shape": (3, 3), "auto_pad": "SAME_UPPER"}, "auto_pad"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNCOVERED)
+def test_uses_that_are_not_covered_are_refused(case, monkeypatch):
+    op, shape, others, attributes, message = UNCOVERED[case]
+    if case == "borders":
+        monkeypatch.setitem(KERNELS, "Pad", lambda inputs, attributes: (np.zeros(6),))
+    b = GraphBuilder()
+    x = variable(b, "x", *shape)
+    y = Expr(b, b.add(op, x.name, *(b.constant(v) for v in others), **attributes))
+    with pytest.raises(NotDifferentiable, match=message):
+        gradients(b, y.sum().name, ["x"])
+
+
+def test_an_operand_computed_at_run_time_where_a_constant_is_needed_is_refused():
+    b = GraphBuilder()
+    x, axes = variable(b, "x", 2, 3), Expr(b, b.input("axes", TensorType(np.dtype(np.int64), (1,))))
+    with pytest.raises(NotDifferentiable, match="its input 'axes' is not a constant"):
+        gradients(b, x.apply("ReduceSum", axes, keepdims=0).sum().name, ["x"])
