@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -22,7 +23,7 @@ MAX_EXAMPLES = 1024  # spread over the data; ranges hardly change beyond, and en
 def gather(examples: Calibration) -> Inputs:
     """Calibration examples as arrays; of batches made one by one, as many as are used."""
     if not isinstance(examples, Iterator):
-        return examples
+        return cast(Inputs, examples)
     taken: list[Inputs] = []
     count = 0
     for batch in examples:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from edgefl.errors import UnsupportedOperator
@@ -12,9 +13,22 @@ _DESCRIPTION = "edgefl"
 _KEPT_METADATA = b"min_runtime_version"
 
 
-def finish(
-    data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapping[str, str]
-) -> tuple[bytes, dict[str, int]]:
+@dataclass(frozen=True)
+class Finished:
+    """A file ready to ship.
+
+    Attributes:
+        data: its bytes.
+        operators: builtin operator to number of uses.
+        min_runtime: the oldest release whose operators suffice, such as `2.9.0`; empty where not known.
+    """
+
+    data: bytes
+    operators: dict[str, int]
+    min_runtime: str
+
+
+def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Finished:
     """Name the signature and its tensors, drop what differs between conversions, and count operators.
 
     Args:
@@ -33,7 +47,12 @@ def finish(
     model.signatureDefs = [_signature(signature, subgraph, inputs, outputs)]
     model.metadata = [entry for entry in model.metadata or [] if entry.name == _KEPT_METADATA]
     model.description = _DESCRIPTION
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), counts
+    return Finished(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), counts, _min_runtime(model))
+
+
+def _min_runtime(model: Any) -> str:
+    found = [bytes(model.buffers[entry.buffer].data) for entry in model.metadata]
+    return found[0].rstrip(b"\0").decode() if found else ""
 
 
 def operators(data: bytes) -> dict[str, int]:

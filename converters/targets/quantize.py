@@ -18,7 +18,7 @@ from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.flatbuffer import finish
 from edgefl.converters.targets.onnx import to_onnx
 from edgefl.converters.targets.quiet import quiet
-from edgefl.converters.targets.tflite import TFLiteModel, convert, import_tensorflow, safe_names
+from edgefl.converters.targets.tflite import TFLiteModel, convert, described, import_tensorflow, safe_names
 from edgefl.errors import ConversionError, MissingDependency
 from edgefl.graph import Array, Graph
 
@@ -48,8 +48,8 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
-        data, counts = finish(convert(tf, converter), signature, inputs, outputs)
-    return TFLiteModel(data, inputs, outputs, counts.get("TRANSPOSE", 0), counts, signature)
+        done = finish(convert(tf, converter), signature, inputs, outputs)
+    return described(done, signature, inputs, outputs)
 
 
 def int8_onnx(graph: Graph, calibration: Batches) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgefl.converters.targets.flatbuffer import finish
+from edgefl.converters.targets.flatbuffer import Finished, finish
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
 from edgefl.graph import Graph
@@ -25,6 +25,7 @@ class TFLiteModel:
         transposes: transposes that could not be cancelled.
         operators: builtin operator to number of uses.
         signature: the name of the file's one signature.
+        min_runtime: the oldest TensorFlow Lite release that has its operators, such as `2.9.0`.
     """
 
     data: bytes
@@ -33,6 +34,7 @@ class TFLiteModel:
     transposes: int = 0
     operators: dict[str, int] = field(default_factory=dict)
     signature: str = ""
+    min_runtime: str = ""
 
 
 def to_tflite(graph: Graph, signature: str) -> TFLiteModel:
@@ -49,8 +51,14 @@ def to_tflite(graph: Graph, signature: str) -> TFLiteModel:
         tf = import_tensorflow()
         inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
         data = convert(tf, _converter(tf, graph, inputs))
-        data, counts = finish(data, signature, inputs, outputs)
-    return TFLiteModel(data, inputs, outputs, counts.get("TRANSPOSE", 0), counts, signature)
+        done = finish(data, signature, inputs, outputs)
+    return described(done, signature, inputs, outputs)
+
+
+def described(done: Finished, signature: str, inputs: dict[str, str], outputs: dict[str, str]) -> TFLiteModel:
+    """A finished file with what is known about it."""
+    transposes = done.operators.get("TRANSPOSE", 0)
+    return TFLiteModel(done.data, inputs, outputs, transposes, done.operators, signature, done.min_runtime)
 
 
 def import_tensorflow() -> Any:

@@ -223,3 +223,9 @@ def test_a_model_lists_its_operators() -> None:
     assert isinstance(model, TFLiteModel)
     assert model.operators["MAX_POOL_2D"] == 1
     assert model.signature == "infer"
+
+
+def test_files_ask_for_no_newer_runtime_than_they_need() -> None:
+    version = tuple(int(n) for n in to_tflite(chain(1), "infer").min_runtime.split("."))
+
+    assert (1, 0, 0) < version <= (2, 14, 0)
