@@ -111,14 +111,14 @@ class FieldReader:
         self._windows |= padded[:-1]
         self._bits = 0
 
-    def read(self, widths: Array) -> npt.NDArray[np.uint64]:
+    def read(self, widths: Ints) -> npt.NDArray[np.uint64]:
         """The next `len(widths)` integers."""
-        ends = np.cumsum(widths, dtype=np.int32)
+        ends = np.cumsum(widths)
         offsets = ends - widths
         offsets += self._bits & 31
         fields = self._windows[self._bits >> 5 :].take(offsets >> 5)
         offsets &= 31
-        fields >>= offsets.astype(np.uint8)
+        fields >>= offsets.view(np.uint64)
         fields &= _MASKS.take(widths)
         self._bits += int(ends[-1])
         return fields

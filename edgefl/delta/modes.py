@@ -87,10 +87,9 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
 
 def topk(vector: Vector, runs: Runs, request: Request) -> Outcome:
     """The largest magnitudes, on a grid whose step is the smallest of them."""
-    indices = top_k(vector, request.k)
+    indices, picked = top_k(vector, request.k)
     if not len(indices):
         return nothing()
-    picked = vector[indices]
     magnitudes = np.abs(picked)
     step = grid.step_for(magnitudes)
     levels = grid.levels_of(magnitudes, step)
@@ -99,10 +98,9 @@ def topk(vector: Vector, runs: Runs, request: Request) -> Outcome:
 
 def ternary(vector: Vector, runs: Runs, request: Request) -> Outcome:
     """The largest magnitudes, all as plus or minus their mean (Sattler et al. 2019)."""
-    indices = top_k(vector, request.k)
+    indices, picked = top_k(vector, request.k)
     if not len(indices):
         return nothing()
-    picked = vector[indices]
     magnitudes = np.abs(picked)
     levels = np.zeros(len(picked), np.int32)
     return _sparse(

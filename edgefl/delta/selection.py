@@ -28,6 +28,7 @@ LARGEST_MAGNITUDE = 1e37
 
 _SAMPLES = 1 << 15
 _BLOCK = 64
+_GOLDEN_RATIO = (1 + 5**0.5) / 2
 _SIGMAS = (6.0, 16.0, 40.0)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _SMALLEST = np.int32(1)
@@ -36,8 +37,10 @@ _LIMIT = np.float32(LARGEST_MAGNITUDE).view(np.int32)
 Magnitudes = npt.NDArray[np.int32]
 
 
-def top_k(vector: Vector, k: int) -> Ints:
-    """Ascending indices of the `k` largest magnitudes; ties go to the lowest index, zeros are never taken.
+def top_k(vector: Vector, k: int) -> tuple[Ints, Vector]:
+    """Ascending indices of the `k` largest magnitudes, and the values there.
+
+    Ties go to the lowest index, zeros are never taken.
 
     Args:
         vector: contiguous, shape `(d,)`.
@@ -47,13 +50,15 @@ def top_k(vector: Vector, k: int) -> Ints:
         NotFinite: NaN, infinity or a magnitude over 1e37 is among the values.
     """
     if not vector.size:
-        return np.empty(0, np.int64)
-    found, sizes = _candidates(vector.view(np.int32), k)
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    found, bits = _candidates(vector.view(np.int32), k)
+    sizes = bits & _MAGNITUDE
     if len(sizes) and sizes.max() > _LIMIT:
         raise not_finite(vector, found[sizes > _LIMIT][0])
     if len(found) > k:
-        found = found[_largest(sizes, k)]
-    return found.astype(np.int64)
+        keep = _largest(sizes, k)
+        found, bits = found[keep], bits[keep]
+    return found.astype(np.int64), bits.view(np.float32)
 
 
 def not_finite(vector: Vector, index: int) -> NotFinite:
@@ -68,10 +73,11 @@ def at_least(vector: Vector, threshold: float) -> npt.NDArray[np.uint32]:
 
 
 def sample(vector: Vector) -> Vector:
-    """At most 65,536 values in random blocks: strides would fall into step with the rows of a matrix."""
+    """At most 65,536 values in blocks that lie irregularly: strides fall into step with rows."""
     if vector.size <= 2 * _SAMPLES:
         return vector
-    starts = np.random.default_rng(vector.size).integers(0, vector.size - _BLOCK, _SAMPLES // _BLOCK)
+    shares = np.arange(_SAMPLES // _BLOCK) * _GOLDEN_RATIO % 1
+    starts = (shares * (vector.size - _BLOCK)).astype(np.int64)
     picked: Vector = vector[(starts[:, None] + np.arange(_BLOCK)).reshape(-1)]
     return picked
 
@@ -97,17 +103,18 @@ def _floors(bits: Magnitudes, k: int) -> Iterator[np.int32]:
 
 
 def _scan(bits: Magnitudes, floor: np.int32) -> tuple[npt.NDArray[np.uint32], Magnitudes]:
-    """Indices and magnitude bits of everything not below the floor."""
+    """Indices and bits of everything whose magnitude is not below the floor."""
     size, mask = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.bool_)
-    indices, sizes = [np.empty(0, np.uint32)], [np.empty(0, np.int32)]
+    indices, found = [np.empty(0, np.uint32)], [np.empty(0, np.int32)]
     for start in range(0, bits.size, CHUNK):
         piece = bits[start : start + CHUNK]
         np.bitwise_and(piece, _MAGNITUDE, out=size[: piece.size])
         np.greater_equal(size[: piece.size], floor, out=mask[: piece.size])
-        hits = np.flatnonzero(mask[: piece.size])
-        sizes.append(size[hits])
-        indices.append((hits + start).astype(np.uint32))
-    return np.concatenate(indices), np.concatenate(sizes)
+        hits = mask[: piece.size].nonzero()[0]
+        found.append(piece[hits])
+        hits += start
+        indices.append(hits.astype(np.uint32))
+    return np.concatenate(indices), np.concatenate(found)
 
 
 def _largest(sizes: Magnitudes, k: int) -> npt.NDArray[np.bool_]:

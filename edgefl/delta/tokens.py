@@ -29,6 +29,10 @@ _OCTAVES = np.maximum(_CODES - _TINY, 0) >> 2
 _WIDTHS = np.where((_CODES < _TINY) | (_CODES >= TOKENS), 0, _OCTAVES + 2)
 _BASES = np.where(_CODES < _TINY, _CODES, (4 + (_CODES & 3)) << np.minimum(_OCTAVES + 2, 31))
 _REST = (1 << _WIDTHS) - 1
+_WIDTH_BYTES = _WIDTHS.astype(np.uint8)
+_WIDTH_BITS = 6
+_WIDTH_MASK = (1 << _WIDTH_BITS) - 1
+_BASES_AND_WIDTHS = _BASES << _WIDTH_BITS | _WIDTHS
 _SHORT_TOKENS = _TINY + 4 * (31 - 4)
 _EXACT_IN_FLOAT32 = 1 << 24
 
@@ -46,12 +50,11 @@ class _Layout:
     shift: int
     bias: int
     widths: Array
-    bases: Array
     rests: Array
 
 
 def _layout(integer: Any, floating: Any, mantissa: int, exponent_bias: int) -> _Layout:
-    tables = (table.astype(integer) for table in (_WIDTHS, _BASES, _REST))
+    tables = (table.astype(integer) for table in (_WIDTHS, _REST))
     return _Layout(integer, floating, mantissa - 2, ((exponent_bias + 4) << 2) - _TINY, *tables)
 
 
@@ -87,15 +90,18 @@ def join(tokens: Bytes, read: Callable[[int], bytes]) -> Array:
     top = int(tokens.max(initial=0))
     if top >= TOKENS:
         raise DeltaIndex(f"token {top} is outside the code, which has {TOKENS}")
-    layout = _SHORT if top < _SHORT_TOKENS else _LONG
-    bits = sum(int(layout.widths.take(piece).sum()) for piece in _pieces(tokens))
+    bits = sum(int(_WIDTH_BYTES.take(piece).sum()) for piece in _pieces(tokens))
     extra = read(packed_size(bits))
     if not padding_is_zero(extra, bits):
         raise DeltaIndex("the bits after the last extra bit are not zero")
-    values = layout.bases.take(tokens)
+    values = np.empty(len(tokens), np.int32 if top < _SHORT_TOKENS else np.int64)
     fields, start = FieldReader(extra), 0
-    for piece in _pieces(tokens) if bits else ():
-        values[start : start + len(piece)] += fields.read(layout.widths.take(piece)).astype(layout.integer)
+    for piece in _pieces(tokens):
+        numbers = _BASES_AND_WIDTHS.take(piece)
+        widths = numbers & _WIDTH_MASK
+        numbers >>= _WIDTH_BITS
+        numbers += fields.read(widths).view(np.int64)
+        values[start : start + len(piece)] = numbers
         start += len(piece)
     return values
 
