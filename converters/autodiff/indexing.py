@@ -64,6 +64,13 @@ def gather_elements(op: Op, dy: Expr) -> Gradients:
     return zeros_like(x).apply("ScatterElements", indices, dy, axis=axis, reduction="add"), None
 
 
+@vjp("TopK")
+def top_k(op: Op, dy: Expr, indices: Expr) -> Gradients:
+    """Each value's gradient goes to where it came from."""
+    axis = op.integer("axis", -1) % op.x.rank
+    return zeros_like(op.x).apply("ScatterElements", op.output(1), dy, axis=axis, reduction="add"), None
+
+
 @vjp("GatherND")
 def gather_nd(op: Op, dy: Expr) -> Gradients:
     if op.integer("batch_dims", 0):

@@ -47,7 +47,10 @@ class Op:
     @property
     def y(self) -> Expr:
         """The first output."""
-        return Expr(self.builder, self.node.outputs[0])
+        return self.output(0)
+
+    def output(self, index: int) -> Expr:
+        return Expr(self.builder, self.node.outputs[index])
 
     def has(self, index: int) -> bool:
         """Whether an optional input is given."""

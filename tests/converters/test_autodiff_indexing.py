@@ -11,7 +11,7 @@ from edgefl.converters.autodiff import Expr, gradients
 from edgefl.converters.builder import GraphBuilder
 from edgefl.graph.interpreter import run
 from edgefl.graph.model import TensorType
-from tests.converters.autodiff_oracle import check, graph_gradients, ints, normal, torch_gradients
+from tests.converters.autodiff_oracle import check, finish, graph_gradients, ints, normal, torch_gradients
 
 INDICES = [ints(2), np.array(3), ints(0, 1, 2), ints(1, 3), ints(4, 0, 0, -1), np.array([[1, 1], [-2, 3]])]
 
@@ -56,6 +56,18 @@ def test_gather_elements(axis):
 def test_gather_elements_of_one_per_row():
     indices = ints(3, -1, 0).reshape(3, 1)
     check("GatherElements", lambda x: x.gather(1, torch.tensor(indices % 4)), [normal(3, 4)], indices, axis=1)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("largest", [0, 1])
+def test_top_k(axis, largest):
+    x = normal(4, 5)
+    (expected,), seed = torch_gradients(lambda x: x.topk(3, axis, bool(largest))[0], [x])
+    b = GraphBuilder()
+    b.input("in0", TensorType.of(x))
+    values, _ = b.add("TopK", "in0", b.constant(ints(3)), outputs=2, axis=axis, largest=largest)
+    (found,) = finish(b, Expr(b, values), ["in0"], [x], seed)
+    np.testing.assert_allclose(found, expected)
 
 
 def test_gather_nd():
