@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from edgefl.cli.options import AsJson, BundlePath, open_bundle
+from edgefl.cli.options import AsJson, BundlePath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import DeltaError
 
@@ -37,6 +37,7 @@ def aggregate(
     """Average updates into the next version of a bundle."""
     import edgefl
 
+    check_folder(output)
     factors = [_number(w) for w in weights.split(",")] if weights else None
     opened = open_bundle(bundle)
     frames = [path.read_bytes() for path in payloads]

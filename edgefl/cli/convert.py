@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefl.cli.options import AsJson, BundlePath, open_bundle
+from edgefl.cli.options import AsJson, BundlePath, check_folder, open_bundle
 from edgefl.cli.output import err, print_json, print_rows, size
 from edgefl.cli.report import print_int8, print_report
 from edgefl.errors import DataShape
@@ -65,6 +65,7 @@ def convert(
     """Turn a model into an edge training bundle."""
     import edgefl
 
+    check_folder(output)
     example, examples = _example(input_shape, input_dtype), _examples(calibration)
     with err.status("reading the model ...") as status:
         _load_tensorflow_quietly(model)
@@ -144,7 +145,9 @@ def _load_tensorflow_quietly(model: str) -> None:
     from edgefl.converters.targets.quiet import quiet
 
     path = Path(model.rpartition(":")[0] or model)
-    source = path.read_text("utf-8", "replace") if path.suffix == ".py" and path.is_file() else ""
+    if not path.is_file():
+        return
+    source = path.read_text("utf-8", "replace") if path.suffix == ".py" else ""
     if path.suffix == ".keras" or "keras" in source or "tensorflow" in source:
         with contextlib.suppress(ImportError), quiet():
             import tensorflow  # noqa: F401

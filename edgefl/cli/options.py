@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.errors import BundleError
+from edgefl.errors import BundleError, OptionError
 
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
@@ -55,6 +55,17 @@ def open_bundle(path: Path) -> Bundle:
         return Bundle.open(path)
     except BundleError as exc:
         raise type(exc)(_placed(path, str(exc))) from exc
+
+
+def check_folder(*outputs: Path | None) -> None:
+    """Refuse to write into folders that do not exist before hours of work are done, not after.
+
+    Raises:
+        OptionError: a path's folder does not exist.
+    """
+    for path in outputs:
+        if path is not None and not path.parent.is_dir():
+            raise OptionError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def _placed(path: Path, message: str) -> str:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgefl.cli.options import AsJson, BackendName, BundlePath, DataPath, Density, Mode, open_bundle
+from edgefl.cli.options import (
+    AsJson,
+    BackendName,
+    BundlePath,
+    DataPath,
+    Density,
+    Mode,
+    check_folder,
+    open_bundle,
+)
 from edgefl.cli.output import print_json, print_rows, progress
 from edgefl.errors import DataError, OptionError
 
@@ -52,6 +61,7 @@ def simulate(
     from edgefl.data import load_examples
     from edgefl.wire import Training
 
+    check_folder(output)
     opened = open_bundle(bundle)
     training = Training(epochs, lr, momentum, seed, mode, density, steps=steps)
     plan = Plan(rounds, training, cohort, server_lr, server_momentum, seed)

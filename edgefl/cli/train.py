@@ -16,6 +16,7 @@ from edgefl.cli.options import (
     DelegateName,
     Density,
     Mode,
+    check_folder,
     open_bundle,
 )
 from edgefl.cli.output import print_json, print_line, progress, size
@@ -40,6 +41,7 @@ def train(
     from edgefl import Trainer, encode_delta
     from edgefl.data import load_examples
 
+    check_folder(output, delta)
     opened = open_bundle(bundle)
     examples = load_examples(data)
     trainer = Trainer(opened, backend=backend, delegate=delegate)
