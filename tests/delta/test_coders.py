@@ -67,8 +67,20 @@ def test_damaged_zstd_is_refused() -> None:
     two = zstandard.ZstdCompressor().compress(SKEWED[:2500]) + zstandard.ZstdCompressor().compress(
         SKEWED[2500:]
     )
+    torn = bytearray(good)
+    torn[20:40] = bytes(20)
     skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
-    for data in (b"", good[:3], good[:6], good[:-2], good + b"x", skippable + good, good + skippable, two):
+    for data in (
+        b"",
+        good[:3],
+        good[:6],
+        good[:-2],
+        good + b"x",
+        skippable + good,
+        good + skippable,
+        two,
+        bytes(torn),
+    ):
         with pytest.raises(DeltaStream, match="zstd"):
             restore(Stream(ZSTD, data), len(SKEWED))
 

@@ -9,7 +9,7 @@ import pytest
 from edgefl.delta import Limits, decode, encode, inspect_frame, warm_up
 from edgefl.delta.bits import Array
 from edgefl.delta.ints import subset
-from edgefl.errors import DeltaOption
+from edgefl.errors import DeltaOption, DeltaTooLarge
 
 ID = b"schema-8"
 TENSORS = [(0, 4000), (4000, 4010), (4010, 4010), (4010, 9000), (9000, 9100), (9100, 9900), (9900, 10_000)]
@@ -125,6 +125,22 @@ def test_when_every_tensor_is_small_the_update_is_whole() -> None:
     encoded = code(update(100), tensors=[(0, 50), (50, 100)], whole_below=1000)
 
     assert kinds(encoded.frame) == [("float16", 0, 100)]
+
+
+def test_more_sections_than_a_decoder_takes_are_not_sent() -> None:
+    tensors = [(2 * i, 2 * i + 2) for i in range(5000)]
+
+    with pytest.raises(DeltaTooLarge, match="5000 sections"):
+        code(update(), tensors=tensors, per_tensor=True)
+
+
+def test_rounding_may_leave_nothing() -> None:
+    vector = np.full(1000, 1e-3, np.float32)
+
+    frames = [code(vector, mode="unbiased", k=1, rng=seed) for seed in range(20)]
+
+    assert {len(e.indices) for e in frames} > {0, 1}
+    assert all(np.array_equal(decode(e.frame, Limits(ID, 1000)).dense(), e.dense()) for e in frames)
 
 
 @pytest.mark.parametrize("tensors", [[(0, 5)], [(1, 10)], [(0, 5), (6, 10)], [(0, 6), (5, 10)]])
