@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -40,8 +40,18 @@ COMMANDS = (
     ("Try it", simulate.simulate, "simulate watch.edgefl -d all.npz --devices 20 --partition dirichlet:0.3"),
     ("Try it", demo_command.demo, "demo"),
 )
+
+
+def _help(command: Callable[..., None]) -> str:
+    """The docstring with its paragraphs on one line each, so that they wrap with the terminal."""
+    return "\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n"))
+
+
 for panel, command, example in COMMANDS:
-    app.command(command.__name__, rich_help_panel=panel, epilog=f"Example: edgefl {example}")(command)
+    register = app.command(
+        command.__name__, help=_help(command), rich_help_panel=panel, epilog=f"Example: edgefl {example}"
+    )
+    register(command)
 delta.command("inspect", epilog="Example: edgefl delta inspect update.eflu")(aggregate.inspect_delta)
 bench_app.command("payload", epilog="Example: edgefl bench payload watch.edgefl -d mine.npz")(bench.payload)
 bench_app.command("step", epilog="Example: edgefl bench step watch.edgefl")(bench.step)

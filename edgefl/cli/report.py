@@ -73,7 +73,7 @@ def _graphs(manifest: Manifest) -> Iterator[Sequence[object]]:
     lite = manifest.report["targets"].get("tflite", {})
     for graph, operators in manifest.report["operators"].items():
         counts = sorted(operators.items(), key=lambda item: (-item[1], item[0]))
-        listed = ", ".join(f"{count} {name}" for name, count in counts)
+        listed = ", ".join(f"{count}×{name}" for name, count in counts)
         moved = lite[graph]["transposes"] if graph in lite else "-"
         yield graph, sizes.get(("onnx", graph), "-"), sizes.get(("tflite", graph), "-"), moved, listed
 
