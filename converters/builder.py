@@ -19,6 +19,7 @@ from edgefl.graph.inference import SHAPE_ONLY, infer, zeros
 from edgefl.graph.interpreter import execute
 from edgefl.graph.model import Array, Attribute, Graph, Node, TensorType
 
+STOP_GRADIENT = "stop_gradient"  # an Identity whose name begins so passes values and no gradient
 _FOLD_LIMIT = 1 << 22  # elements; a larger folded constant would bloat the artifact
 
 

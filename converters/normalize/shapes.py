@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgefl.converters.builder import GraphBuilder
+from edgefl.converters.builder import STOP_GRADIENT, GraphBuilder
 from edgefl.converters.normalize.layout import (
     cast,
     concat,
@@ -37,7 +37,9 @@ from edgefl.graph.model import Node
 
 @rewrite("Identity", "Dropout")
 def identity(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Dropout is off: the output is the input, and the mask keeps everything."""
+    """Dropout is off: the output is the input, and the mask keeps everything. A stop of gradients stays."""
+    if node.op == "Identity" and node.name.startswith(STOP_GRADIENT):
+        return (b.add("Identity", inputs[0]),)
     if len(node.outputs) == 1:
         return (inputs[0],)
     return inputs[0], expand(b, b.constant(np.asarray(True)), b.shape(inputs[0]))

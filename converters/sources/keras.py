@@ -20,9 +20,10 @@ from edgefl.converters.sources.forward import (
     parameter_names,
 )
 from edgefl.converters.sources.onnx_model import to_graph
+from edgefl.converters.sources.stopping_tensorflow import keeping_stops, refuse_own_gradients
 from edgefl.converters.sources.unrolling import unrolled
 from edgefl.converters.targets.quiet import quiet
-from edgefl.errors import MissingDependency, SourceError
+from edgefl.errors import EdgeflError, MissingDependency, SourceError
 from edgefl.graph import OPSET
 from edgefl.graph.model import TensorType
 
@@ -161,8 +162,14 @@ def _export(
     try:
         with quiet("tensorflow", "tf2onnx"), unrolled(model), _inlined():
             function = tf.function(forward, autograph=False)
-            proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-            _fix_captures(proto, function.get_concrete_function(*signature))
+            traced = function.get_concrete_function(*signature)
+            refuse_own_gradients(traced.graph)
+            proto, _ = tf2onnx.convert.from_function(
+                function, input_signature=signature, opset=OPSET, **keeping_stops()
+            )
+            _fix_captures(proto, traced)
+    except EdgeflError:
+        raise
     except Exception as exc:
         raise SourceError(
             f"Keras model {model.name!r} cannot be traced: {_first_line(exc)}; layers must use keras.ops or "

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgefl.converters.builder import STOP_GRADIENT
 from edgefl.errors import EdgeflError, SourceError, UnsupportedOperator
 from edgefl.graph import OPSET, Graph, read_onnx
 
 _STANDARD = ("", "ai.onnx")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+STOP_DOMAIN, STOP_OPERATOR = "edgefl", "StopGradient"
 _EXTRA_OPERATORS = frozenset({"Erfc"})  # no ONNX operators, but `normalize` rewrites them
 
 
@@ -21,12 +23,23 @@ def to_graph(model: Any) -> Graph:
         SourceError: it cannot be converted to opset 18 or read.
     """
     model = inlined(model)
+    _mark_stops(model)
     check_operators(model)
     try:
         model = converted(model)
         return read_onnx(model.SerializeToString())
     except EdgeflError as exc:
         raise SourceError(f"the exported ONNX model cannot be read: {exc}") from exc
+
+
+def _mark_stops(model: Any) -> None:
+    """Where the source said that no gradient passes: an Identity that says so by its name."""
+    for node in model.graph.node:
+        if (node.domain, node.op_type) == (STOP_DOMAIN, STOP_OPERATOR):
+            node.domain, node.op_type, node.name = "", "Identity", f"{STOP_GRADIENT}/{node.name}"
+    own = [entry for entry in model.opset_import if entry.domain == STOP_DOMAIN]
+    for entry in own:
+        model.opset_import.remove(entry)
 
 
 def converted(model: Any) -> Any:

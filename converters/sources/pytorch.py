@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from edgefl.converters.sources.forward import (
     parameter_names,
 )
 from edgefl.converters.sources.onnx_model import to_graph
+from edgefl.converters.sources.stopping_torch import mark, marking, refusing_own_gradients, translations
 from edgefl.converters.targets.quiet import quiet
-from edgefl.errors import SourceError
+from edgefl.errors import EdgeflError, SourceError
 from edgefl.graph import OPSET
 from edgefl.graph.model import TensorType
 
@@ -73,7 +74,8 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str) -> For
         nonlocal keys
         weights, data = dict(zip(values, flat, strict=False)), flat[len(values) :]
         kwargs = dict(zip(spec.keys, data, strict=True)) if spec.keys else {}
-        made = torch.func.functional_call(model, weights, () if spec.keys else tuple(data), kwargs)
+        with marking():
+            made = torch.func.functional_call(model, weights, () if spec.keys else tuple(data), kwargs)
         flattened, keys = _flattened(made)
         return flattened
 
@@ -115,19 +117,22 @@ def _export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: A
     import torch
 
     try:
-        with quiet("torch.onnx", "torch.export", "torch"), _evaluating(model), torch.no_grad():
+        with quiet("torch.onnx", "torch.export", "torch"), _evaluating(model), refusing_own_gradients():
+            traced = torch.export.export(stateless, inputs)
+            mark(traced)
             program = torch.onnx.export(
-                stateless,
-                inputs,
+                traced,
                 input_names=labels,
                 dynamo=True,
                 opset_version=OPSET,
                 verbose=False,
                 external_data=False,
+                custom_translation_table=translations(),
             )
         return program.model_proto
     except Exception as exc:
-        raise SourceError(_explain(exc, name)) from exc
+        cause = _innermost(exc)
+        raise cause if isinstance(cause, EdgeflError) else SourceError(_explain(exc, name)) from exc
 
 
 @contextlib.contextmanager
@@ -184,17 +189,34 @@ def _dropout(model: Any) -> dict[str, str]:
     return {"dropout": f"off: {', '.join(sorted(off))}"} if off else {}
 
 
+def _innermost(exc: BaseException) -> BaseException:
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return exc
+
+
 def _explain(exc: Exception, name: str) -> str:
     """The innermost cause in one line, where it was raised, and what to try."""
-    cause: BaseException = exc
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    place = re.search(r'File "[^"]*", line \d+, in \w+\n\s+[^\n]+', f"{cause}\n{exc}")
-    where = f" at {' '.join(place.group().split())}" if place else ""
+    cause = _innermost(exc)
+    where = f" at {_place(cause)}" if _place(cause) else ""
     what = f"{type(cause).__name__}: {_first_line(cause).rstrip('.')}{where}"
     return (
         f"torch.onnx.export cannot export {name}: {what}. "
         "Shapes and branches must not depend on data; the module must run on CPU in evaluation mode"
+    )
+
+
+def _place(exc: BaseException) -> str:
+    """The deepest line of the model's own code that an exception came through."""
+    import torch
+
+    others = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith(others)]
+    model = [f for f in frames if f.name != "__call__" and "onnxscript" not in f.filename]
+    return (
+        f"{Path(model[-1].filename).name}:{model[-1].lineno} in {model[-1].name}: {model[-1].line}"
+        if model
+        else ""
     )
 
 
