@@ -168,7 +168,16 @@ def test_an_update_of_another_version(call: Command, mlp: Path, update: Path, tm
     bundle = Bundle.open(mlp)
     bundle.with_parameters(bundle.parameters(), 5).save(tmp_path / "later.edgefl")
 
-    check(call, "DeltaBase", "5", "aggregate", tmp_path / "later.edgefl", update, "-o", "next.edgefl")
+    check(
+        call,
+        "DeltaBase",
+        "u.eflu version 0",
+        "aggregate",
+        tmp_path / "later.edgefl",
+        update,
+        "-o",
+        "next.edgefl",
+    )
 
 
 @pytest.mark.parametrize("weights", ["1,2", "-1", "0", "nan"])
