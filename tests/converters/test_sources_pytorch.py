@@ -215,7 +215,7 @@ class Branching(nn.Module):
 
 def test_a_branch_on_data_is_refused_with_its_line() -> None:
     with pytest.raises(
-        SourceError, match=r"cannot export Branching: .*in forward return x \* 2 if x.sum\(\) > 0"
+        SourceError, match=r"cannot export Branching: .*in forward: return x \* 2 if x.sum\(\) > 0"
     ):
         load_forward(Branching(), np.zeros((1, 3)), batch_size=2)
 
