@@ -70,7 +70,7 @@ class SparseDelta:
 
     def add_to(self, total: np.ndarray[Any, Any], weight: float = 1.0) -> None:
         """Add `weight` times the update to a vector of shape `(size,)`, in its precision."""
-        total[self.indices] += self.values * total.dtype.type(weight)
+        np.add.at(total, self.indices, self.values * total.dtype.type(weight))
 
     @property
     def norm(self) -> float:

@@ -145,17 +145,17 @@ def _from_gaps(section: Section, read: Read) -> Ints:
     return _positions(tokens.join(codes, lambda size: read(1, size)), section.length)
 
 
-def _positions(gaps: Array, length: int) -> Ints:
-    """Ascending positions below `length`; the gaps are checked first, so that their sum cannot wrap."""
+def _positions(gaps: Ints, length: int) -> Ints:
+    """Gaps to ascending positions below `length`, in place; the sum of checked gaps cannot wrap."""
     top = int(gaps.max(initial=0))
     if top >= length:
         raise DeltaIndex(f"gap of {top} in a range of {length}")
     gaps += 1
-    positions = np.cumsum(gaps, dtype=np.int64)
-    positions -= 1
-    if len(positions) and positions[-1] >= length:
-        raise DeltaIndex(f"position {positions[-1]} in a range of {length}")
-    return positions
+    np.cumsum(gaps, out=gaps)
+    gaps -= 1
+    if len(gaps) and gaps[-1] >= length:
+        raise DeltaIndex(f"position {gaps[-1]} in a range of {length}")
+    return gaps
 
 
 def _from_bitmap(section: Section, read: Read) -> Ints:
@@ -212,6 +212,6 @@ def _from_list(section: Section, read: Read) -> Vector:
     return magnitudes
 
 
-def _escapes(count: int, read: Read) -> Array:
+def _escapes(count: int, read: Read) -> Ints:
     codes = np.frombuffer(read(4, count), np.uint8)
     return tokens.join(codes, lambda size: read(5, size))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.delta.bits import Array, Bytes, FieldReader, FieldWriter, packed_size, padding_is_zero
+from edgefl.delta.bits import Array, Bytes, FieldReader, FieldWriter, Ints, packed_size, padding_is_zero
 from edgefl.errors import DeltaIndex
 
 TOKENS = 136
@@ -33,7 +33,6 @@ _WIDTH_BYTES = _WIDTHS.astype(np.uint8)
 _WIDTH_BITS = 6
 _WIDTH_MASK = (1 << _WIDTH_BITS) - 1
 _BASES_AND_WIDTHS = _BASES << _WIDTH_BITS | _WIDTHS
-_SHORT_TOKENS = _TINY + 4 * (31 - 4)
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
@@ -78,8 +77,8 @@ def split(values: Array) -> tuple[Bytes, bytes]:
     return tokens, extra.finish()
 
 
-def join(tokens: Bytes, read: Callable[[int], bytes]) -> Array:
-    """The values of tokens, as 32-bit integers where that is enough.
+def join(tokens: Bytes, read: Callable[[int], bytes]) -> Ints:
+    """The values of tokens, as new 64-bit integers.
 
     Args:
         read: gives the extra bits as exactly n bytes, or raises.
@@ -94,7 +93,7 @@ def join(tokens: Bytes, read: Callable[[int], bytes]) -> Array:
     extra = read(packed_size(bits))
     if not padding_is_zero(extra, bits):
         raise DeltaIndex("the bits after the last extra bit are not zero")
-    values = np.empty(len(tokens), np.int32 if top < _SHORT_TOKENS else np.int64)
+    values = np.empty(len(tokens), np.int64)
     fields, start = FieldReader(extra), 0
     for piece in _pieces(tokens):
         numbers = _BASES_AND_WIDTHS.take(piece)
