@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 
@@ -22,25 +21,28 @@ MAX_EXAMPLES = 1024  # spread over the data; ranges hardly change beyond, and en
 
 def gather(examples: Calibration) -> Inputs:
     """Calibration examples as arrays; of batches made one by one, as many as are used."""
-    if not isinstance(examples, Iterator):
-        return cast(Inputs, examples)
+    return _merged(_taken(examples)) if isinstance(examples, Iterator) else examples
+
+
+def _taken(batches: Iterator[Inputs]) -> list[Inputs]:
     taken: list[Inputs] = []
     count = 0
-    for batch in examples:
+    for batch in batches:
         taken.append(batch)
         count += len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
         if count >= MAX_EXAMPLES:
             break
     if not taken:
         raise CalibrationError(f"the calibration generator gave no batch; {MIN_EXAMPLES} examples are needed")
-    return _merged(taken)
+    return taken
 
 
 def _merged(batches: list[Inputs]) -> Inputs:
     try:
         if isinstance(batches[0], Mapping):
             return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        return np.concatenate([np.asarray(batch) for batch in batches])
+        whole: Array = np.concatenate([np.asarray(batch) for batch in batches])
+        return whole
     except (ValueError, KeyError, IndexError, TypeError) as exc:
         raise CalibrationError(f"calibration batches do not fit together: {exc}") from exc
 

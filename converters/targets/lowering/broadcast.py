@@ -36,8 +36,19 @@ def spread(data: Any, shape: Sequence[int]) -> Any:
     if [int(n) for n in data.shape] == list(shape):
         return data
     groups = _alike([data], shape)
+    if len(groups) > MAX_BROADCAST_RANK:
+        return spread(_grown(data, shape), shape)
     small = reshape(data, [_product(data.shape, group) for group in groups])
     return reshape(tf.broadcast_to(small, [_product(shape, group) for group in groups]), shape)
+
+
+def _grown(data: Any, shape: Sequence[int]) -> Any:
+    """The data with its last axis that has to grow at full length."""
+    held = [int(n) for n in data.shape]
+    axis = max(a for a, n in enumerate(shape) if held[a] != n)
+    outer, inner = _product(held, range(axis)), _product(held, range(axis + 1, len(held)))
+    wide = tf.broadcast_to(reshape(data, (outer, 1, inner)), (outer, shape[axis], inner))
+    return reshape(wide, [*held[:axis], shape[axis], *held[axis + 1 :]])
 
 
 def _fit(operands: list[Any], shape: tuple[int, ...]) -> list[Any]:

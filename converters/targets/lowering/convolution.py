@@ -14,6 +14,7 @@ from edgefl.converters.targets.lowering.shape import padded
 from edgefl.converters.targets.lowering.value import Lazy, arranged, logical, permute, reshape
 
 CHANNEL_LAST = (0, 3, 1, 2)
+_SPLIT_GROUPS = 64  # interpreters convolve groups by a plain loop unless the weights are constant
 
 
 def channel_last(value: Lazy) -> Any:
@@ -98,6 +99,10 @@ def convolve(x: Any, weight: Lazy, window: Window, groups: int) -> Any:
     if groups > 1 and weight.shape[1] == 1 and int(x.shape[3]) == groups:
         return _depthwise(x, weight, window, padding, groups)
     kernel = kernel_of(weight)
+    if 1 < groups <= _SPLIT_GROUPS and not isinstance(kernel, np.ndarray):
+        pairs = zip(tf.split(x, groups, 3), tf.split(kernel, groups, 3), strict=True)
+        parts = [tf.nn.conv2d(a, k, window.strides, padding, dilations=window.dilations) for a, k in pairs]
+        return tf.concat(parts, 3)
     return tf.nn.conv2d(x, kernel, window.strides, padding, dilations=window.dilations)
 
 

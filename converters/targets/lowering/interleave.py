@@ -37,16 +37,24 @@ def _match(graph: Graph, producers: Mapping[str, Node], last: Node) -> tuple[lis
     joined = producers.get(before.inputs[0]) if before is not None and turned else before
     if joined is None or joined.op != "Concat":
         return None
-    flattened = [producers.get(name) for name in joined.inputs]
-    sources = [node.inputs[0] for node in flattened if node is not None and node.op == "Reshape"]
-    if len(sources) != len(joined.inputs) or len({graph.type_of(name).shape for name in sources}) != 1:
+    sources = [_source(graph, producers, name) for name in joined.inputs]
+    shapes = {graph.type_of(name).shape for name in sources if name and name not in graph.constants}
+    if not all(sources) or len(shapes) != 1:
         return None
     matrix = graph.type_of(joined.inputs[0]).shape
-    axis = _axis(graph.type_of(sources[0]).shape, matrix, graph.type_of(last.outputs[0]).shape, len(sources))
+    axis = _axis(next(iter(shapes)), matrix, graph.type_of(last.outputs[0]).shape, len(sources))
     expected = 0 if turned else 1
     if axis is None or joined.attributes.get("axis") != expected or (turned and matrix[0] != 1):
         return None
     return sources, axis
+
+
+def _source(graph: Graph, producers: Mapping[str, Node], matrix: str) -> str:
+    """What a matrix was made of by a Reshape; a constant matrix stands for itself; empty otherwise."""
+    if matrix in graph.constants:
+        return matrix
+    node = producers.get(matrix)
+    return node.inputs[0] if node is not None and node.op == "Reshape" else ""
 
 
 def _axis(source: Shape, matrix: Shape, result: Shape, count: int) -> int | None:
@@ -67,7 +75,7 @@ def _stack(
     constants: dict[str, Array],
     types: dict[str, TensorType],
 ) -> list[Node]:
-    type = graph.type_of(sources[0])
+    type = next(graph.type_of(name) for name in sources if name not in graph.constants)
     out = last.outputs[0]
     thin = (*type.shape[: axis + 1], 1, *type.shape[axis + 1 :])
     full = (*type.shape[: axis + 1], len(sources), *type.shape[axis + 1 :])
