@@ -23,7 +23,7 @@ CHANNELS, CLASSES = 6, 7
 MIRRORED = np.array([-1, 1, 1, 1, -1, -1], np.float32)
 """A right arm seen in a mirror is a left arm: one axis of acceleration and two of rotation change sign."""
 COPIES, TILT, SCALE = 2, math.radians(12), 0.1
-"""Each training window is joined by copies with the sensor turned and scaled at random: no two wear it alike."""
+"""Copies of each training window with the sensor turned and scaled at random: no two people wear it alike."""
 
 Array = npt.NDArray[Any]
 

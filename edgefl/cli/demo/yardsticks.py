@@ -33,7 +33,7 @@ class Accuracies:
 
 
 def central(bundle: Bundle, split: Split, recipe: Recipe, seed: int) -> float:
-    """Accuracy of the model trained on all devices' data in one place, with as many steps of the same size."""
+    """Accuracy of the model trained on all data in one place, with as many steps of the same size."""
     x, y = split.pooled()
     trainer = Trainer(bundle)
     steps = recipe.steps(len(split.devices))
