@@ -18,11 +18,11 @@ demo: .venv/.ready-demo .venv-device/.ready links  ## the main job: convert, tra
 	$(WS) -m edgefl demo --device-python $(DEV) $(DEMO_ARGS)
 
 test: setup  ## the test suite, in the workstation and in the device environment
-	$(WS) -m pytest -q --cov --cov-report=term $(TEST_ARGS)
+	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q --cov --cov-report=term $(TEST_ARGS)
 	$(DEV) -m pytest -q -m 'device and not slow' tests/bundle tests/delta tests/graph tests/runtime tests/cli tests/house
 
 test-all: setup  ## the same with the slow matrices
-	$(WS) -m pytest -q -m '' $(TEST_ARGS)
+	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q -m '' $(TEST_ARGS)
 	$(DEV) -m pytest -q -m device tests/bundle tests/delta tests/graph tests/runtime tests/cli tests/house
 
 check: .venv/.ready-all links  ## ruff and mypy --strict

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from edgefl.tensorfile import read_tensors
 from edgefl.wire import RoundInfo
 
 _POLL_S = 0.05
+_CRASH_POLL_S = 0.002
 ENGINES = ("onnx", "tflite")
 
 
@@ -54,6 +56,9 @@ class Federation:
         self.server = Server(setting.folder, self._path, setting.recipe, count, setting.seed)
         self._devices: list[Process] = []
         self._trainer = Trainer(setting.bundle)
+        self._server_lock = threading.Lock()
+        self._crash_thread: threading.Thread | None = None
+        self._crashed = False
 
     def __enter__(self) -> Federation:
         self.server.start()
@@ -67,6 +72,11 @@ class Federation:
             process.start()
             self._devices.append(process)
         self._store = Store(f"sqlite:///{self.server.database}")
+        if self._setting.crash_at is not None:
+            self._crash_thread = threading.Thread(
+                target=self._crash_in, args=(self._setting.crash_at,), daemon=True
+            )
+            self._crash_thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -77,20 +87,17 @@ class Federation:
     def rows(self) -> Iterator[Row]:
         """Each round as it closes."""
         done = 0
-        crash_at = self._setting.crash_at
         while done < self._setting.recipe.rounds:
-            infos = self._store.round_infos()
-            closed = [info for info in infos if info.state == "closed"]
+            closed = [info for info in self._store.round_infos() if info.state == "closed"]
             for info in closed[done:]:
                 yield self._row(info)
             done = len(closed)
-            if crash_at is not None and _in_the_middle(infos, crash_at):
-                self._crash()
-                crash_at = None
             self._check()
             time.sleep(_POLL_S)
-        if crash_at is not None:
-            raise DemoFailure(f"round {crash_at} went by before the server could be killed in its middle")
+        if self._crash_thread is not None:
+            self._crash_thread.join()
+            if not self._crashed:
+                raise DemoFailure("the round went by before the server could be killed in its middle")
 
     def final(self) -> Bundle:
         """The bundle with the newest version of the parameters."""
@@ -103,13 +110,23 @@ class Federation:
 
     # -- inside
 
-    def _crash(self) -> None:
-        self.server.crash()
-        self.server.start()
+    def _crash_in(self, number: int) -> None:
+        """In a thread, since rounds are short: in the middle of one kill the server, then start it again."""
+        while (found := self._state_of(number)) is None or (found.state == "open" and found.updates == 0):
+            time.sleep(_CRASH_POLL_S)
+        with self._server_lock:
+            self.server.crash()
+            after = self._state_of(number)
+            self._crashed = after is not None and after.state == "open" and 0 < after.updates < after.goal
+            self.server.start()
+
+    def _state_of(self, number: int) -> RoundInfo | None:
+        return next((info for info in self._store.round_infos() if info.round == number), None)
 
     def _check(self) -> None:
-        for process in (*self._devices, self.server.process):
-            process.check()
+        with self._server_lock:
+            for process in (*self._devices, self.server.process):
+                process.check()
 
     def _row(self, info: RoundInfo) -> Row:
         return Row(
@@ -128,10 +145,3 @@ class Federation:
             raise DemoFailure(f"the server closed a round on version {version} but does not have it")
         self._trainer.rebase(read_tensors(stored))
         return self._trainer.evaluate(*self._setting.split.test).accuracy or 0.0
-
-
-def _in_the_middle(infos: list[RoundInfo], number: int) -> bool:
-    """Some, but not all, of a round's updates are in."""
-    return any(
-        info.round == number and info.state == "open" and 0 < info.updates < info.goal for info in infos
-    )

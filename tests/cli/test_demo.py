@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo through its command: real processes, real HTTP, real data; fewer rounds than the real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgefl
+from edgefl.cli.demo import watch
+
+DEVICE_PYTHON = os.environ.get("EDGEFL_DEVICE_PYTHON", sys.executable)
+FIELDS = {
+    "devices", "rounds", "accuracy_federated", "accuracy_central", "accuracy_int8",
+    "bytes_up", "bytes_down", "bytes_up_dense", "seconds",
+}  # fmt: skip
+
+
+def demo(folder: Path, *options: object) -> dict[str, Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "edgefl",
+        "demo",
+        "--json",
+        "-o",
+        str(folder),
+        "--device-python",
+        DEVICE_PYTHON,
+    ]
+    done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_short_demo_survives_a_killed_server(tmp_path: Path) -> None:
+    found = demo(tmp_path, "--rounds", 3, "--pairs", 1, "--crash-at", 2)
+
+    assert found.keys() >= FIELDS
+    assert (found["devices"], found["rounds"]) == (16, 3)
+    assert found["updates_accepted"] == 16 * 3
+    bundle = edgefl.Bundle.open(tmp_path / "watch.edgefl")
+    assert bundle.manifest.model_version == 3
+    assert found["bytes_up_dense"] == 4 * bundle.schema().size * 16 * 3
+    assert 50 * found["bytes_up"] < found["bytes_up_dense"]
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert {p.name for p in tmp_path.iterdir()} >= {"watch-int8.onnx", "watch-int8.tflite"}
+
+
+@pytest.mark.slow
+def test_both_sources_keep_what_the_demo_promises(tmp_path: Path) -> None:
+    found = {source: demo(tmp_path / source, "--source", source) for source in ("keras", "torch")}
+
+    for result in found.values():
+        assert result["accuracy_central"] - result["accuracy_federated"] <= 0.03
+        assert result["accuracy_federated"] - result["accuracy_int8"] <= 0.01
+        assert result["updates_accepted"] == result["devices"] * result["rounds"]
+    assert abs(found["keras"]["accuracy_federated"] - found["torch"]["accuracy_federated"]) <= 0.01
+
+
+def test_held_out_people_are_on_no_device() -> None:
+    data = watch.load_recordings()
+
+    parts = watch.split(data, (1, 2))
+
+    assert len(parts.devices) == 16
+    assert not any(name.startswith(("subject01", "subject02")) for name in parts.devices)
+    assert len(parts.test[1]) == np.isin(data.subject, (1, 2)).sum()
+
+
+def test_normalisation_is_the_training_devices_own() -> None:
+    data = watch.load_recordings()
+
+    parts = watch.split(data, (1, 2))
+
+    originals = [x[: len(x) // (watch.COPIES + 1)] for x, _ in parts.devices.values()]
+    pooled = np.concatenate(originals)
+    assert np.allclose(pooled.mean(axis=(0, 1)), 0, atol=1e-3)
+    assert np.allclose(pooled.std(axis=(0, 1)), 1, atol=1e-3)
+
+
+def test_varied_copies_keep_labels_and_length_of_motion() -> None:
+    data = watch.load_recordings()
+    part = data.where((data.subject == 3) & (data.side == 0))
+
+    x, y = watch._vary(part, np.random.default_rng(0))
+
+    count = len(part.y)
+    assert np.array_equal(y, np.tile(part.y, watch.COPIES + 1))
+    # A turned sensor measures vectors of the same length, times the copy's scale.
+    lengths = np.linalg.norm(x[..., :3], axis=-1)
+    scale = lengths[count : 2 * count] / lengths[:count]
+    assert np.allclose(scale, scale.mean(axis=1, keepdims=True), rtol=1e-3)
