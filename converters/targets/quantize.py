@@ -16,6 +16,7 @@ import numpy as np
 
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.flatbuffer import finish
+from edgefl.converters.targets.integers import KEPT_IN_FLOAT, is_risky, without_erf
 from edgefl.converters.targets.onnx import to_onnx
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import TFLiteModel, convert, described, import_tensorflow, safe_names
@@ -40,7 +41,8 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
         from edgefl.converters.targets.lowering import trace
 
         inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([trace(absorb(graph), inputs)])
+        function = trace(absorb(without_erf(graph)), inputs)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([feed[name] for name in inputs] for feed in calibration)
         # Operators without an integer kernel stay in float rather than stop the export; they are counted.
@@ -48,8 +50,21 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
-        done = finish(convert(tf, converter), signature, inputs, outputs)
+        data = _partly_float(tf, converter) if is_risky(graph) else convert(tf, converter)
+        done = finish(data, signature, inputs, outputs)
     return described(done, signature, inputs, outputs)
+
+
+def _partly_float(tf: Any, converter: Any) -> bytes:
+    """Quantize all but the operators that eight bits cannot carry."""
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=list(KEPT_IN_FLOAT))
+    try:
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
+        )
+        return bytes(debugger.get_nondebug_quantized_model())
+    except Exception as exc:  # the quantizer's exceptions share no base class
+        raise ConversionError(f"TensorFlow Lite cannot quantize the graph: {exc}") from exc
 
 
 def int8_onnx(graph: Graph, calibration: Batches) -> bytes:

@@ -16,6 +16,8 @@ from edgefl.converters.targets import TFLiteModel, export_int8, to_onnx
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import findings
 from edgefl.converters.targets.binding import bind, single
+from edgefl.converters.targets.integers import without_erf
+from edgefl.converters.targets.quantize import int8_tflite
 from edgefl.errors import CalibrationError, ConversionError, DataShape
 from edgefl.graph import Graph, TensorType, run
 from edgefl.parameters import Parameter
@@ -241,6 +243,38 @@ def probe(weight: Any, bias: Any) -> Graph:
     h = b.add("MatMul", b.input("x", TensorType(F, (1, 4))), b.constant(weight))
     b.output("output", b.add("Relu", b.add("Add", h, b.constant(bias)), name="relu"))
     return absorb(b.build())
+
+
+def test_divisors_that_would_round_to_zero_stay_in_float(litert: Any, tflite_runtime: Any) -> None:
+    random = np.random.default_rng(0)
+    b = GraphBuilder()
+    x = b.input("x", TensorType(F, (1, 8)))
+    size = b.add("ReduceMean", b.add("Mul", x, x), b.constant(np.array([1])))
+    h = b.add("Div", x, b.add("Sqrt", b.add("Add", size, b.constant(np.float32(1e-5)))))
+    h = b.add("MatMul", h, b.constant(random.normal(size=(8, 6)).astype(np.float32)))
+    b.output("output", b.add("Erf", h))
+    graph = b.build()
+    scales = 10.0 ** random.uniform(-2, 1, size=(64, 1, 1))
+    rows = (random.normal(size=(64, 1, 8)) * scales).astype(np.float32)
+
+    model = int8_tflite(graph, [{"x": row} for row in rows])
+
+    assert "DIV" not in model.operators or model.operators["DEQUANTIZE"] > 1
+    for engine in (litert, tflite_runtime):
+        found = np.array([engine(model, {"x": row})["output"] for row in rows[:16]])
+        assert np.isfinite(found).all()
+
+
+def test_the_milder_error_function_is_close_enough() -> None:
+    b = GraphBuilder()
+    x = np.linspace(-5, 5, 1001, dtype=np.float32)
+    b.output("y", b.add("Erf", b.input("x", TensorType.of(x))))
+    graph = b.build()
+
+    mild = without_erf(graph)
+
+    assert "Erf" not in mild.operators()
+    np.testing.assert_allclose(run(mild, {"x": x})["y"], run(graph, {"x": x})["y"], atol=4e-4)
 
 
 def test_dead_channels_are_reported() -> None:
