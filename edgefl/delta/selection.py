@@ -20,7 +20,7 @@ from edgefl.delta.bits import Ints
 from edgefl.errors import NotFinite
 from edgefl.parameters import Vector
 
-CHUNK = 1 << 16
+CHUNK = 1 << 17
 """Elements handled at once: their magnitudes and mask stay in the second-level cache."""
 
 LARGEST_MAGNITUDE = 1e37
