@@ -13,6 +13,7 @@ from edgefl.converters.builder import GraphBuilder
 from edgefl.converters.fold import fold
 from edgefl.converters.graft import bind, graft
 from edgefl.converters.losses import Loss, find_loss, weighted_mean
+from edgefl.converters.normalize import simplify
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.split import Cut, find_cut
 from edgefl.errors import ConversionError, SelectionError
@@ -143,7 +144,7 @@ def _step(whole: Graph, inputs: Mapping[str, str], trained: Sequence[str], logit
     for name in trained:
         if name in found:
             b.output(f"grad/{name}", found[name])
-    return b.build("step")
+    return simplify(b.build("step"))
 
 
 def _features(whole: Graph, data: Sequence[str], cut: Cut) -> Graph:
