@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from edgefl.converters.builder import GraphBuilder
-from edgefl.graph.model import Array, Graph, Node
+from edgefl.errors import DataShape
+from edgefl.graph.model import Array, Graph, Node, TensorType
 
 
 def graft(
@@ -50,7 +51,14 @@ def required(graph: Graph, wanted: Collection[str], stop: Collection[str] = ()) 
 
 
 def bind(graph: Graph, values: Mapping[str, Array]) -> Graph:
-    """The graph with some inputs replaced by constants, and what then is constant folded."""
+    """The graph with some inputs replaced by constants, and what then is constant folded.
+
+    Raises:
+        DataShape: a value's shape or dtype is not the input's.
+    """
+    for name, value in values.items():
+        if name in graph.inputs and TensorType.of(value) != graph.inputs[name]:
+            raise DataShape(f"{name!r} is {TensorType.of(value)}; the graph takes {graph.inputs[name]}")
     b = GraphBuilder()
     bound = {name: b.constant(value) for name, value in values.items() if name in graph.inputs}
     bound.update({n: b.input(n, t) for n, t in graph.inputs.items() if n not in values})

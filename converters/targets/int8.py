@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from edgefl.bundle import Bundle
+from edgefl.converters.graft import bind
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import findings, float_runner
-from edgefl.converters.targets.binding import bind, single
 from edgefl.converters.targets.calibration import Calibration, batches, check_calibration
 from edgefl.converters.targets.quantize import int8_onnx, int8_tflite
 from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.single import single
 from edgefl.converters.targets.tflite import TFLiteModel, import_tensorflow
 from edgefl.errors import ConversionError
 from edgefl.graph import Array, Graph, read_onnx

@@ -12,12 +12,13 @@ import pytest
 
 from edgefl.bundle import ArtifactData, Bundle, TensorSpec
 from edgefl.converters.builder import GraphBuilder
+from edgefl.converters.graft import bind
 from edgefl.converters.targets import TFLiteModel, export_int8, to_onnx
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import findings
-from edgefl.converters.targets.binding import bind, single
 from edgefl.converters.targets.integers import without_erf
 from edgefl.converters.targets.quantize import int8_tflite
+from edgefl.converters.targets.single import single
 from edgefl.errors import CalibrationError, ConversionError, DataShape
 from edgefl.graph import Graph, TensorType, run
 from edgefl.parameters import Parameter

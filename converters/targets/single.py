@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs for deployment: parameters as constants, constants folded, the batch set to one."""
+"""Graphs for deployment: the batch set to one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,6 @@ from edgefl.graph.inference import infer, zeros
 from edgefl.graph.interpreter import execute
 
 _TOLERANCE = 1e-3
-
-
-def bind(graph: Graph, values: Mapping[str, Array]) -> Graph:
-    """The graph with some inputs replaced by constants, and everything folded that follows from them.
-
-    Raises:
-        DataShape: a value's shape or dtype is not the input's.
-    """
-    for name, value in values.items():
-        if name in graph.inputs and TensorType.of(value) != graph.inputs[name]:
-            raise DataShape(f"{name!r} is {TensorType.of(value)}; the graph takes {graph.inputs[name]}")
-    inputs = {name: type for name, type in graph.inputs.items() if name not in values}
-    bound = {name: value for name, value in values.items() if name in graph.inputs}
-    return _replay(graph, inputs, {**graph.constants, **bound}, 1)
 
 
 def single(graph: Graph) -> Graph:
