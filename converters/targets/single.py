@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -25,15 +25,33 @@ def single(graph: Graph) -> Graph:
     inputs = {name: TensorType(t.dtype, (1, *t.shape[1:])) for name, t in graph.inputs.items()}
     if batch == 1:
         return graph
-    try:
-        small = _replay(graph, inputs, graph.constants, batch)
-        return small if _same_first_row(graph, small) else graph
-    except (BackendFailure, ValueError):
-        return graph
+    for find in (_leading, _equal):
+        try:
+            small = _replay(graph, inputs, graph.constants, batch, find)
+            if _same_first_row(graph, small):
+                return small
+        except (BackendFailure, ValueError):
+            continue
+    return graph
+
+
+def _leading(shape: Array, batch: int) -> int | None:
+    """The leading axis, where the batch divides it."""
+    return 0 if shape[0] % batch == 0 else _equal(shape, batch)
+
+
+def _equal(shape: Array, batch: int) -> int | None:
+    """The first axis as long as the batch: layout changes may have moved it behind others."""
+    found = np.flatnonzero(shape == batch)
+    return int(found[0]) if len(found) else None
 
 
 def _replay(
-    graph: Graph, inputs: Mapping[str, TensorType], constants: Mapping[str, Array], batch: int
+    graph: Graph,
+    inputs: Mapping[str, TensorType],
+    constants: Mapping[str, Array],
+    batch: int,
+    find: Callable[[Array, int], int | None],
 ) -> Graph:
     """The nodes again with other input types, their stated shapes divided by `batch`, constants folded."""
     known = dict(constants)
@@ -45,7 +63,7 @@ def _replay(
                 known.update(zip(node.outputs, execute(node, known), strict=False))
             samples.update({name: known[name] for name in node.outputs if name})
             continue
-        node = _rebatched(node, graph, known, samples, batch)
+        node = _rebatched(node, graph, known, samples, batch, find)
         samples.update(zip(node.outputs, map(zeros, infer(node, samples)), strict=False))
         nodes.append(node)
     outputs = [Node("Identity", (name,), (name,)) for name in graph.outputs if name in known]
@@ -63,15 +81,21 @@ def _replay(
 
 
 def _rebatched(
-    node: Node, graph: Graph, known: dict[str, Array], samples: dict[str, Array], batch: int
+    node: Node,
+    graph: Graph,
+    known: dict[str, Array],
+    samples: dict[str, Array],
+    batch: int,
+    find: Callable[[Array, int], int | None],
 ) -> Node:
-    """The node with the leading axis of the shape it states divided by the batch, if it states one."""
-    if batch == 1 or node.op not in ("Reshape", "Expand") or node.inputs[1] not in known:
+    """The node with the batch's axis of the shape it states divided by the batch, if it states one."""
+    if node.op not in ("Reshape", "Expand") or node.inputs[1] not in known:
         return node
     target = np.array(graph.type_of(node.outputs[0]).shape, np.int64)
-    if target.size == 0 or target[0] % batch:
+    axis = find(target, batch) if target.size else None
+    if axis is None:
         return node
-    target[0] //= batch
+    target[axis] //= batch
     name = f"{node.inputs[1]}/{node.outputs[0]}/single"
     known[name] = samples[name] = target
     return Node(node.op, (node.inputs[0], name), node.outputs, node.attributes, node.name)

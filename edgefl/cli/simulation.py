@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ class Plan:
     Attributes:
         rounds: how many.
         training: how devices train; its seed counts up with the rounds, as on the server.
-        cohort: devices drawn per round, all where None.
+        cohort: devices drawn per round, all where None; none is drawn again before all have been.
         server_lr, server_momentum: the server's step along the mean update.
         seed: of the draw of devices.
     """
@@ -85,9 +85,9 @@ def simulate(
     trainer = Trainer(bundle, backend=backend)
     optimizer = averaging(plan.server_lr, plan.server_momentum)
     state, residuals = optimizer.init(bundle.schema().size), dict[str, Residual]()
-    draw, rows = np.random.default_rng(plan.seed), []
+    draw, rows = _turns(sorted(devices), cohort, np.random.default_rng(plan.seed)), []
     for number in range(1, plan.rounds + 1):
-        names = sorted(draw.choice(sorted(devices), cohort, replace=False))
+        names = next(draw)
         training = replace(plan.training, seed=plan.training.seed + number - 1)
         done = [_device(trainer, bundle, name, devices[name], training, residuals, cohort) for name in names]
         mean, state = optimizer.apply(
@@ -99,6 +99,17 @@ def simulate(
         if on_round:
             on_round(rows[-1], bundle)
     return bundle, rows
+
+
+def _turns(names: Sequence[str], cohort: int, rng: np.random.Generator) -> Iterator[list[str]]:
+    """Cohorts in which every device has its turn before any has its next."""
+    queue: list[str] = []
+    while True:
+        if len(queue) < cohort:
+            rest = [name for name in names if name not in queue]
+            queue += [rest[i] for i in rng.permutation(len(rest))]
+        yield sorted(queue[:cohort])
+        queue = queue[cohort:]
 
 
 @dataclass(frozen=True)

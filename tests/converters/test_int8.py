@@ -358,6 +358,18 @@ def test_the_batch_becomes_one(digits: Digits) -> None:
     assert "Transpose" not in alone.operators()
 
 
+def test_the_batch_becomes_one_where_a_layout_change_moved_it() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(np.dtype(np.float32), (4, 5, 3)))
+    moved = b.add("Reshape", x, b.constant(np.array([1, 4, 5, 3])))
+    b.output("output", b.add("Relu", b.add("Transpose", moved, perm=(1, 3, 0, 2))))
+    graph = b.build("infer")
+
+    alone = single(graph)
+
+    assert alone.outputs["output"].shape == (1, 3, 1, 5)
+
+
 def test_a_model_that_mixes_examples_keeps_its_batch() -> None:
     b = GraphBuilder()
     x = b.input("x", TensorType(F, (4, 3)))

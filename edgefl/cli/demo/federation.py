@@ -16,6 +16,7 @@ from edgefl.cli.demo.live import Row
 from edgefl.cli.demo.processes import DemoFailure, Process, Server, device
 from edgefl.cli.demo.recipe import Recipe
 from edgefl.cli.demo.watch import Split
+from edgefl.cli.demo.yardsticks import Array, mean
 from edgefl.runtime import Trainer
 from edgefl.server_stub.store import Store
 from edgefl.tensorfile import read_tensors
@@ -52,8 +53,7 @@ class Federation:
         self._setting = setting
         self._path = setting.folder / "initial.edgefl"
         setting.bundle.save(self._path)
-        count = len(setting.split.devices)
-        self.server = Server(setting.folder, self._path, setting.recipe, count, setting.seed)
+        self.server = Server(setting.folder, self._path, setting.recipe, setting.seed)
         self._devices: list[Process] = []
         self._trainer = Trainer(setting.bundle)
         self._server_lock = threading.Lock()
@@ -100,9 +100,11 @@ class Federation:
                 raise DemoFailure("the round went by before the server could be killed in its middle")
 
     def final(self) -> Bundle:
-        """The bundle with the newest version of the parameters."""
-        version = self._store.newest_version()
-        return self._setting.bundle.with_parameters(read_tensors(version.parameters), version.number)
+        """The bundle with the mean of the last rounds' parameters."""
+        newest = self._store.newest_version().number
+        numbers = range(newest - self._setting.recipe.averaged + 1, newest + 1)
+        values = mean([self._parameters(number) for number in numbers])
+        return self._setting.bundle.with_parameters(values, newest)
 
     def accepted(self) -> int:
         """Updates accepted in all rounds."""
@@ -139,9 +141,13 @@ class Federation:
             bytes_dense=4 * self._setting.bundle.schema().size * info.updates,
         )
 
-    def _accuracy(self, version: int | None) -> float:
+    def _parameters(self, version: int | None) -> dict[str, Array]:
         stored = None if version is None else self._store.parameters(version)
         if stored is None:
             raise DemoFailure(f"the server closed a round on version {version} but does not have it")
-        self._trainer.rebase(read_tensors(stored))
-        return self._trainer.evaluate(*self._setting.split.test).accuracy or 0.0
+        return read_tensors(stored)
+
+    def _accuracy(self, version: int | None) -> float:
+        self._trainer.rebase(self._parameters(version))
+        x, y = self._setting.split.test
+        return float((self._trainer.predict(x).argmax(axis=1) == y).mean())

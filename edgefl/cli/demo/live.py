@@ -23,6 +23,7 @@ class Row:
     """One closed round.
 
     Attributes:
+        devices: that took part.
         bytes_up, bytes_down: everything that crossed the server's socket, HTTP headers and polling included.
         bytes_dense: what the same devices would send as dense float32 without any HTTP around it.
     """

@@ -20,6 +20,7 @@ class Curves:
 
     Attributes:
         accuracy: held-out accuracy after each round, first round first.
+        final: of the final model, the mean of the last rounds' models.
         central: accuracy of the same model trained on all data in one place.
         bytes_up: bytes all devices sent in each round, counted at the server's socket.
         dense_up: bytes the same devices would send as dense float32.
@@ -27,6 +28,7 @@ class Curves:
 
     title: str
     accuracy: Sequence[float]
+    final: float
     central: float
     bytes_up: Sequence[int]
     dense_up: int
@@ -54,11 +56,11 @@ def _accuracy(axes: Any, curves: Curves) -> None:
     _style(axes, "accuracy on people never seen in training", "round")
     axes.axhline(curves.central, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.plot(rounds, curves.accuracy, color=ACCENT, linewidth=2.2)
-    last = curves.accuracy[-1]
-    central_above = curves.central >= last
+    axes.plot([len(curves.accuracy)], [curves.final], "o", color=ACCENT, markersize=6)
+    central_above = curves.central >= curves.final
     for value, text, color, above in (
         (curves.central, f"all data in one place: {curves.central:.1%}", MUTED, central_above),
-        (last, f"federated: {last:.1%}", ACCENT, not central_above),
+        (curves.final, f"federated: {curves.final:.1%}", ACCENT, not central_above),
     ):
         axes.annotate(
             text,

@@ -60,11 +60,11 @@ class Process:
 class Server:
     """`edgefl serve` on a free port of this machine, which can crash and come back."""
 
-    def __init__(self, folder: Path, bundle: Path, recipe: Recipe, devices: int, seed: int) -> None:
+    def __init__(self, folder: Path, bundle: Path, recipe: Recipe, seed: int) -> None:
         self.database = folder / "server.db"
         self._port_file = folder / "port"
         self._folder, self._bundle, self._recipe = folder, bundle, recipe
-        self._devices, self._seed = devices, seed
+        self._seed = seed
         self.port = 0
 
     def start(self) -> None:
@@ -93,7 +93,7 @@ class Server:
         r = self._recipe
         options = {
             "db": self.database, "port": self.port, "port-file": self._port_file,
-            "rounds": r.rounds, "goal": self._devices, "minimum": self._devices, "surplus": 0,
+            "rounds": r.rounds, "goal": r.cohort, "minimum": r.cohort, "surplus": 0,
             "epochs": r.training.epochs, "lr": r.training.lr, "momentum": r.training.momentum,
             "steps": r.training.steps,
             "mode": r.training.mode, "density": r.training.density, "seed": self._seed,

@@ -18,18 +18,21 @@ BATCH = 16
 class Recipe:
     """One budget of steps, spent by many devices or by one machine.
 
-    Short rounds keep the devices' models from drifting apart, so a device makes only a few steps in each.
+    Short rounds keep the devices' models from drifting apart, and few devices in each leave the noise that
+    lets a model generalise: whichever devices have waited longest take part, as idle watches would.
 
     Attributes:
         rounds: of the federation.
+        cohort: devices in each round.
         training: of each device in each round.
         server_lr, server_momentum: of the server.
         central_lr, central_momentum: of the yardstick.
     """
 
-    rounds: int = 120
-    training: Training = field(default_factory=lambda: Training(lr=0.1, momentum=0.9, steps=4))
-    server_lr: float = 1.5
+    rounds: int = 640
+    cohort: int = 4
+    training: Training = field(default_factory=lambda: Training(lr=0.06, momentum=0.9, steps=4))
+    server_lr: float = 1.0
     server_momentum: float = 0.0
     central_lr: float = 0.01
     central_momentum: float = 0.9
@@ -37,11 +40,17 @@ class Recipe:
     def with_rounds(self, rounds: int | None) -> Recipe:
         return self if rounds is None else replace(self, rounds=rounds)
 
-    def steps(self, devices: int) -> int:
+    @property
+    def averaged(self) -> int:
+        """The final model is the mean of the last tenth of the rounds' models (Polyak and Juditsky 1992)."""
+        return max(1, self.rounds // 10)
+
+    @property
+    def steps(self) -> int:
         """Steps of all devices in all rounds: the budget of the yardstick too."""
-        return self.rounds * self.training.steps * devices
+        return self.rounds * self.training.steps * self.cohort
 
     def plan(self, seed: int) -> Plan:
         """The same federation for the simulator."""
         training = replace(self.training, seed=seed)
-        return Plan(self.rounds, training, None, self.server_lr, self.server_momentum, seed)
+        return Plan(self.rounds, training, self.cohort, self.server_lr, self.server_momentum, seed)

@@ -38,6 +38,7 @@ class Outcome:
     rows: Sequence[Row]
     bundle: Path
     picture: Path
+    devices: int
     accepted: int
     source: str
     seconds: float
@@ -49,7 +50,8 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "devices": self.rows[0].devices,
+            "devices": self.devices,
+            "devices_per_round": self.rows[0].devices,
             "rounds": len(self.rows),
             "accuracy_federated": self.mean("federated"),
             "accuracy_central": self.mean("central"),
@@ -103,8 +105,17 @@ def run(options: Options, folder: Path) -> Outcome:
     results = _compare(options, folder, data, bundle, final)
     path, picture = options.out / "watch.edgefl", options.out / "demo.png"
     final.save(path)
-    draw(_curves(rows, results[0]), picture)
-    return Outcome(results, rows, path, picture, accepted, options.source, time.perf_counter() - started)
+    draw(_curves(rows, len(live.devices), results[0]), picture)
+    return Outcome(
+        results,
+        rows,
+        path,
+        picture,
+        len(live.devices),
+        accepted,
+        options.source,
+        time.perf_counter() - started,
+    )
 
 
 def _convert(options: Options, live: Split) -> Bundle:
@@ -173,11 +184,12 @@ def _save_int8(out: Path, files: Any) -> None:
         (out / f"watch-int8.{target}").write_bytes(data)
 
 
-def _curves(rows: Sequence[Row], first: Accuracies) -> Curves:
+def _curves(rows: Sequence[Row], devices: int, first: Accuracies) -> Curves:
     dense = sum(r.bytes_dense for r in rows) // len(rows)
     return Curves(
-        title=f"Exercises learned on {rows[0].devices} watches; nobody's motion data leaves a watch",
+        title=f"Exercises learned on {devices} watches; nobody's motion data leaves a watch",
         accuracy=[r.accuracy for r in rows],
+        final=first.federated,
         central=first.central,
         bytes_up=[r.bytes_up for r in rows],
         dense_up=dense,

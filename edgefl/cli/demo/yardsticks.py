@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from edgefl.data import Examples
 from edgefl.runtime import Trainer
 
 Array = npt.NDArray[Any]
+Parameters = Mapping[str, Array]
+CENTRAL_SNAPSHOTS = 10  # of the yardstick, averaged as the last rounds are
 CALIBRATION = 256  # examples, drawn from the training devices
 
 
@@ -36,23 +39,43 @@ def central(bundle: Bundle, split: Split, recipe: Recipe, seed: int) -> float:
     """Accuracy of the model trained on all data in one place, with as many steps of the same size."""
     x, y = split.pooled()
     trainer = Trainer(bundle)
-    steps = recipe.steps(len(split.devices))
-    trainer.fit(
-        x,
-        y,
-        epochs=1 + steps * BATCH // len(y),
-        max_steps=steps,
-        lr=recipe.central_lr,
-        momentum=recipe.central_momentum,
-        seed=seed,
-    )
+
+    def fit(steps: int, part: int) -> None:
+        trainer.fit(
+            x,
+            y,
+            epochs=1 + steps * BATCH // len(y),
+            max_steps=steps,
+            lr=recipe.central_lr,
+            momentum=recipe.central_momentum,
+            seed=seed + part,
+        )
+
+    tail = recipe.steps * recipe.averaged // recipe.rounds
+    fit(max(1, recipe.steps - tail), 0)
+    kept = []
+    for part in range(1, CENTRAL_SNAPSHOTS + 1):
+        fit(max(1, tail // CENTRAL_SNAPSHOTS), part)
+        kept.append(trainer.parameters())
+    trainer.load_parameters(mean(kept))
     return _accuracy(trainer.evaluate(*split.test).accuracy)
 
 
 def federated(bundle: Bundle, split: Split, recipe: Recipe, seed: int) -> Bundle:
     """The federation of one pair without HTTP: the same training, codec and aggregation."""
     devices = {name: Examples(x, y) for name, (x, y) in split.devices.items()}
-    return simulate(bundle, devices, recipe.plan(seed))[0]
+    kept: deque[Parameters] = deque(maxlen=recipe.averaged)
+    plan = recipe.plan(seed)
+    final, _ = simulate(bundle, devices, plan, on_round=lambda row, made: kept.append(made.parameters()))
+    return final.with_parameters(mean(kept), final.manifest.model_version)
+
+
+def mean(models: Collection[Parameters]) -> dict[str, Array]:
+    """The mean of several versions of the same parameters."""
+    names = next(iter(models))
+    return {
+        n: np.mean([m[n] for m in models], axis=0, dtype=np.float64).astype(names[n].dtype) for n in names
+    }
 
 
 def accuracy(bundle: Bundle, split: Split) -> float:
