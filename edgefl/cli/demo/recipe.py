@@ -31,7 +31,7 @@ class Recipe:
 
     rounds: int = 640
     cohort: int = 4
-    training: Training = field(default_factory=lambda: Training(lr=0.06, momentum=0.9, steps=4))
+    training: Training = field(default_factory=lambda: Training(lr=0.07, momentum=0.9, steps=4))
     server_lr: float = 1.0
     server_momentum: float = 0.0
     central_lr: float = 0.01
