@@ -20,8 +20,11 @@ def make_model(source: str, seed: int) -> Any:
 
 def keras_model(seed: int) -> Any:
     """Takes `[N, 100, 6]`, gives logits `[N, 7]`."""
+    from edgefl.converters.targets.quiet import quiet
+
     try:
-        import keras
+        with quiet("absl", "tensorflow"):
+            import keras
     except ImportError as exc:
         raise MissingDependency("tensorflow", "keras", "the Keras model of the demo") from exc
     keras.utils.set_random_seed(seed)

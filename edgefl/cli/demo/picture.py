@@ -55,7 +55,8 @@ def _accuracy(axes: Any, curves: Curves) -> None:
     rounds = range(1, len(curves.accuracy) + 1)
     _style(axes, "accuracy on people never seen in training", "round")
     axes.axhline(curves.central, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.plot(rounds, curves.accuracy, color=ACCENT, linewidth=2.2)
+    axes.plot(rounds, curves.accuracy, color=ACCENT, linewidth=0.7, alpha=0.4)
+    axes.plot(rounds, _running_mean(curves.accuracy), color=ACCENT, linewidth=2.2)
     axes.plot([len(curves.accuracy)], [curves.final], "o", color=ACCENT, markersize=6)
     central_above = curves.central >= curves.final
     for value, text, color, above in (
@@ -75,10 +76,16 @@ def _accuracy(axes: Any, curves: Curves) -> None:
     axes.set_ylim(min(0.0, *curves.accuracy), 1.0)
 
 
+def _running_mean(values: Sequence[float]) -> list[float]:
+    """Mean over the last few rounds up to each."""
+    width = max(1, len(values) // 40)
+    return [sum(values[max(0, i - width) : i]) / min(i, width) for i in range(1, len(values) + 1)]
+
+
 def _bytes(axes: Any, curves: Curves) -> None:
     rounds = range(1, len(curves.bytes_up) + 1)
     _style(axes, "upload per round, all devices (log scale)", "round")
-    axes.bar(rounds, curves.bytes_up, color=ACCENT, width=0.8)
+    axes.fill_between(rounds, curves.bytes_up, step="mid", color=ACCENT, linewidth=0)
     axes.axhline(curves.dense_up, color=SECOND, linewidth=1.6)
     axes.set_yscale("log")
     axes.minorticks_off()
@@ -90,7 +97,8 @@ def _bytes(axes: Any, curves: Curves) -> None:
         (curves.dense_up, f"dense float32: {size(curves.dense_up)}", SECOND),
         (mean, f"sent: {size(mean)} on average, {ratio:.0f} x less", ACCENT),
     ):
-        axes.annotate(text, (0.6, value), xytext=(2, 7), textcoords="offset points", color=color, fontsize=9)
+        place = {"xytext": (2, 7), "textcoords": "offset points"}
+        axes.annotate(text, (rounds[0], value), color=color, fontsize=9, **place)
 
 
 def _style(axes: Any, title: str, label: str) -> None:
