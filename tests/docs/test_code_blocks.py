@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every code block of the README and docs runs, in order, in one empty folder per document.
 
-`bash` and `python` blocks are executed; a `make` line is checked with `make -n` in the repository, since running
-the test suite inside the test suite would not end. Blocks of output are marked `text`.
+`bash` and `python` blocks are executed; a `make` line is checked with `make -n` in the repository, since
+running the test suite inside the test suite would not end. Blocks of output are marked `text`.
 """
 
 from __future__ import annotations
