@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -146,7 +146,7 @@ def _compare(
         ]
         with err.status("training the yardsticks ..."):
             for pair, job in zip(pairs, jobs, strict=True):
-                central, simulated = _result(job)
+                central, simulated = job.result()
                 made = final if simulated is None else Bundle.open(simulated)
                 part = split(data, pair)
                 int8 = export_int8(made, yardsticks.calibration(part, options.seed)).files
@@ -173,10 +173,6 @@ def _pair(
     if not run_federation:
         return central, None
     return central, yardsticks.federated(bundle, part, recipe, seed).to_bytes()
-
-
-def _result(job: Future[tuple[float, bytes | None]]) -> tuple[float, bytes | None]:
-    return job.result()
 
 
 def _save_int8(out: Path, files: Any) -> None:
