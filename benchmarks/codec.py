@@ -29,6 +29,7 @@ import numpy as np
 
 from edgefl.delta import Encoded, Limits, coders, decode, encode, inspect_frame, tokens
 from edgefl.delta.bits import Array
+from edgefl.errors import MissingDependency
 from edgefl.parameters import Vector
 
 RESULTS = Path(__file__).parent / "results" / "codec.json"
@@ -147,7 +148,7 @@ def real_updates() -> Iterator[tuple[str, Vector]]:
     for name, train in UPDATES.items():
         try:
             yield name, train()
-        except ImportError as exc:
+        except (ImportError, MissingDependency) as exc:
             print(f"left out: {name} ({exc})", file=sys.stderr)
 
 

