@@ -65,5 +65,5 @@ clean:
 
 .venv-device/.ready: $(DEV_INPUTS) | .venv-device/bin/python
 	@echo 'Installing the device environment into .venv-device ...'
-	$(DEV) -m pip install $(PIP_FLAGS) -c constraints/device.txt -e '.[onnx,tflite,zstd,cli,test]'
+	$(DEV) -m pip install $(PIP_FLAGS) -c constraints/device.txt -e '.[onnx,tflite,openvino,zstd,cli,test]'
 	@touch $@
