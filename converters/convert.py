@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from edgefl.converters.report import make_report
 from edgefl.converters.selection import Selection, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
-from edgefl.converters.targets import to_onnx, to_tflite
+from edgefl.converters.targets import Int8Features, int8_features, to_onnx, to_tflite
+from edgefl.converters.targets.calibration import gather
 from edgefl.errors import ConversionError
 from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
@@ -193,8 +194,23 @@ def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: S
     from edgefl.converters.targets.int8 import export_int8
 
     tell("quantizing")
-    made = export_int8(bundle, calibration, targets=tuple(targets))
+    examples = gather(calibration)
+    made = export_int8(bundle, examples, targets=tuple(targets))
     report = {**bundle.manifest.report, "int8": made.report.to_json()}
     artifacts = [ArtifactData(target, "infer-int8", data) for target, data in made.files.items()]
+    features = int8_features(bundle, examples, targets=tuple(targets))
+    if features is not None:
+        report["int8_features"] = asdict(features.report)
+        artifacts += _features_artifacts(features)
     changed = bundle.with_artifacts(artifacts)
     return replace(changed, manifest=replace(changed.manifest, report=report))
+
+
+def _features_artifacts(made: Int8Features) -> list[ArtifactData]:
+    artifacts = []
+    if made.onnx is not None:
+        artifacts.append(ArtifactData("onnx", "features-int8", made.onnx))
+    if made.tflite is not None:
+        names = _differing(made.tflite.inputs), _differing(made.tflite.outputs)
+        artifacts.append(ArtifactData("tflite", "features-int8", made.tflite.data, *names))
+    return artifacts

@@ -15,9 +15,8 @@ from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import findings, float_runner
 from edgefl.converters.targets.calibration import Calibration, batches, check_calibration
 from edgefl.converters.targets.quantize import int8_onnx, int8_tflite
-from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.run import run_onnx, run_tflite
 from edgefl.converters.targets.single import single
-from edgefl.converters.targets.tflite import TFLiteModel, import_tensorflow
 from edgefl.errors import ConversionError
 from edgefl.graph import Array, Graph, read_onnx
 
@@ -96,13 +95,13 @@ def _export(graph: Graph, examples: Mapping[str, Array], targets: Sequence[str])
     results: dict[str, Array] = {}
     if "onnx" in targets:
         files["onnx"] = int8_onnx(graph, feeds)
-        results["onnx"] = _run_onnx(files["onnx"], feeds)[:count]
+        results["onnx"] = _joined(run_onnx(files["onnx"], feeds))[:count]
     if "tflite" in targets:
         model = int8_tflite(graph, feeds)
         files["tflite"] = model.data
-        results["tflite"] = _run_tflite(model, feeds)[:count]
+        results["tflite"] = _joined(run_tflite(model, feeds))[:count]
     run = float_runner(graph)
-    expected = np.concatenate([_only(run(feed)) for feed in feeds])[:count]
+    expected = _joined([run(feed) for feed in feeds])[:count]
     report = _report(expected, results, files, graph)
     return Int8Export(files, replace(report, notes=findings(absorb(graph), feeds)))
 
@@ -128,24 +127,6 @@ def _class(output: Array) -> Array:
     return output.argmax(-1) if output.shape[-1] > 1 else output[..., 0] > 0
 
 
-def _only(results: Mapping[str, Array]) -> Array:
-    return next(iter(results.values()))
-
-
-def _run_onnx(data: bytes, feeds: Sequence[Mapping[str, Array]]) -> Array:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, dict(feed))[0] for feed in feeds])
-
-
-def _run_tflite(model: TFLiteModel, feeds: Sequence[Mapping[str, Array]]) -> Array:
-    with quiet("absl", "tensorflow"):
-        tf = import_tensorflow()
-        interpreter = tf.lite.Interpreter(model_content=model.data, num_threads=1)
-        runner = interpreter.get_signature_runner(model.signature)
-        name = next(iter(model.outputs.values()))
-        rows = [runner(**{model.inputs[n]: v for n, v in feed.items()})[name] for feed in feeds]
-    return np.concatenate(rows)
+def _joined(results: Sequence[Mapping[str, Array]]) -> Array:
+    """The only output of every batch, one after the other."""
+    return np.concatenate([next(iter(result.values())) for result in results])

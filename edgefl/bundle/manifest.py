@@ -15,7 +15,7 @@ FORMAT_VERSION = 1
 EXTENSIONS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage.zip"}
 """Targets an artifact can be made for, with the file extension of each."""
 
-KINDS = ("step", "features", "infer", "infer-int8")
+KINDS = ("step", "features", "features-int8", "infer", "infer-int8")
 """`step` trains, `features` is the frozen prefix, `infer` predicts, `infer-int8` too, with weights inside."""
 
 ACTIVATIONS = ("", "Softmax", "Sigmoid")

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Written files on this machine's engines, to compare them with the graph they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.tflite import TFLiteModel, import_tensorflow
+from edgefl.graph import Array
+
+Feeds = Sequence[Mapping[str, Array]]
+
+
+def run_onnx(data: bytes, feeds: Feeds) -> list[dict[str, Array]]:
+    """An ONNX file's outputs by name, batch by batch, on onnxruntime's CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
+
+
+def run_tflite(model: TFLiteModel, feeds: Feeds) -> list[dict[str, Array]]:
+    """A TFLite file's outputs by contract name, batch by batch, on TensorFlow's interpreter."""
+    with quiet("absl", "tensorflow"):
+        tf = import_tensorflow()
+        interpreter = tf.lite.Interpreter(model_content=model.data, num_threads=1)
+        runner = interpreter.get_signature_runner(model.signature)
+        own = [runner(**{model.inputs[n]: v for n, v in feed.items()}) for feed in feeds]
+    return [{name: row[tensor] for name, tensor in model.outputs.items()} for row in own]
