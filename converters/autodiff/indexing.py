@@ -47,7 +47,7 @@ def _sum_rows(rows: Expr, indices: Expr, size: int) -> Expr:
     count = rows.shape[0]
     if size * count > _ONE_HOT_LIMIT:
         return zeros_like(rows, (size, rows.shape[1])).apply(
-            "ScatterND", indices.reshape((count, 1)), rows, reduction="add"
+            "ScatterND", indices.cast(np.int64).reshape((count, 1)), rows, reduction="add"
         )
     wrapped = indices.less(0).where(indices + size, indices)
     classes = indices.constant(np.arange(size)[:, None])
