@@ -27,7 +27,11 @@ def run_tflite(model: TFLiteModel, feeds: Feeds) -> list[dict[str, Array]]:
     """A TFLite file's outputs by contract name, batch by batch, on TensorFlow's interpreter."""
     with quiet("absl", "tensorflow"):
         tf = import_tensorflow()
-        interpreter = tf.lite.Interpreter(model_content=model.data, num_threads=1)
+        # Its XNNPACK delegate (2.21) computes int8 BATCH_MATMUL wrongly; LiteRT and tflite-runtime do not.
+        plain = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = tf.lite.Interpreter(
+            model_content=model.data, num_threads=1, experimental_op_resolver_type=plain
+        )
         runner = interpreter.get_signature_runner(model.signature)
         own = [runner(**{model.inputs[n]: v for n, v in feed.items()}) for feed in feeds]
     return [{name: row[tensor] for name, tensor in model.outputs.items()} for row in own]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -25,7 +26,7 @@ def single(graph: Graph) -> Graph:
     inputs = {name: TensorType(t.dtype, (1, *t.shape[1:])) for name, t in graph.inputs.items()}
     if batch == 1:
         return graph
-    for find in (_leading, _equal):
+    for find in (_Traced(), _leading, _equal):
         try:
             small = _replay(graph, inputs, graph.constants, batch, find)
             if _same_first_row(graph, small):
@@ -35,15 +36,72 @@ def single(graph: Graph) -> Graph:
     return graph
 
 
-def _leading(shape: Array, batch: int) -> int | None:
+Find = Callable[[Node, Graph, Mapping[str, Array], int], "int | None"]
+"""The axis of the shape that a node states in which the batch lies, None where there is none."""
+
+
+class _Traced:
+    """By the batch's place in memory: reshaping keeps the order of elements, so its stride stays.
+
+    Where the batch shares an axis, it is the slower part, as in heads of attention, unless a Reshape merged
+    it as the faster one.
+    """
+
+    def __init__(self) -> None:
+        self._units: dict[str, int] = {}
+
+    def __call__(self, node: Node, graph: Graph, samples: Mapping[str, Array], batch: int) -> int | None:
+        source, shape = node.inputs[0], graph.type_of(node.outputs[0]).shape
+        before = graph.type_of(source).shape
+        moved = _moved(source, graph, samples)
+        if moved is None:
+            return _leading(node, graph, samples, batch)
+        if node.op == "Expand":
+            return moved + len(shape) - len(before)
+        stride = math.prod(before[moved + 1 :]) * self._unit(source, graph, samples, batch)
+        for axis in reversed(range(len(shape))):
+            inner = math.prod(shape[axis + 1 :])
+            if inner <= stride < inner * shape[axis]:
+                self._units[node.outputs[0]] = stride // inner
+                return axis
+        return None
+
+    def _unit(self, tensor: str, graph: Graph, samples: Mapping[str, Array], batch: int) -> int:
+        """Elements of its axis per step of the batch, as the last Reshape before left it."""
+        axis = _moved(tensor, graph, samples)
+        assert axis is not None
+        length = graph.type_of(tensor).shape[axis]
+        producers = graph.producers()
+        while tensor not in self._units and tensor in producers:
+            sources = [t for t in producers[tensor].inputs if _length(t, graph, samples) == length]
+            if not sources:
+                break
+            tensor = sources[0]
+        return self._units.get(tensor, length // batch)
+
+
+def _moved(tensor: str, graph: Graph, samples: Mapping[str, Array]) -> int | None:
+    """The one axis that is shorter in the replay; None where there is none, or several."""
+    pairs = zip(graph.type_of(tensor).shape, samples[tensor].shape, strict=True)
+    axes = [axis for axis, (old, new) in enumerate(pairs) if old != new]
+    return axes[0] if len(axes) == 1 else None
+
+
+def _length(tensor: str, graph: Graph, samples: Mapping[str, Array]) -> int:
+    axis = _moved(tensor, graph, samples) if tensor in samples else None
+    return 0 if axis is None else graph.type_of(tensor).shape[axis]
+
+
+def _leading(node: Node, graph: Graph, samples: Mapping[str, Array], batch: int) -> int | None:
     """The leading axis, where the batch divides it."""
-    return 0 if shape[0] % batch == 0 else _equal(shape, batch)
+    shape = graph.type_of(node.outputs[0]).shape
+    return 0 if shape and shape[0] % batch == 0 else _equal(node, graph, samples, batch)
 
 
-def _equal(shape: Array, batch: int) -> int | None:
+def _equal(node: Node, graph: Graph, samples: Mapping[str, Array], batch: int) -> int | None:
     """The first axis as long as the batch: layout changes may have moved it behind others."""
-    found = np.flatnonzero(shape == batch)
-    return int(found[0]) if len(found) else None
+    shape = graph.type_of(node.outputs[0]).shape
+    return shape.index(batch) if batch in shape else None
 
 
 def _replay(
@@ -51,7 +109,7 @@ def _replay(
     inputs: Mapping[str, TensorType],
     constants: Mapping[str, Array],
     batch: int,
-    find: Callable[[Array, int], int | None],
+    find: Find,
 ) -> Graph:
     """The nodes again with other input types, their stated shapes divided by `batch`, constants folded."""
     known = dict(constants)
@@ -86,14 +144,14 @@ def _rebatched(
     known: dict[str, Array],
     samples: dict[str, Array],
     batch: int,
-    find: Callable[[Array, int], int | None],
+    find: Find,
 ) -> Node:
     """The node with the batch's axis of the shape it states divided by the batch, if it states one."""
     if node.op not in ("Reshape", "Expand") or node.inputs[1] not in known:
         return node
     target = np.array(graph.type_of(node.outputs[0]).shape, np.int64)
-    axis = find(target, batch) if target.size else None
-    if axis is None:
+    axis = find(node, graph, samples, batch)
+    if axis is None or target[axis] % batch:
         return node
     target[axis] //= batch
     name = f"{node.inputs[1]}/{node.outputs[0]}/single"

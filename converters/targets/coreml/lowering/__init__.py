@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph as an ML Program in coremltools' MIL. Importing this imports coremltools."""
+
+from edgefl.converters.targets.coreml.lowering import (
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    pooling,
+    reduction,
+    resize,
+    shape,
+)
+from edgefl.converters.targets.coreml.lowering.trace import Border, trace
+
+__all__ = ["Border", "trace"]
+
+# Importing the families is what registers their lowerings.
+_FAMILIES = (convolution, elementwise, indexing, linear, pooling, reduction, resize, shape)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracing a graph into an ML Program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil.mil import Builder as mb
+from coremltools.converters.mil.mil import Function, Program, types
+
+from edgefl.converters.targets.coreml.lowering.elementwise import cast
+from edgefl.converters.targets.coreml.lowering.registry import LOWERINGS, Call
+from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Value, count
+from edgefl.errors import UnsupportedOperator
+from edgefl.graph import Array, Graph, Node, TensorType
+from edgefl.graph.interpreter import execute
+
+
+@dataclass(frozen=True)
+class Border:
+    """How a tensor looks from outside: arrays have one to five axes of float32 or int32.
+
+    Attributes:
+        name: its own name.
+        shape: a scalar has one axis; of more than five axes the last are merged.
+        dtype: `float32`, or `int32` for whole numbers and truth values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @staticmethod
+    def of(name: str, type: TensorType) -> Border:
+        shape = type.shape or (1,)
+        if len(shape) > MAX_RANK:
+            shape = (*shape[: MAX_RANK - 1], count(shape[MAX_RANK - 1 :]))
+        return Border(name, shape, "float32" if type.dtype.kind == "f" else "int32")
+
+
+def trace(graph: Graph, inputs: Mapping[str, Border], outputs: Mapping[str, Border], target: Any) -> Program:
+    """An ML Program of the graph, its inputs and outputs as their borders say.
+
+    Args:
+        inputs, outputs: by the graph's names.
+        target: coremltools' deployment target.
+
+    Raises:
+        UnsupportedOperator: a node has no lowering or uses what Core ML lacks.
+    """
+    _check(graph)
+    mb.name_count.clear()
+    places = {border.name: _placeholder(border) for border in inputs.values()}
+    program = Program()
+    with Function(places, opset_version=target) as function:
+        values = {name: Value.constant(value) for name, value in graph.constants.items()}
+        for name, border in inputs.items():
+            values[name] = _entering(function.inputs[border.name], graph.inputs[name])
+        _body(graph, values)
+        function.set_outputs([_leaving(values[name], border) for name, border in outputs.items()])
+        program.add_function("main", function)
+    return program
+
+
+def _check(graph: Graph) -> None:
+    for node in graph:
+        if node.op not in LOWERINGS:
+            raise UnsupportedOperator(
+                f"node {node.name!r}: operator {node.op} has no counterpart in Core ML; "
+                "leave the target coreml out, or freeze and export what contains it otherwise"
+            )
+        for tensor in filter(None, node.outputs):
+            if graph.type_of(tensor).dtype.kind not in "fiub":
+                raise UnsupportedOperator(f"node {node.name!r} ({node.op}) makes {graph.type_of(tensor)}")
+
+
+def _body(graph: Graph, values: dict[str, Value]) -> None:
+    makers = graph.producers()
+    for node in graph:
+        if all(not name or values[name].is_constant for name in node.inputs):
+            values.update(zip(node.outputs, _folded(graph, node, values), strict=False))
+            continue
+        args = tuple(values[name] if name else None for name in node.inputs)
+        outputs = tuple(graph.type_of(name) for name in node.outputs if name)
+        made = LOWERINGS[node.op](Call(node, args, outputs, makers, values))
+        results = made if isinstance(made, tuple) else (made,)
+        for result, type in zip(results, outputs, strict=False):
+            sizes = count(result.held), type.size
+            assert result.shape == type.shape and sizes[0] == sizes[1], f"{node}: {result.shape}, {type}"
+        values.update(zip(filter(None, node.outputs), results, strict=False))
+
+
+def _folded(graph: Graph, node: Node, values: Mapping[str, Value]) -> list[Value]:
+    """A node of constants, computed now."""
+    feeds: dict[str, Array] = {}
+    for name in filter(None, node.inputs):
+        feeds[name] = values[name].data.reshape(values[name].shape).astype(graph.type_of(name).dtype)
+    with np.errstate(all="ignore"):
+        return [Value.constant(np.asarray(array)) for array in execute(node, feeds)]
+
+
+def _placeholder(border: Border) -> Any:
+    return mb.placeholder(shape=border.shape, dtype=types.fp32 if border.dtype == "float32" else types.int32)
+
+
+def _entering(variable: Any, type: TensorType) -> Value:
+    value = Value(variable, type.shape, "f" if type.dtype.kind == "f" else "i")
+    return cast(value, "b") if type.dtype.kind == "b" else value
+
+
+def _leaving(value: Value, border: Border) -> Any:
+    held = cast(value, "f" if border.dtype == "float32" else "i")
+    data = mb.const(val=held.data) if held.is_constant else held.data
+    if tuple(data.shape) != border.shape:
+        return mb.reshape(x=data, shape=np.array(border.shape, np.int32), name=border.name)
+    return mb.identity(x=data, name=border.name)
