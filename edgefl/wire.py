@@ -83,6 +83,8 @@ class Task(Message):
         cohort: updates the round aims for; the more there are, the more noise one of them may carry.
         max_bytes: the largest frame the server takes.
         deadline_s: seconds from now until the round may close without this device.
+        fingerprint: of the flat parameters of the base version, see `edgefl.delta.lattice`; a device that has
+            it asks for the steps it lacks. Empty where versions are fetched whole.
     """
 
     assignment: AssignmentId
@@ -93,6 +95,7 @@ class Task(Message):
     cohort: Number
     max_bytes: Annotated[int, integer(1, MAX_BYTES)]
     deadline_s: Seconds
+    fingerprint: Annotated[str, text(r"([0-9a-f]{32})?")] = ""
 
 
 @dataclass(frozen=True)

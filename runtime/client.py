@@ -20,6 +20,7 @@ from edgefl.errors import BackendError, DataError, DeltaError, NotFinite, Protoc
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
+from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.learner import Learned, Learner, TrainerLearner
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped
@@ -154,6 +155,7 @@ class DeviceClient:
 
     def _prepare(self) -> tuple[Bundle, Learner]:
         bundle = self._insist(lambda: self._cache.fetch(self._remote))
+        self._held = HeldVersion(self._home / "held.safetensors", bundle)
         return bundle, self._make(bundle)
 
     def _renew(self, old: Bundle, refusal: Refused) -> tuple[Bundle, Learner]:
@@ -174,7 +176,8 @@ class DeviceClient:
         log.info("round %d: training from version %d", task.round, task.base_version)
         up, down, started = self._remote.bytes_up, self._remote.bytes_down, time.perf_counter()
         try:
-            values = self._insist(lambda: self._remote.parameters(task.base_version, bundle.schema()))
+            held = self._held
+            values = self._insist(lambda: held.fetch(self._remote, task))
             learned = learner.learn(values, task.training)
             encoded, residual = self._encode(bundle, learner, task, learned)
         except (NotFinite, DeltaError) as exc:

@@ -11,9 +11,12 @@ import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.bundle.archive import MAX_BUNDLE_BYTES
+from edgefl.delta import SparseDelta
+from edgefl.delta.lattice import decode_moves
 from edgefl.errors import (
     BundleError,
     DataError,
+    DeltaError,
     ProtocolError,
     Refused,
     ServerNonsense,
@@ -76,6 +79,15 @@ class Remote:
         except (TensorFileError, DataError) as exc:
             raise ServerNonsense(f"version {version} of the parameters cannot be used: {exc}") from exc
         return values
+
+    def moves(self, version: int, held: int, schema: Schema) -> list[SparseDelta]:
+        """The steps that lead from a version this device holds to another, or all since the first."""
+        limit = 8 * schema.size + _HEADER_ROOM
+        answer = self._ask("GET", f"/v1/parameters/{version}/from/{held}", b"", {}, limit)
+        try:
+            return decode_moves(answer.body, schema_id=schema.id, size=schema.size, versions=range(version))
+        except DeltaError as exc:
+            raise ServerNonsense(f"the steps to version {version} cannot be used: {exc}") from exc
 
     def upload(self, round_number: int, assignment: str, frame: bytes) -> Accepted:
         answer = self._ask("PUT", f"/v1/rounds/{round_number}/updates/{assignment}", frame, _FRAME)

@@ -43,6 +43,7 @@ Target = Annotated[str | None, Query(max_length=64)]
 
 _FRAME = {"requestBody": {"required": True, "content": {"application/vnd.edgefl.update": {}}}}
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+_MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/vnd.edgefl.update": {}}}}
 _IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 _REVALIDATE = {"cache-control": "no-cache"}
 
@@ -100,6 +101,12 @@ def _routes(service: Service) -> APIRouter:
     async def parameters(request: Request, version: VersionNumber) -> Response:
         """The shared parameters of a version in the safetensors layout."""
         data, tag = await service.parameters(version)
+        return _entity(request, data, tag, _IMMUTABLE)
+
+    @router.get("/parameters/{version}/from/{held}", responses=_MOVES)
+    async def moves(request: Request, version: VersionNumber, held: VersionNumber) -> Response:
+        """The steps from a version a device holds to another, as update frames; or all since the first."""
+        data, tag = await service.moves(version, held)
         return _entity(request, data, tag, _IMMUTABLE)
 
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)

@@ -14,16 +14,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgefl.bundle import Bundle
+from edgefl.delta.lattice import fingerprint
 from edgefl.errors import Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import averaging, digest
 from edgefl.server_stub.checks import Checks, reported_loss
+from edgefl.server_stub.downlink import CHAIN, shortest, since_first
+from edgefl.server_stub.publish import Standing
 from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
 from edgefl.server_stub.rows import Traffic, Version
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.store import Store
-from edgefl.server_stub.versions import next_version
-from edgefl.tensorfile import write_tensors
+from edgefl.server_stub.versions import Line
+from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, RoundInfo, Status, Task
 
 log = logging.getLogger("edgefl.server")
@@ -60,13 +63,13 @@ class Coordinator:
         self._checks = Checks(
             self._schema.id, size, settings.max_nonzeros(size), self.max_bytes, settings.max_norm
         )
-        self._optimizer = averaging(settings.server_lr, settings.server_momentum)
         self._traffic, self._clock = traffic, clock
         self._counted = traffic()
         self._lock, self._closing = threading.RLock(), threading.Lock()
         self._round: Round | None = None
         self._store = Store(settings.database_url())
-        self._start()
+        self._fingerprint: tuple[int, str] = (-1, "")
+        self._line = self._start()
 
     def close(self) -> None:
         self._store.close()
@@ -93,7 +96,8 @@ class Coordinator:
             if after is self._round:
                 return CheckInAnswer(None, self.settings.retry_after_s)
             place = after.places[message.device]
-            self._store.put_place(after.number, message.device, place, message.examples)
+            examples = min(message.examples, self.settings.max_examples)
+            self._store.put_place(after.number, message.device, place, examples)
             self._round = after
             return CheckInAnswer(self._task(after, place, at))
 
@@ -165,6 +169,18 @@ class Coordinator:
             raise Refused(404, "unknown-version", f"there is no version {version} of the parameters")
         return found
 
+    def moves(self, version: int, held: int) -> bytes:
+        """Frames that lead a device from one version to another; where it is too far behind, from the first.
+
+        Raises:
+            Refused: `unknown-version`: there is no such way, the version is to be fetched whole.
+        """
+        links = self._store.links(held, version) if 0 < version - held <= CHAIN else []
+        found = shortest(links, held, version, self._schema, lambda: self._whole(version))
+        if found is None:
+            raise Refused(404, "unknown-version", f"there are no steps from version {held} to {version}")
+        return found
+
     def rounds(self) -> list[RoundInfo]:
         """All rounds, oldest first, with bytes up to now."""
         with self._lock:
@@ -190,12 +206,20 @@ class Coordinator:
 
     # -- inside
 
-    def _start(self) -> None:
+    def _start(self) -> Line:
         values, at = self.bundle.parameters(), self._clock()
         shared = {p.name: values[p.name] for p in self._schema.parameters}
-        state = self._optimizer.init(self._schema.size)
-        first = Version(self.bundle.manifest.model_version, write_tensors(shared), write_tensors(state))
-        self._store.found(self._schema.id.hex(), self.bundle.manifest.name, first, at)
+        optimizer = averaging(self.settings.server_lr, self.settings.server_momentum)
+        state = optimizer.init(self._schema.size)
+        fresh = Version(self.bundle.manifest.model_version, write_tensors(shared), write_tensors(state))
+        self._store.found(self._schema.id.hex(), self.bundle.manifest.name, fresh, at)
+        first = self._store.first_version()
+        start = self._schema.flatten(read_tensors(self.parameters(first)))
+        line = Line(self._schema, first, start, optimizer, self.settings.downlink)
+        self._open(at)
+        return line
+
+    def _open(self, at: float) -> None:
         self._round = self._store.current_round()
         if self._round is None and (fresh := self._following(self._store.rounds_done(), at)) is not None:
             self._store.open_round(fresh, at)
@@ -221,7 +245,26 @@ class Coordinator:
             cohort=current.plan.goal,
             max_bytes=self.max_bytes,
             deadline_s=max(0.0, current.deadline - at),
+            fingerprint=self._fingerprint_of(current.base_version),
         )
+
+    def _fingerprint_of(self, version: int) -> str:
+        """Empty for versions that are fetched whole."""
+        if self._fingerprint[0] != version:
+            published = self._store.publication(version)
+            found = "" if published is None else published.fingerprint
+            if version == self._line.first and self.settings.downlink:
+                found = fingerprint(Standing.first(self._line.start).weights())
+            self._fingerprint = version, found
+        return self._fingerprint[1]
+
+    def _whole(self, version: int) -> bytes | None:
+        """All steps since the first version as one, None where it is not known any more what they were."""
+        published = self._store.publication(version)
+        if published is None or published.standing is None:
+            return None
+        standing = Standing.from_bytes(published.standing, self._line.start)
+        return since_first(standing, self._schema, self._line.first)
 
     def _pass_time(self, at: float) -> None:
         before = self._round
@@ -276,7 +319,7 @@ class Coordinator:
             (self._checks.decode(u.frame, full.base_version), u.weight)
             for u in self._store.updates_of(full.number)
         )
-        return next_version(self._store.newest_version(), updates, self._schema, self._optimizer)
+        return self._line.next_version(self._store.newest_version(), updates)
 
     def _uncounted(self) -> Traffic:
         total = self._traffic()

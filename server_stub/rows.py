@@ -9,18 +9,42 @@ from typing import Any
 
 from sqlalchemy import Connection, Integer, RowMapping, cast, func, insert, select, update
 
+from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Plan, Round
-from edgefl.server_stub.tables import assignments, rounds, updates, versions
+from edgefl.server_stub.tables import assignments, publications, rounds, updates, versions
 from edgefl.wire import RoundInfo
 
 
 @dataclass(frozen=True)
+class Publication:
+    """How devices get to a version.
+
+    Attributes:
+        link: the step that leads there.
+        fingerprint: of the flat parameters devices hold then.
+        standing: encoded `publish.Standing`, None where it is no longer kept.
+    """
+
+    link: Link
+    fingerprint: str
+    standing: bytes | None
+
+
+@dataclass(frozen=True)
 class Version:
-    """One version of the parameters, as encoded tensors, with what the server optimizer remembers of it."""
+    """One version of the parameters.
+
+    Attributes:
+        number: counts up by one.
+        parameters: what devices hold, as encoded tensors.
+        optimizer: what the server optimizer remembers, as encoded tensors.
+        publication: how devices get there; None for the first version, and for those fetched whole.
+    """
 
     number: int
     parameters: bytes
     optimizer: bytes
+    publication: Publication | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,24 @@ def insert_version(c: Connection, version: Version, at: float) -> None:
             version=version.number, parameters=version.parameters, optimizer=version.optimizer, made_at=at
         )
     )
+    if (made := version.publication) is not None:
+        old = publications.c.version < version.number - 1
+        c.execute(update(publications).where(old).values(standing=None))
+        c.execute(
+            insert(publications).values(
+                version=version.number,
+                base=made.link.base,
+                frame=made.link.frame,
+                unit=made.link.unit,
+                fingerprint=made.fingerprint,
+                standing=made.standing,
+            )
+        )
+
+
+def load_publication(row: RowMapping) -> Publication:
+    link = Link(row["version"], row["base"], row["frame"], row["unit"])
+    return Publication(link, row["fingerprint"], row["standing"])
 
 
 def add_traffic(c: Connection, number: int, t: Traffic) -> None:

@@ -18,6 +18,7 @@ from edgefl.wire import Accepted, CheckIn, CheckInAnswer
 
 log = logging.getLogger("edgefl.server")
 T = TypeVar("T")
+_KEPT_MOVES = 16
 
 
 def etag(data: bytes) -> str:
@@ -34,6 +35,8 @@ class Service:
         self._stopping = False
         self._slices: dict[str | None, tuple[bytes, str]] = {}
         self._parameters: tuple[int, bytes, str] | None = None
+        self._moves: dict[tuple[int, int], tuple[bytes, str]] = {}
+        self._making = asyncio.Lock()
 
     async def call(self, work: Callable[..., T], *arguments: object) -> T:
         """Run work in a thread and pass news of a changed round on to those who wait for it."""
@@ -85,6 +88,17 @@ class Service:
         if kept is None or kept[0] != version:
             kept = self._parameters = await to_thread.run_sync(self._load, version)
         return kept[1], kept[2]
+
+    async def moves(self, version: int, held: int) -> tuple[bytes, str]:
+        """What leads from one version to another, and its ETag. Made once for all who ask."""
+        key = version, held
+        async with self._making:
+            if key not in self._moves:
+                data = await to_thread.run_sync(self.coordinator.moves, version, held)
+                if len(self._moves) >= _KEPT_MOVES:
+                    del self._moves[next(iter(self._moves))]
+                self._moves[key] = data, etag(data)
+            return self._moves[key]
 
     async def _watch(self) -> None:
         """Enforce deadlines and close rounds for as long as the server runs."""

@@ -12,6 +12,9 @@ from edgefl.errors import OptionError
 from edgefl.server_stub.rounds import Plan
 from edgefl.wire import Training
 
+DOWNLINK = 0.03
+"""Squared error a published step may have by default, relative to its squared length."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,6 +33,9 @@ class Settings:
         server_momentum: momentum of those steps; above 0 is FedAvgM.
         max_update_bytes: the largest frame taken, None for what the training settings can need.
         max_norm: the largest L2 norm of an update, None for no bound.
+        max_examples: the most examples a device's update may count for, whatever the device says it has.
+        downlink: the part of a new version's step, in squared length, that may wait for the versions after
+            it: the larger, the shorter what devices fetch. 0 publishes exactly, in whole float32 models.
         long_poll_s: seconds a check-in without work is held in the hope of some.
         retry_after_s: seconds a device waits before it checks in again.
     """
@@ -46,6 +52,8 @@ class Settings:
     server_momentum: float = 0.0
     max_update_bytes: int | None = None
     max_norm: float | None = None
+    max_examples: int = 100_000
+    downlink: float = DOWNLINK
     long_poll_s: float = 5.0
     retry_after_s: float = 1.0
 
@@ -54,6 +62,11 @@ class Settings:
             raise OptionError(
                 f"rounds {self.rounds}, server_lr {self.server_lr}, server_momentum {self.server_momentum}: "
                 "rounds >= 0, server_lr > 0 and 0 <= server_momentum < 1 are needed"
+            )
+        if not 0 <= self.downlink < 1 or self.max_examples < 1:
+            raise OptionError(
+                f"downlink {self.downlink}, max_examples {self.max_examples}: "
+                "0 <= downlink < 1 and max_examples >= 1 are needed"
             )
         self.plan()
 

@@ -15,9 +15,27 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edgefl.errors import StoreError
 from edgefl.server_stub import rows, tables
+from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Round
-from edgefl.server_stub.rows import Traffic, Update, Version, add_traffic, insert_round, insert_version
-from edgefl.server_stub.tables import assignments, deployment, devices, rounds, updates, versions
+from edgefl.server_stub.rows import (
+    Publication,
+    Traffic,
+    Update,
+    Version,
+    add_traffic,
+    insert_round,
+    insert_version,
+    load_publication,
+)
+from edgefl.server_stub.tables import (
+    assignments,
+    deployment,
+    devices,
+    publications,
+    rounds,
+    updates,
+    versions,
+)
 from edgefl.wire import CheckIn, RoundInfo
 
 
@@ -193,7 +211,27 @@ class Store:
     def newest_version(self) -> Version:
         with self._engine.connect() as c:
             row = c.execute(select(versions).order_by(versions.c.version.desc()).limit(1)).mappings().one()
-            return Version(row["version"], row["parameters"], row["optimizer"])
+        number = row["version"]
+        return Version(number, row["parameters"], row["optimizer"], self.publication(number))
+
+    def first_version(self) -> int:
+        with self._engine.connect() as c:
+            return int(c.execute(select(func.min(versions.c.version))).scalar_one())
+
+    def publication(self, version: int) -> Publication | None:
+        """How devices get to a version, None where they fetch it whole or there is no such version."""
+        query = select(publications).where(publications.c.version == version)
+        with self._engine.connect() as c:
+            row = c.execute(query).mappings().first()
+        return None if row is None else load_publication(row)
+
+    def links(self, after: int, upto: int) -> list[Link]:
+        """The steps published after one version up to another, oldest first."""
+        row = publications.c
+        query = select(row.version, row.base, row.frame, row.unit).order_by(row.version)
+        with self._engine.connect() as c:
+            found = c.execute(query.where(row.version > after, row.version <= upto)).all()
+        return [Link(*r) for r in found]
 
     def parameters(self, version: int) -> bytes | None:
         """Encoded parameters of a version, None where there is no such version."""

@@ -37,6 +37,19 @@ versions = Table(
     Column("made_at", Double, nullable=False),
 )
 
+# How devices get to a version from the one before; versions without a row are fetched whole.
+publications = Table(
+    "publications",
+    metadata,
+    Column("version", ForeignKey("versions.version"), primary_key=True, autoincrement=False),
+    Column("base", BigInteger, nullable=False),
+    Column("frame", LargeBinary, nullable=False),
+    Column("unit", Double, nullable=False),
+    Column("fingerprint", String(32), nullable=False),
+    # Where devices stand and what is still to come. Only that of the newest versions is of use.
+    Column("standing", LargeBinary, nullable=True),
+)
+
 rounds = Table(
     "rounds",
     metadata,

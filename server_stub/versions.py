@@ -5,34 +5,81 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from edgefl.delta import SparseDelta
+import numpy as np
+
+from edgefl.delta import SparseDelta, lattice
 from edgefl.errors import NotFinite
-from edgefl.parameters import Schema
-from edgefl.server_stub.aggregate import ServerOptimizer, State, stepped, weighted_mean
-from edgefl.server_stub.rows import Version
+from edgefl.parameters import Schema, Vector
+from edgefl.server_stub.aggregate import ServerOptimizer, State, Vector64, stepped, weighted_mean
+from edgefl.server_stub.downlink import Link
+from edgefl.server_stub.publish import Standing, publish
+from edgefl.server_stub.rows import Publication, Version
 from edgefl.tensorfile import read_tensors, write_tensors
 
 log = logging.getLogger("edgefl.server")
 
 
-def next_version(
-    base: Version, updates: Iterable[tuple[SparseDelta, float]], schema: Schema, optimizer: ServerOptimizer
-) -> Version:
-    """The version that weighted updates against `base` lead to.
+@dataclass(frozen=True)
+class Line:
+    """The versions of one model.
 
-    Where the sum of finite updates is not finite, the parameters stay and the optimizer begins afresh:
-    devices must not get such parameters, nor may the round block those that follow.
+    Attributes:
+        schema: its parameters.
+        first: number of the first version.
+        start: its parameters, float32 of shape `(schema.size,)`.
+        optimizer: makes steps out of mean updates.
+        error: see `Settings.downlink`.
     """
-    initial = optimizer.init(schema.size)
-    state: State = read_tensors(base.optimizer)
-    if state.keys() != initial.keys():
-        # Momentum was switched on or off between two starts of the server.
-        state = initial
-    step, state = optimizer.apply(weighted_mean(updates, schema.size), state)
-    try:
-        values = stepped(schema, read_tensors(base.parameters), step)
-    except NotFinite as exc:
-        log.error("version %d: %s; they stay as they were", base.number + 1, exc)
-        return Version(base.number + 1, base.parameters, write_tensors(initial))
-    return Version(base.number + 1, write_tensors(values), write_tensors(state))
+
+    schema: Schema
+    first: int
+    start: Vector
+    optimizer: ServerOptimizer
+    error: float
+
+    def next_version(self, base: Version, updates: Iterable[tuple[SparseDelta, float]]) -> Version:
+        """The version that weighted updates against `base` lead to.
+
+        Where the sum of finite updates is not finite, the parameters stay and the optimizer begins afresh:
+        devices must not get such parameters, nor may the round block those that follow.
+        """
+        initial = self.optimizer.init(self.schema.size)
+        state: State = read_tensors(base.optimizer)
+        if state.keys() != initial.keys():
+            # Momentum was switched on or off between two starts of the server.
+            state = initial
+        step, state = self.optimizer.apply(weighted_mean(updates, self.schema.size), state)
+        try:
+            return self._moved(base, step, write_tensors(state))
+        except NotFinite as exc:
+            log.error("version %d: %s; they stay as they were", base.number + 1, exc)
+            return self._moved(base, np.zeros(self.schema.size), write_tensors(initial))
+
+    def standing(self, base: Version) -> tuple[Standing, int]:
+        """Where devices stand at a version, and the version whose holders can take the next step."""
+        if base.publication is not None and base.publication.standing is not None:
+            return Standing.from_bytes(base.publication.standing, self.start), base.number
+        standing = Standing.first(self.start)
+        if base.number == self.first:
+            return standing, self.first
+        # The versions before were published whole, so the next step is one from the start.
+        held = self.schema.flatten(read_tensors(base.parameters)).astype(np.float64)
+        rest = (held - standing.weights()).astype(np.float32)
+        return Standing(self.start, standing.moved, rest), self.first
+
+    def _moved(self, base: Version, step: Vector64, optimizer: bytes) -> Version:
+        number = base.number + 1
+        standing, leaves = self.standing(base)
+        if not self.error:
+            # What earlier versions left for later is due now.
+            due = step + standing.remainder if base.publication is not None else step
+            values = stepped(self.schema, read_tensors(base.parameters), due)
+            return Version(number, write_tensors(values), optimizer)
+        made, after = publish(standing, step, self.error)
+        frame = lattice.encode_moves(made.moves, made.unit, schema_id=self.schema.id, base_version=leaves)
+        held = after.weights()
+        link = Link(number, leaves, frame, made.unit)
+        publication = Publication(link, lattice.fingerprint(held), after.to_bytes())
+        return Version(number, write_tensors(self.schema.unflatten(held)), optimizer, publication)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,14 +13,21 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
-from edgefl.delta import Limits, Residual, SparseDelta, decode
+from edgefl.delta import Encoded, Limits, Residual, SparseDelta, decode
 from edgefl.errors import DataError
 from edgefl.runtime import Trainer
 from edgefl.runtime.update import encode_update
-from edgefl.server_stub.aggregate import averaging, stepped, weighted_mean
+from edgefl.server_stub.aggregate import averaging
+from edgefl.server_stub.downlink import CHAIN, Link, shortest, since_first
+from edgefl.server_stub.rows import Version
+from edgefl.server_stub.settings import DOWNLINK
+from edgefl.server_stub.versions import Line
+from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Training
 
 Array = npt.NDArray[Any]
+Coder = Callable[..., tuple[Encoded, Residual | None]]
+"""Codes a device's update; called as `encode_update` is."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Plan:
         cohort: devices drawn per round, all where None; none is drawn again before all have been.
         server_lr, server_momentum: the server's step along the mean update.
         seed: of the draw of devices.
+        downlink: how closely versions are published, see the server's settings.
     """
 
     rounds: int
@@ -40,6 +49,7 @@ class Plan:
     server_lr: float = 1.0
     server_momentum: float = 0.0
     seed: int = 0
+    downlink: float = DOWNLINK
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class RoundRow:
         devices: how many took part.
         loss: their mean training loss, weighted by examples.
         bytes_up: of all frames; frames are all that is counted here, there is no HTTP.
+        bytes_down: of what brought the devices from the version each had to this round's.
         accuracy: on the test examples, None without any or where the loss has no accuracy.
     """
 
@@ -58,6 +69,7 @@ class RoundRow:
     devices: int
     loss: float
     bytes_up: int
+    bytes_down: int
     accuracy: float | None
 
 
@@ -68,12 +80,14 @@ def simulate(
     *,
     test: Examples | None = None,
     backend: str = "auto",
+    code: Coder = encode_update,
     on_round: Callable[[RoundRow, Bundle], None] | None = None,
 ) -> tuple[Bundle, list[RoundRow]]:
     """Run the rounds; the same arguments give the same model.
 
     Args:
         devices: examples by device name.
+        code: what codes the updates; as devices do by default.
         on_round: called after each round with its row and the new model.
 
     Raises:
@@ -83,19 +97,17 @@ def simulate(
     if not devices or cohort > len(devices):
         raise DataError(f"a cohort of {cohort} cannot be drawn from {len(devices)} devices")
     trainer = Trainer(bundle, backend=backend)
-    optimizer = averaging(plan.server_lr, plan.server_momentum)
-    state, residuals = optimizer.init(bundle.schema().size), dict[str, Residual]()
+    server, residuals = _Server(bundle, plan), dict[str, Residual]()
     draw, rows = _turns(sorted(devices), cohort, np.random.default_rng(plan.seed)), []
     for number in range(1, plan.rounds + 1):
         names = next(draw)
         training = replace(plan.training, seed=plan.training.seed + number - 1)
-        done = [_device(trainer, bundle, name, devices[name], training, residuals, cohort) for name in names]
-        mean, state = optimizer.apply(
-            weighted_mean([(d.update, d.examples) for d in done], bundle.schema().size), state
-        )
-        values = stepped(bundle.schema(), _shared(bundle), mean)
-        bundle = bundle.with_parameters(values, bundle.manifest.model_version + 1)
-        rows.append(_row(number, done, _accuracy(trainer, bundle, test)))
+        done = [
+            _device(trainer, bundle, name, devices[name], training, residuals, cohort, code) for name in names
+        ]
+        down = server.sent_to(names)
+        bundle = server.next_version(done)
+        rows.append(_row(number, done, down, _accuracy(trainer, bundle, test)))
         if on_round:
             on_round(rows[-1], bundle)
     return bundle, rows
@@ -128,6 +140,7 @@ def _device(
     training: Training,
     residuals: dict[str, Residual],
     cohort: int,
+    code: Coder,
 ) -> _Done:
     """One device's round; what its frame left out stays in `residuals`."""
     trainer.rebase(bundle.parameters())
@@ -142,7 +155,7 @@ def _device(
         seed=training.seed,
     )
     schema, version = bundle.schema(), bundle.manifest.model_version
-    coded, residual = encode_update(
+    coded, residual = code(
         schema.flatten(trainer.delta()),
         training,
         schema=schema,
@@ -164,10 +177,51 @@ def _device(
     return _Done(decode(coded.frame, limits), len(examples), loss, len(coded.frame))
 
 
-def _row(number: int, done: list[_Done], accuracy: float | None) -> RoundRow:
+class _Server:
+    """The versions of the model, and which of them every device has."""
+
+    def __init__(self, bundle: Bundle, plan: Plan) -> None:
+        self._bundle, schema, values = bundle, bundle.schema(), bundle.parameters()
+        shared = {p.name: values[p.name] for p in schema.parameters}
+        optimizer = averaging(plan.server_lr, plan.server_momentum)
+        first, state = bundle.manifest.model_version, write_tensors(optimizer.init(schema.size))
+        self._line = Line(schema, first, schema.flatten(shared), optimizer, plan.downlink)
+        self._version = Version(first, write_tensors(shared), state)
+        self._links, self._held = deque[Link](maxlen=CHAIN), dict[str, int]()
+
+    def next_version(self, done: Sequence[_Done]) -> Bundle:
+        self._version = self._line.next_version(self._version, ((d.update, d.examples) for d in done))
+        if self._version.publication is not None:
+            self._links.append(self._version.publication.link)
+        values = read_tensors(self._version.parameters)
+        return self._bundle.with_parameters(values, self._version.number)
+
+    def sent_to(self, names: Sequence[str]) -> int:
+        """Bytes that bring devices to the newest version; the first one they have from the bundle."""
+        newest, total, known = self._version.number, 0, dict[int, int]()
+        for name in names:
+            held = self._held.get(name, self._line.first)
+            if held not in known:
+                known[held] = 0 if held == newest else len(self._moves(held))
+            total += known[held]
+            self._held[name] = newest
+        return total
+
+    def _moves(self, held: int) -> bytes:
+        if self._version.publication is None:
+            return self._version.parameters
+        links = [link for link in self._links if link.version > held]
+        found = shortest(links, held, self._version.number, self._line.schema, self._since_first)
+        return self._version.parameters if found is None else found
+
+    def _since_first(self) -> bytes:
+        return since_first(self._line.standing(self._version)[0], self._line.schema, self._line.first)
+
+
+def _row(number: int, done: list[_Done], down: int, accuracy: float | None) -> RoundRow:
     examples = sum(d.examples for d in done)
     loss = sum(d.loss * d.examples for d in done) / examples
-    return RoundRow(number, len(done), loss, sum(d.size for d in done), accuracy)
+    return RoundRow(number, len(done), loss, sum(d.size for d in done), down, accuracy)
 
 
 def _accuracy(trainer: Trainer, bundle: Bundle, test: Examples | None) -> float | None:
@@ -175,8 +229,3 @@ def _accuracy(trainer: Trainer, bundle: Bundle, test: Examples | None) -> float 
         return None
     trainer.rebase(bundle.parameters())
     return trainer.evaluate(test.x, test.y).accuracy
-
-
-def _shared(bundle: Bundle) -> dict[str, Array]:
-    values = bundle.parameters()
-    return {p.name: values[p.name] for p in bundle.schema().parameters}

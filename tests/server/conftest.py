@@ -105,7 +105,7 @@ def serve(tmp_path: Path) -> Iterator[Any]:
     servers: list[Server] = []
 
     def start(**options: Any) -> Server:
-        defaults = {"goal": 2, "rounds": 2, "long_poll_s": 0.2, "retry_after_s": 0.05}
+        defaults = {"goal": 2, "rounds": 2, "long_poll_s": 0.2, "retry_after_s": 0.05, "downlink": 0.0}
         training = {"density": 0.2, **options.pop("training", {})}
         servers.append(Server(tmp_path, {**defaults, **options, "training": training}))
         return servers[-1].start()

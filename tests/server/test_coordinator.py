@@ -41,7 +41,13 @@ def start(tmp_path, clock):
 
     @contextmanager
     def make(**options):
-        defaults = {"bundle": MODEL, "goal": 2, "rounds": 3, "training": Training(density=0.2)}
+        defaults = {
+            "bundle": MODEL,
+            "goal": 2,
+            "rounds": 3,
+            "training": Training(density=0.2),
+            "downlink": 0.0,
+        }
         settings = Settings(database=tmp_path / "rounds.db", **{**defaults, **options})
         coordinator = Coordinator(settings, clock=clock)
         try:

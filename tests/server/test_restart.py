@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.learner import Learned
@@ -54,8 +55,8 @@ class RandomLearner:
 class Network:
     """HTTP to wherever the server is now, remembering every frame that was acknowledged."""
 
-    def __init__(self, server, acknowledged: dict[str, bytes]) -> None:
-        self._server, self._acknowledged = server, acknowledged
+    def __init__(self, server, acknowledged: dict[str, bytes], fetched: set[str]) -> None:
+        self._server, self._acknowledged, self._fetched = server, acknowledged, fetched
 
     def request(
         self,
@@ -70,19 +71,23 @@ class Network:
             answer = transport.request(method, path, body, headers, limit=limit)
         if method == "PUT" and answer.status == 200:
             assert self._acknowledged.setdefault(path, body) == body
+        if path.startswith("/v1/parameters") and answer.status == 200:
+            self._fetched.add(path)
         return answer
 
 
-def test_rounds_survive_a_server_that_is_killed_again_and_again(serve, bundle, tmp_path):
+@pytest.mark.parametrize("downlink", [0.0, 0.05])
+def test_rounds_survive_a_server_that_is_killed_again_and_again(serve, bundle, tmp_path, downlink):
     rounds, devices, kills = 8, 4, 0
-    server = serve(goal=3, rounds=rounds, surplus=1.0, deadline_s=60)
+    server = serve(goal=3, rounds=rounds, surplus=1.0, deadline_s=60, downlink=downlink)
     acknowledged: dict[str, bytes] = {}
+    fetched: set[str] = set()
     failures: list[BaseException] = []
 
     def work(number: int) -> None:
         try:
             client = DeviceClient(
-                Network(server, acknowledged),
+                Network(server, acknowledged, fetched),
                 None,
                 tmp_path / f"device-{number}",
                 backend="numpy",
@@ -108,12 +113,19 @@ def test_rounds_survive_a_server_that_is_killed_again_and_again(serve, bundle, t
         thread.join(timeout=60)
 
     assert kills > 1 and not failures and not any(t.is_alive() for t in threads)
-    schema, expected = bundle.schema(), bundle
+    schema, expected, before = bundle.schema(), bundle, bundle
     for info in server.rounds().rounds:
         frames = [
             f for path, f in acknowledged.items() if path.startswith(f"/v1/rounds/{info.round}/updates/")
         ]
         assert info.updates == len(frames) >= info.minimum
-        expected = aggregate(expected, frames)
+        expected, before = aggregate(expected, frames), expected
     final = schema.flatten(server.remote().parameters(rounds, schema))
-    np.testing.assert_array_equal(final, schema.flatten(expected.parameters()))
+    wanted = schema.flatten(expected.parameters())
+    if not downlink:
+        np.testing.assert_array_equal(final, wanted)
+        return
+    # What the server wants and what devices hold differ by what waits for the next version.
+    last = wanted - schema.flatten(before.parameters())
+    assert np.linalg.norm(final - wanted) < 2 * downlink**0.5 * np.linalg.norm(last)
+    assert fetched and all("/from/" in path for path in fetched)

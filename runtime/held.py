@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The version of the model a device holds, moved on step by step instead of downloaded again.
+
+Every task names the fingerprint of the parameters it starts from. Steps, all steps since the first version,
+and the whole parameters are tried in this order until it fits; a device never trains from anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgefl.bundle import Bundle
+from edgefl.delta import SparseDelta
+from edgefl.delta.lattice import Doubles, fingerprint, weights
+from edgefl.errors import Refused, ServerNonsense, TensorFileError
+from edgefl.files import write_atomically
+from edgefl.parameters import Arrays, Vector
+from edgefl.runtime.remote import Remote
+from edgefl.tensorfile import read_metadata, read_tensors, write_tensors
+from edgefl.wire import Task
+
+log = logging.getLogger("edgefl.client")
+
+
+@dataclass(frozen=True)
+class Position:
+    """A version and the sum of all steps that led to it, float64 of shape `(d,)`."""
+
+    version: int
+    moved: Doubles
+
+
+class HeldVersion:
+    """What one device holds of one bundle's model, in one file."""
+
+    def __init__(self, path: Path, bundle: Bundle) -> None:
+        self._path, self._schema = path, bundle.schema()
+        values = bundle.parameters()
+        self._start: Vector = self._schema.flatten({p.name: values[p.name] for p in self._schema.parameters})
+        self._origin = Position(bundle.manifest.model_version, np.zeros(len(self._start)))
+        self._key = fingerprint(self._start)
+        self._at = self._restored() or self._origin
+
+    def fetch(self, remote: Remote, task: Task) -> Arrays:
+        """The shared parameters a task starts from.
+
+        Raises:
+            Refused: the server does not have them.
+            ServerUnreachable, ServerNonsense: worth a retry.
+        """
+        if not task.fingerprint:
+            return remote.parameters(task.base_version, self._schema)
+        for held in (self._at, self._origin):
+            try:
+                found = self._follow(remote, held, task)
+            except Refused as exc:
+                log.info("round %d: %s", task.round, exc)
+                continue
+            if found is not None:
+                return found
+        log.warning("round %d: no steps lead to version %d", task.round, task.base_version)
+        return self._whole(remote, task)
+
+    def _follow(self, remote: Remote, held: Position, task: Task) -> Arrays | None:
+        """The parameters after the steps from a position; None where they are not the task's."""
+        position = held
+        if held.version != task.base_version:
+            position = self._moved(held, remote.moves(task.base_version, held.version, self._schema), task)
+        made = weights(self._start, position.moved)
+        if fingerprint(made) != task.fingerprint:
+            return None
+        if position is not self._at:
+            self._keep(position)
+        return self._schema.unflatten(made)
+
+    def _moved(self, held: Position, steps: list[SparseDelta], task: Task) -> Position:
+        # The server leads devices too far behind from the first version on.
+        base = held if steps[0].base_version == held.version else self._origin
+        moved = base.moved.copy()
+        for step in steps:
+            moved[step.indices] += step.values
+        return Position(task.base_version, moved)
+
+    def _whole(self, remote: Remote, task: Task) -> Arrays:
+        values = remote.parameters(task.base_version, self._schema)
+        if fingerprint(weights(self._schema.flatten(values), np.zeros(1))) != task.fingerprint:
+            raise ServerNonsense(f"version {task.base_version} of the parameters is not the task's")
+        return values
+
+    def _keep(self, position: Position) -> None:
+        short = position.moved.astype(np.float32)
+        kept = short if np.array_equal(short, position.moved) else position.moved
+        write_atomically(
+            self._path,
+            write_tensors({"moved": kept}, {"version": str(position.version), "start": self._key}),
+        )
+        self._at = position
+
+    def _restored(self) -> Position | None:
+        """What the file says; a file in doubt counts as none, and is found out by the next fingerprint."""
+        try:
+            data = self._path.read_bytes()
+            metadata, moved = read_metadata(data), read_tensors(data)["moved"]
+            if metadata["start"] != self._key or moved.shape != self._start.shape:
+                return None
+            return Position(int(metadata["version"]), moved.astype(np.float64))
+        except FileNotFoundError:
+            return None
+        except (OSError, TensorFileError, KeyError, ValueError) as exc:
+            log.warning("held version in %s dropped: %s", self._path, exc)
+            return None
