@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,14 +39,15 @@ class Interpreter:
         if missing:
             raise UnsupportedOperator(f"graph {graph.name!r} has operators without a NumPy kernel: {missing}")
         self.graph = graph
-        self._dead_after = _last_uses(graph)
+        self._constants, self._nodes = _folded(graph)
+        self._dead_after = _last_uses(graph, self._nodes)
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name. Feeds must have exactly the graph's inputs, dtypes and shapes."""
         self._check(feeds)
-        values: dict[str, Array] = {**self.graph.constants, **feeds}
+        values: dict[str, Array] = {**self._constants, **feeds}
         with np.errstate(all="ignore"):
-            for i, node in enumerate(self.graph.nodes):
+            for i, node in enumerate(self._nodes):
                 values.update(zip(node.outputs, execute(node, values), strict=False))
                 for name in self._dead_after[i]:
                     values.pop(name, None)
@@ -67,12 +68,25 @@ def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return Interpreter(graph)(feeds)
 
 
-def _last_uses(graph: Graph) -> list[list[str]]:
+def _folded(graph: Graph) -> tuple[dict[str, Array], tuple[Node, ...]]:
+    """The constants, with what nodes make of constants alone, and the other nodes."""
+    constants, rest = dict(graph.constants), []
+    for node in graph:
+        if node.inputs and all(not name or name in constants for name in node.inputs):
+            with np.errstate(all="ignore"):
+                constants.update(zip(node.outputs, execute(node, constants), strict=False))
+        else:
+            rest.append(node)
+    used = {name for node in rest for name in node.inputs} | set(graph.outputs)
+    return {name: value for name, value in constants.items() if name in used}, tuple(rest)
+
+
+def _last_uses(graph: Graph, nodes: Sequence[Node]) -> list[list[str]]:
     """For each node the tensors no later node and no output needs."""
     last: dict[str, int] = {}
-    for i, node in enumerate(graph.nodes):
+    for i, node in enumerate(nodes):
         last.update(dict.fromkeys((*node.inputs, *node.outputs), i))
-    dead: list[list[str]] = [[] for _ in graph.nodes]
+    dead: list[list[str]] = [[] for _ in nodes]
     for name, i in last.items():
         if name and name not in graph.outputs:
             dead[i].append(name)
