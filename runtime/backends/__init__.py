@@ -6,11 +6,10 @@ from __future__ import annotations
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendUnavailable, OptionError
 from edgefl.runtime.backends.base import Array, Backend, Program
+from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 
 BACKENDS = ("onnx", "tflite", "numpy")
 """Names `open_backend` takes, in the order `auto` tries them."""
-
-_CPU = ("auto", "none", "cpu")
 
 __all__ = ["BACKENDS", "Array", "Backend", "Program", "open_backend"]
 
@@ -20,32 +19,31 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
 
     Args:
         name: `auto` takes the first of `BACKENDS` that is installed and has artifacts in the bundle.
-        delegate: `auto`, `none` or `cpu` for the engine's own CPU code, or the path of a TFLite delegate
-            library, which makes `auto` mean `tflite`.
+        delegate: `auto` gives each graph the fastest delegate that is here and proves right; `cpu` or `none`
+            is the engine's own code; a name of `edgefl.runtime.delegates.REGISTRY` or the path of a TFLite
+            delegate library, with options as in `cuda;device_id=1`, is that or an error.
         threads: how many threads the engine uses inside an operator.
 
     Raises:
-        OptionError: there is no backend of that name, or it takes no delegate library.
+        OptionError: there is no backend or delegate of that name, or the two do not go together.
         BackendUnavailable: what is missing, and what would bring it.
     """
     if name not in ("auto", *BACKENDS):
         raise OptionError(f"backend is {name!r}, allowed auto, {', '.join(BACKENDS)}")
-    library = None if delegate in _CPU else delegate
-    if library and name not in ("auto", "tflite"):
-        raise OptionError(f"delegate library {library!r} works with backend tflite, not with {name}")
+    wish = parse_wish(delegate)
     if name != "auto":
-        return _open(bundle, name, library, threads)
+        return _open(bundle, name, wish, threads)
     reasons = []
-    for candidate in ("tflite",) if library else BACKENDS:
+    for candidate in wish.engines if wish.named else BACKENDS:
         try:
-            return _open(bundle, candidate, library, threads)
+            return _open(bundle, candidate, wish, threads)
         except BackendUnavailable as exc:
             reasons.append(f"{candidate}: {exc}")
     raise BackendUnavailable(f"no engine here can run bundle {bundle.manifest.name!r}: " + "; ".join(reasons))
 
 
-def _open(bundle: Bundle, name: str, library: str | None, threads: int) -> Backend:
-    backend = _make(name, library, threads)
+def _open(bundle: Bundle, name: str, wish: Wish, threads: int) -> Backend:
+    backend = _make(name, wish, threads)
     if backend.target not in bundle.manifest.targets:
         have = ", ".join(bundle.manifest.targets) or "none"
         raise BackendUnavailable(
@@ -54,16 +52,15 @@ def _open(bundle: Bundle, name: str, library: str | None, threads: int) -> Backe
     return backend
 
 
-def _make(name: str, library: str | None, threads: int) -> Backend:
+def _make(name: str, wish: Wish, threads: int) -> Backend:
     # Each engine is imported only when it is chosen.
-    if name == "onnx":
-        from edgefl.runtime.backends.onnx import OnnxBackend
+    if name in ENGINES:
+        from edgefl.runtime.delegates.backend import delegated
 
-        return OnnxBackend(threads)
-    if name == "tflite":
-        from edgefl.runtime.backends.tflite import TfliteBackend
-
-        return TfliteBackend(threads, library)
+        return delegated(name, wish, threads)
+    if wish.named:
+        allowed = ", ".join(wish.engines)
+        raise OptionError(f"delegate {wish.name!r} works with backend {allowed}, not with {name}")
     from edgefl.runtime.backends.numpy import NumpyBackend
 
     return NumpyBackend()

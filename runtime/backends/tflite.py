@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TFLite artifacts on LiteRT or the older tflite-runtime, with an external delegate where one is named."""
+"""TFLite artifacts on LiteRT or the older tflite-runtime, with the delegate chosen."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from typing import Any
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
 from edgefl.runtime.backends.base import Array, Names, Program, artifact_of, as_array
+from edgefl.runtime.delegates.choice import CPU, Choice, Placement
 
 _MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 _DELEGATE_ENTRY = "tflite_plugin_create_delegate"
+_DELEGATE = "DELEGATE"
 
 
 class TfliteBackend:
-    """LiteRT on the CPU with `threads` threads, or on what the delegate library at `delegate` drives."""
+    """LiteRT with `threads` threads: its own kernels, XNNPACK, or an external delegate, then XNNPACK."""
 
     name = target = "tflite"
 
-    def __init__(self, threads: int = 1, delegate: str | None = None) -> None:
+    def __init__(self, threads: int = 1, choice: Choice | None = None) -> None:
         self._engine = _import()
         self._threads = threads
-        self._delegates = [self._load_delegate(delegate)] if delegate else []
+        self._choice = choice or Choice("tflite")
+        self._delegates = [self._load_delegate()] if self._choice.library else []
         self.version = _version(self._engine)
 
     def load(self, bundle: Bundle, kind: str) -> Program:
@@ -33,25 +36,46 @@ class TfliteBackend:
         data = bundle.artifact(self.target, kind)
         try:
             interpreter = self._engine.Interpreter(
-                model_content=data, num_threads=self._threads, experimental_delegates=self._delegates
+                model_content=data,
+                num_threads=self._threads,
+                experimental_delegates=self._delegates,
+                experimental_op_resolver_type=self._resolver(),
             )
+            # Before memory is given out only what was asked for has taken nodes; then XNNPACK takes its own.
+            nodes = _nodes(interpreter) if self._delegates else []
+            interpreter.allocate_tensors()
+            placement = _placement(kind, self._choice.name, nodes or _nodes(interpreter))
             runner = interpreter.get_signature_runner(_signature(interpreter, kind))
         except (ValueError, RuntimeError, TypeError) as exc:
             raise BackendFailure(f"{self.version} refuses {artifact.path}: {exc}") from exc
-        return _TfliteProgram(runner, Names.of(artifact), f"{self.version} on {artifact.path}")
+        label = f"{self.version} on {artifact.path}"
+        return _TfliteProgram(runner, Names.of(artifact), label, placement)
 
-    def _load_delegate(self, path: str) -> Any:
+    def placed(self, bundle: Bundle, kind: str, feeds: Mapping[str, Array], program: Program) -> Placement:
+        """Where the operators of a loaded graph run."""
+        placement: Placement = getattr(program, "placement", Placement(kind))
+        return placement
+
+    def _resolver(self) -> Any:
+        types = self._engine.OpResolverType
+        return types.BUILTIN_WITHOUT_DEFAULT_DELEGATES if self._choice.name == CPU else types.AUTO
+
+    def _load_delegate(self) -> Any:
+        path = self._choice.library
         try:
             # First without the engine, whose half-made delegate would complain on its own when collected.
             ctypes.CDLL(path)[_DELEGATE_ENTRY]
-            return self._engine.load_delegate(path)
+            return self._engine.load_delegate(path, dict(self._choice.options))
         except (OSError, ValueError, RuntimeError, AttributeError) as exc:
             raise BackendUnavailable(f"delegate library {path!r} cannot be loaded: {exc}") from exc
 
 
 class _TfliteProgram:
-    def __init__(self, runner: Callable[..., dict[str, Any]], names: Names, label: str) -> None:
+    def __init__(
+        self, runner: Callable[..., dict[str, Any]], names: Names, label: str, placement: Placement
+    ) -> None:
         self._runner, self._names, self._label = runner, names, label
+        self.placement = placement
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
@@ -59,6 +83,36 @@ class _TfliteProgram:
         except (ValueError, RuntimeError, TypeError) as exc:
             raise BackendFailure(f"{self._label}: {exc}") from exc
         return {self._names.to_contract(name): as_array(value) for name, value in values.items()}
+
+
+def _nodes(interpreter: Any) -> list[dict[str, Any]]:
+    """The engine's list of nodes, delegates' last; empty where it keeps that to itself."""
+    details = getattr(interpreter, "_get_ops_details", None)
+    return list(details()) if details else []
+
+
+def _placement(kind: str, delegate: str, nodes: list[dict[str, Any]]) -> Placement:
+    if not nodes:
+        return Placement(kind, delegate)
+    own = [node for node in nodes if node["op_name"] != _DELEGATE]
+    claims = [node for node in nodes if node["op_name"] == _DELEGATE]
+    taken = set().union(*(_claimed(claim, own) for claim in claims))
+    return Placement(kind, delegate, len(own), len(taken), len(claims))
+
+
+def _claimed(claim: dict[str, Any], nodes: list[dict[str, Any]]) -> set[int]:
+    """Nodes a delegate stands for: those between its inputs and its outputs."""
+    producer = {int(output): node for node in nodes for output in node["outputs"]}
+    known, found = set(map(int, claim["inputs"])), set[int]()
+    waiting = list(map(int, claim["outputs"]))
+    while waiting:
+        tensor = waiting.pop()
+        node = producer.get(tensor)
+        if tensor in known or node is None or node["index"] in found:
+            continue
+        found.add(node["index"])
+        waiting.extend(map(int, node["inputs"]))
+    return found
 
 
 def _signature(interpreter: Any, kind: str) -> str:
