@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgefl._version import __version__
-from edgefl.bundle import ArtifactData, Bundle, TensorSpec
+from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
 from edgefl.converters.lora import adapt
+from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.normalize import normalize
 from edgefl.converters.report import make_report
 from edgefl.converters.selection import Selection, select
@@ -33,7 +34,8 @@ def convert(
     model: Any,
     example_inputs: Any = None,
     *,
-    loss: str = "softmax_cross_entropy",
+    loss: LossSpec = "softmax_cross_entropy",
+    label: Any = None,
     trainable: Selection = "all",
     personal: Selection | None = None,
     batch_size: int = 16,
@@ -49,7 +51,11 @@ def convert(
             file, or `module.py:factory`.
         example_inputs: an array, tuple or dict of arrays, batch first; only shapes and dtypes matter. None
             where the model knows its input.
-        loss: a name of `edgefl.converters.losses.LOSSES`.
+        loss: a name of `edgefl.converters.losses.LOSSES`, or a callable of the model's framework that gives
+            one value per example: `loss(y_true, y_pred)` for Keras, `loss(output, y)` for PyTorch, objects of
+            `keras.losses` and `torch.nn` included. A mapping of output names to such, alone or as
+            `(loss, share)`, trains several outputs for the sum; otherwise it is the first output's.
+        label: example labels (or a `TensorSpec`), by output where there are several; only callables need it.
         trainable: what is trained and shared: `all`, `last:N`, `bias`, `norm`, patterns of names, or
             `lora:rank=R[:alpha=A][:pattern]`.
         personal: what is trained but never leaves the device.
@@ -79,7 +85,8 @@ def convert(
         buffers=forward.buffers,
     )
     tell("differentiating")
-    graphs = make_graphs(forward, roles, loss)
+    graphs = make_graphs(forward, roles, make_objective(loss, forward, label))
+    heads = _heads(graphs)
     artifacts, target_report = _artifacts(graphs, targets, tell)
     bundle = Bundle.create(
         name=name,
@@ -87,10 +94,11 @@ def convert(
         values=forward.parameters,
         inputs=_specs(forward.graph.inputs, forward.inputs),
         step_inputs=_step_inputs(graphs),
-        label=_spec("y", graphs.label),
-        output=_spec("output", graphs.infer.outputs["output"]),
-        activation=graphs.activation,
-        loss=loss,
+        label=heads[0].label,
+        output=heads[0].output,
+        activation=heads[0].activation,
+        loss=heads[0].loss,
+        more_heads=heads[1:],
         batch_size=batch_size,
         artifacts=artifacts,
         golden=_golden(forward, graphs, calibration),
@@ -139,6 +147,18 @@ def _differing(names: Mapping[str, str]) -> dict[str, str]:
     return {contract: own for contract, own in names.items() if contract != own}
 
 
+def _heads(graphs: Graphs) -> list[Head]:
+    return [
+        Head(
+            _spec(term.y, graphs.labels[term.y]),
+            _spec(term.gives, graphs.infer.outputs[term.gives]),
+            term.text,
+            graphs.activations[term.gives],
+        )
+        for term in graphs.terms
+    ]
+
+
 def _parameters(forward: Forward, graphs: Graphs) -> list[Parameter]:
     return [
         Parameter(name, tuple(value.shape), str(value.dtype), graphs.roles[name])
@@ -155,7 +175,7 @@ def _specs(types: Mapping[str, TensorType], names: Sequence[str]) -> list[Tensor
 
 
 def _step_inputs(graphs: Graphs) -> list[TensorSpec]:
-    others = {"y", "weight", *graphs.trained}
+    others = {*graphs.labels, "weight", *graphs.trained}
     return [_spec(name, type) for name, type in graphs.step.inputs.items() if name not in others]
 
 
@@ -171,8 +191,9 @@ def _golden(forward: Forward, graphs: Graphs, calibration: Any) -> dict[str, Arr
         examples = np.asarray(calibration)[: len(batch[name])]
         if examples.shape == batch[name].shape:
             batch[name] = examples.astype(batch[name].dtype)
-    classes = graphs.infer.outputs["output"].shape[-1]
-    batch["y"] = _labels(graphs.label, classes, rng)
+    for term in graphs.terms:
+        classes = graphs.infer.outputs[term.gives].shape[-1]
+        batch[term.y] = _labels(graphs.labels[term.y], classes, rng)
     batch["weight"] = np.ones(graphs.step.inputs["weight"].shape, np.float32)
     return batch
 

@@ -32,7 +32,9 @@ class Cut:
     nbytes: int
 
 
-def find_cut(graph: Graph, target: str, trainable: Collection[str], data: Sequence[str]) -> Cut | None:
+def find_cut(
+    graph: Graph, targets: Collection[str], trainable: Collection[str], data: Sequence[str]
+) -> Cut | None:
     """The cut between what no trainable parameter influences and the rest; None where it is not worth one.
 
     Behind the last convolution or matrix product of the prefix, cheap nodes stay on the side that makes
@@ -40,19 +42,19 @@ def find_cut(graph: Graph, target: str, trainable: Collection[str], data: Sequen
 
     Args:
         graph: a forward graph whose frozen parameters are constants.
-        target: the tensor the loss is computed from.
+        targets: the tensors the loss is computed from.
         trainable: names of the inputs that are trained.
         data: names of the data inputs; their first axis is the batch.
     """
-    nodes = required(graph, [target])
+    nodes = required(graph, targets)
     trained = _downstream(nodes, trainable)
     frozen = [node for node in nodes if trained.isdisjoint(node.outputs)]
     fed = _downstream(frozen, data)
     heavy = [node for node in frozen if node.op in _HEAVY and not fed.isdisjoint(node.outputs)]
-    if target not in trained or not _work(graph, heavy) > _SHARE * _work(graph, nodes):
+    if trained.isdisjoint(targets) or not _work(graph, heavy) > _SHARE * _work(graph, nodes):
         return None
     makers = {t: node for node in frozen for t in node.outputs}
-    chains = [_chain(tensor, makers, fed) for tensor in _crossing(nodes, trained, fed)]
+    chains = [_chain(tensor, makers, fed) for tensor in _crossing(nodes, targets, trained, fed)]
     rows = _rows_of_examples(graph, dict.fromkeys(t for chain in chains for t in chain), data)
     if any(rows.isdisjoint(chain) for chain in chains):
         return None
@@ -85,10 +87,11 @@ def _downstream(nodes: Sequence[Node], sources: Collection[str]) -> set[str]:
     return reached
 
 
-def _crossing(nodes: Sequence[Node], trained: set[str], fed: set[str]) -> list[str]:
-    """The tensors made of data alone that nodes depending on trainable parameters read."""
+def _crossing(nodes: Sequence[Node], targets: Collection[str], trained: set[str], fed: set[str]) -> list[str]:
+    """The tensors made of data alone that the loss or nodes depending on trainable parameters read."""
     readers = [node for node in nodes if not trained.isdisjoint(node.outputs)]
-    return list(dict.fromkeys(t for node in readers for t in node.inputs if t in fed))
+    read = [t for node in readers for t in node.inputs]
+    return list(dict.fromkeys(t for t in (*read, *targets) if t in fed))
 
 
 def _chain(tensor: str, makers: Mapping[str, Node], fed: set[str]) -> list[str]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgefl.converters.autodiff import Expr, gradients
+from edgefl.converters.autodiff.expression import add_all
 from edgefl.converters.builder import GraphBuilder
 from edgefl.converters.fold import fold
 from edgefl.converters.graft import bind, graft
-from edgefl.converters.losses import Loss, find_loss, weighted_mean
+from edgefl.converters.losses import Loss, Term, find_loss, weighted_mean
 from edgefl.converters.normalize import simplify
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.split import Cut, find_cut
-from edgefl.errors import ConversionError, SelectionError
+from edgefl.errors import SelectionError
 from edgefl.graph.model import Graph, TensorType
 from edgefl.parameters import Role
 
@@ -29,12 +30,13 @@ class Graphs:
         step: data inputs (or what `features` gives), `y`, `weight`, trained parameters
             -> `loss`, `grad/<name>`.
         features: data inputs -> the step's data inputs; None where no frozen prefix is worth a cut.
-        infer: data inputs, trained parameters -> `output`.
+        infer: data inputs, trained parameters -> `output`, or `output/<name>` where the loss takes several.
         roles: as selected, except that parameters the loss does not depend on are frozen.
-        label: the type of `y`.
+        terms: the losses of the outputs; one, unless several were asked for.
+        labels: the type of each term's labels, by the step's name for them.
         cut: where the model was cut for `features`.
-        activation: what `infer` ends in beyond the scores the loss is computed from: `Softmax`, `Sigmoid`
-            or "".
+        activations: what each output of `infer` ends in beyond the scores its loss is computed from:
+            `Softmax`, `Sigmoid` or "".
         notes: what was decided on the way, in sentences.
     """
 
@@ -42,60 +44,100 @@ class Graphs:
     features: Graph | None
     infer: Graph
     roles: Mapping[str, Role]
-    label: TensorType
+    terms: tuple[Term, ...]
+    labels: Mapping[str, TensorType]
     cut: Cut | None
-    activation: str
+    activations: Mapping[str, str]
     notes: tuple[str, ...]
 
     @property
     def trained(self) -> tuple[str, ...]:
         return tuple(name for name, role in self.roles.items() if role in ("shared", "personal"))
 
+    @property
+    def label(self) -> TensorType:
+        """The type of the first term's labels."""
+        return self.labels[self.terms[0].y]
 
-def make_graphs(forward: Forward, roles: Mapping[str, Role], loss: str | Loss) -> Graphs:
-    """The graphs of a model, for the loss of its first output.
+    @property
+    def activation(self) -> str:
+        """What the first output ends in beyond its scores."""
+        return self.activations[self.terms[0].gives]
+
+
+def make_graphs(forward: Forward, roles: Mapping[str, Role], loss: str | Loss | Sequence[Term]) -> Graphs:
+    """The graphs of a model.
 
     Args:
         forward: a model in normalised operators.
         roles: the role of every parameter; trained ones become inputs, the others constants.
-        loss: a name of `edgefl.converters.losses`, or a loss.
+        loss: a name of `edgefl.converters.losses`, or a loss, for the first output; or terms.
 
     Raises:
         NotDifferentiable: an operator between the loss and a trained parameter has no gradient.
         SelectionError: the loss depends on none of the trained parameters.
         ConversionError: the loss does not fit the output.
     """
-    chosen = find_loss(loss) if isinstance(loss, str) else loss
+    terms = _terms(forward, loss)
     trained = [name for name, role in roles.items() if role in ("shared", "personal")]
     fixed = {name: value for name, value in forward.parameters.items() if name not in trained}
     whole = fold(bind(forward.graph, fixed), forward.inputs)
-    logits, activation = _before_activation(whole, forward.outputs[0], chosen)
-    cut = find_cut(whole, logits, trained, forward.inputs)
-    label = chosen.label(whole.type_of(logits))
-    step = _step(whole, _step_inputs(whole, forward.inputs, cut), trained, logits, chosen)
+    heads = [_head(whole, term) for term in terms]
+    cut = find_cut(whole, [head.scores for head in heads], trained, forward.inputs)
+    step = _step(whole, _step_inputs(whole, forward.inputs, cut), trained, heads)
     idle = [name for name in trained if f"grad/{name}" not in step.outputs]
     if idle:
-        return _without(forward, roles, chosen, idle)
+        return _without(forward, roles, terms, idle)
     return Graphs(
         step=step,
         features=_features(whole, forward.inputs, cut) if cut else None,
-        infer=_infer(whole, forward.inputs, trained, forward.outputs[0]),
+        infer=_infer(whole, forward.inputs, trained, terms),
         roles=dict(roles),
-        label=label,
+        terms=terms,
+        labels={head.term.y: head.label for head in heads},
         cut=cut,
-        activation=activation,
-        notes=_activation_note(chosen, activation),
+        activations={head.term.gives: head.activation for head in heads},
+        notes=tuple(note for head in heads for note in head.notes()),
     )
 
 
-def _without(forward: Forward, roles: Mapping[str, Role], loss: Loss, idle: Sequence[str]) -> Graphs:
+def _terms(forward: Forward, loss: str | Loss | Sequence[Term]) -> tuple[Term, ...]:
+    if isinstance(loss, (str, Loss)):
+        return (Term(forward.outputs[0], find_loss(loss) if isinstance(loss, str) else loss),)
+    return tuple(loss)
+
+
+def _without(
+    forward: Forward, roles: Mapping[str, Role], terms: Sequence[Term], idle: Sequence[str]
+) -> Graphs:
     """The graphs with parameters frozen that the loss does not depend on."""
     rest: dict[str, Role] = {name: "frozen" if name in idle else role for name, role in roles.items()}
     if not any(role in ("shared", "personal") for role in rest.values()):
         raise SelectionError(f"the loss depends on none of the selected parameters: {', '.join(idle[:5])}")
-    graphs = make_graphs(forward, rest, loss)
+    graphs = make_graphs(forward, rest, terms)
     note = f"frozen, because the loss does not depend on them: {', '.join(idle)}"
     return replace(graphs, notes=(*graphs.notes, note))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Where a term's loss is computed: the tensor of scores, and the final activation left out after it."""
+
+    term: Term
+    scores: str
+    activation: str
+    label: TensorType
+
+    def notes(self) -> tuple[str, ...]:
+        text = (
+            f"{self.term.loss.name} is computed before the model's final {self.activation}, which it contains"
+        )
+        return (text,) if self.activation else ()
+
+
+def _head(whole: Graph, term: Term) -> _Head:
+    scores, activation = _before_activation(whole, term.output, term.loss)
+    return _Head(term, scores, activation, term.loss.label(whole.type_of(scores)))
 
 
 def _before_activation(graph: Graph, output: str, loss: Loss) -> tuple[str, str]:
@@ -109,11 +151,6 @@ def _before_activation(graph: Graph, output: str, loss: Loss) -> tuple[str, str]
     return node.inputs[0], node.op
 
 
-def _activation_note(loss: Loss, activation: str) -> tuple[str, ...]:
-    text = f"{loss.name} is computed before the model's final {activation}, which it contains"
-    return (text,) if activation else ()
-
-
 def _step_inputs(whole: Graph, data: Sequence[str], cut: Cut | None) -> dict[str, str]:
     """Tensor of the forward graph to the step's input for it."""
     if cut is None:
@@ -123,22 +160,18 @@ def _step_inputs(whole: Graph, data: Sequence[str], cut: Cut | None) -> dict[str
     return {t: names.get(t, t) for t in cut.tensors}
 
 
-def _step(whole: Graph, inputs: Mapping[str, str], trained: Sequence[str], logits: str, loss: Loss) -> Graph:
+def _step(whole: Graph, inputs: Mapping[str, str], trained: Sequence[str], heads: Sequence[_Head]) -> Graph:
     b = GraphBuilder()
     bound = {tensor: b.input(name, whole.type_of(tensor)) for tensor, name in inputs.items()}
-    output = whole.type_of(logits)
-    batch = next(iter(inputs)) if inputs else logits
-    y = Expr(b, b.input("y", loss.label(output)))
-    weight = Expr(b, b.input("weight", TensorType(np.dtype(np.float32), whole.type_of(batch).shape[:1])))
+    labels = {head.term.y: Expr(b, b.input(head.term.y, head.label)) for head in heads}
+    batch = whole.type_of(next(iter(inputs), heads[0].scores)).shape[:1]
+    weight = Expr(b, b.input("weight", TensorType(np.dtype(np.float32), batch)))
     bound.update({name: b.input(name, whole.inputs[name]) for name in trained})
-    tensors = graft(b, whole, bound, [logits])
-    losses = loss.per_example(Expr(b, tensors[logits]), y)
-    if losses.shape != weight.shape:
-        raise ConversionError(
-            f"loss {loss.name!r} of the output {output} gives shape {losses.shape}, "
-            f"expected one value per example, {weight.shape}"
-        )
-    total = weighted_mean(losses, weight)
+    tensors = graft(b, whole, bound, [head.scores for head in heads])
+    losses = [
+        h.term.loss.emit(Expr(b, tensors[h.scores]), labels[h.term.y], weight) * h.term.share for h in heads
+    ]
+    total = weighted_mean(add_all(losses), weight)
     found = gradients(b, total.name, trained)
     b.output("loss", total.name)
     for name in trained:
@@ -158,8 +191,10 @@ def _features(whole: Graph, data: Sequence[str], cut: Cut) -> Graph:
     return b.build("features")
 
 
-def _infer(whole: Graph, data: Sequence[str], trained: Sequence[str], output: str) -> Graph:
+def _infer(whole: Graph, data: Sequence[str], trained: Sequence[str], terms: Sequence[Term]) -> Graph:
     b = GraphBuilder()
     bound = {name: b.input(name, whole.inputs[name]) for name in (*data, *trained)}
-    b.output("output", graft(b, whole, bound, [output])[output])
+    tensors = graft(b, whole, bound, [term.output for term in terms])
+    for term in terms:
+        b.output(term.gives, tensors[term.output])
     return b.build("infer")

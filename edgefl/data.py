@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgefl.bundle.manifest import Manifest, TensorSpec
-from edgefl.errors import DataError, DataShape, DataType, LabelRange, NotFinite
+from edgefl.bundle.manifest import Head, Manifest, TensorSpec
+from edgefl.errors import DataError, DataShape, DataType, LabelRange, NotFinite, OptionError
 
 MAX_DATA_BYTES = 8 << 30
 MAX_ARRAYS = 64
@@ -28,21 +28,30 @@ IGNORED = -100
 Array = npt.NDArray[Any]
 Inputs = Array | Mapping[str, Array]
 """Examples along the first dimension: one array, or arrays by name where a model has several inputs."""
+Labels = Array | Mapping[str, Array]
+"""Labels along the first dimension: one array, or arrays by output where several outputs are trained."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Labelled examples: inputs `x` and labels `y`, both with the examples along the first dimension."""
+    """Labelled examples, all with the examples along the first dimension.
+
+    Attributes:
+        x: the inputs.
+        y: `Labels`.
+        weight: how much each example counts, `[examples]`; all the same where None.
+    """
 
     x: Inputs
-    y: Array
+    y: Any
+    weight: Array | None = None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(next(iter(self.y.values())) if isinstance(self.y, Mapping) else self.y)
 
 
 def load_examples(path: str | os.PathLike[str], *, max_bytes: int = MAX_DATA_BYTES) -> Examples:
-    """Read an `.npz` file with an array `y`, and `x` or one array per input.
+    """Read an `.npz` file: an array `x` or one per input; `y`, or `y/<output>` for each; perhaps `weight`.
 
     Nothing is executed, and no more is allocated than the file declares and `max_bytes` allows.
 
@@ -55,14 +64,16 @@ def load_examples(path: str | os.PathLike[str], *, max_bytes: int = MAX_DATA_BYT
             arrays = _read_arrays(archive, os.fspath(path), max_bytes)
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as exc:
         raise DataError(f"cannot read examples from {os.fspath(path)!r}: {exc}") from exc
-    if "y" not in arrays or len(arrays) < 2:
-        raise DataError(f"{os.fspath(path)!r} holds arrays {sorted(arrays)}, expected 'x' and 'y'")
-    y = arrays.pop("y")
-    return Examples(arrays.get("x", arrays), y)
+    labels = {name: arrays.pop(name) for name in list(arrays) if name == "y" or name.startswith("y/")}
+    if not labels or not arrays:
+        names = sorted([*arrays, *labels])
+        raise DataError(f"{os.fspath(path)!r} holds arrays {names}, expected 'x' and 'y'")
+    weight = arrays.pop("weight", None) if len(arrays) > 1 else None
+    return Examples(arrays.get("x", arrays), labels.get("y", labels), weight)
 
 
-def check_examples(x: Inputs, y: Array, manifest: Manifest) -> tuple[dict[str, Array], Array]:
-    """Inputs by contract name and labels, in the dtypes the graphs take.
+def check_examples(x: Inputs, y: Labels, manifest: Manifest) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Inputs and labels by contract name, in the dtypes the graphs take.
 
     Raises:
         DataShape: wrong dimensions, missing or unknown inputs, different lengths, or no example at all.
@@ -71,12 +82,45 @@ def check_examples(x: Inputs, y: Array, manifest: Manifest) -> tuple[dict[str, A
         NotFinite: NaN or infinity, with the first example that has it.
     """
     inputs = check_inputs(x, manifest.inputs)
-    labels = check_tensor(np.asarray(y), manifest.label)
+    given = labels_by_name(y, manifest)
     count = len(next(iter(inputs.values())))
-    if len(labels) != count:
-        raise DataShape(f"x has {count} examples, y has {len(labels)}")
-    _check_labels(labels, manifest)
+    labels = {}
+    for head in manifest.heads:
+        name = head.label.name
+        labels[name] = check_tensor(np.asarray(given[name]), head.label)
+        if len(labels[name]) != count:
+            raise DataShape(f"x has {count} examples, {name} has {len(labels[name])}")
+        _check_labels(labels[name], head)
     return inputs, labels
+
+
+def labels_by_name(y: Labels, manifest: Manifest) -> dict[str, Array]:
+    """Labels by contract name; a mapping may name outputs without `y/`. DataShape for other names."""
+    names = [head.label.name for head in manifest.heads]
+    if not isinstance(y, Mapping):
+        if len(names) > 1:
+            raise DataShape(f"the model has labels {names}; give them by name, not as one array")
+        return {names[0]: y}
+    found = {name if name in names else f"y/{name}": value for name, value in y.items()}
+    if set(found) != set(names):
+        raise DataShape(f"the model has labels {names}, given {sorted(found)}")
+    return found
+
+
+def check_weight(weight: Any, count: int) -> Array:
+    """Weights of examples as float32 `[examples]`: finite, 0 or more, not all 0; all 1 where None.
+
+    Raises:
+        DataShape, OptionError: they are something else.
+    """
+    if weight is None:
+        return np.ones(count, np.float32)
+    value = np.asarray(weight, np.float32)
+    if value.shape != (count,):
+        raise DataShape(f"'weight' has shape {value.shape}, expected ({count},)")
+    if not (np.isfinite(value).all() and (value >= 0).all() and value.any()):
+        raise OptionError("'weight' holds negative or non-finite values, or only zeros")
+    return value
 
 
 def check_inputs(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -138,13 +182,13 @@ def _check_finite(value: Array, name: str) -> None:
         raise NotFinite(f"{name!r} holds {value[where]} at {where}")
 
 
-def _check_labels(labels: Array, manifest: Manifest) -> None:
-    if manifest.loss_name in CLASS_LOSSES:
+def _check_labels(labels: Array, head: Head) -> None:
+    if head.loss_name in CLASS_LOSSES:
         # One label per example has to count; of several positions some may not.
         counted = labels != IGNORED if labels.ndim > 1 else np.ones(labels.shape, bool)
-        _check_range(labels, counted, manifest.label.name, manifest.output.shape[-1] - 1)
-    elif manifest.loss_name == "sigmoid_cross_entropy":
-        _check_range(labels, np.ones(labels.shape, bool), manifest.label.name, 1)
+        _check_range(labels, counted, head.label.name, head.output.shape[-1] - 1)
+    elif head.loss_name == "sigmoid_cross_entropy":
+        _check_range(labels, np.ones(labels.shape, bool), head.label.name, 1)
 
 
 def _check_range(labels: Array, counted: Array, name: str, high: int) -> None:

@@ -43,9 +43,10 @@ class Fields:
             raise error(f"{where} is {_kind(value)}, expected an object")
         self._value, self._where, self._error = value, where, error
 
-    def only(self, *names: str) -> Fields:
-        """Insist on exactly these field names."""
-        missing, unknown = sorted(set(names) - set(self._value)), sorted(set(self._value) - set(names))
+    def only(self, *names: str, optional: Iterable[str] = ()) -> Fields:
+        """Insist on exactly these field names, and allow the optional ones."""
+        missing = sorted(set(names) - set(self._value))
+        unknown = sorted(set(self._value) - set(names) - set(optional))
         if missing or unknown:
             raise self._error(f"{self._where}: missing fields {missing}, unknown fields {unknown}")
         return self
@@ -58,6 +59,13 @@ class Fields:
                 f"{self._where}.{name} has {len(value)} characters, allowed {shortest} to {longest}"
             )
         return value
+
+    def has(self, name: str) -> bool:
+        return name in self._value
+
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        return self._typed(name, bool, "true or false")
 
     def choice(self, name: str, allowed: Iterable[str]) -> str:
         value = self.text(name, shortest=0)
@@ -76,6 +84,14 @@ class Fields:
             if type(value) is not int:
                 raise self._error(f"{self._where}.{name}[{i}] is {_kind(value)}, expected an integer")
             self._in_range(value, low, high, f"{name}[{i}]")
+        return tuple(values)
+
+    def strings(self, name: str, *, most: int) -> tuple[str, ...]:
+        """A list of at most `most` strings."""
+        values = self.items(name, most=most)
+        for i, value in enumerate(values):
+            if type(value) is not str:
+                raise self._error(f"{self._where}.{name}[{i}] is {_kind(value)}, expected a string")
         return tuple(values)
 
     def items(self, name: str, *, most: int) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from edgefl.bundle import Bundle
-from edgefl.data import Examples, check_examples
+from edgefl.data import Examples, check_examples, check_weight
 from edgefl.errors import DataError, NotFinite, TensorFileError
 from edgefl.files import write_atomically
 from edgefl.parameters import Arrays, Vector
@@ -72,6 +72,7 @@ class TrainerLearner:
             BackendError: no engine can run it.
         """
         check_examples(examples.x, examples.y, bundle.manifest)
+        check_weight(examples.weight, len(examples))
         self._trainer = Trainer(bundle, backend, delegate)
         self._data, self._schema = examples, bundle.schema()
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
@@ -92,6 +93,7 @@ class TrainerLearner:
             momentum=training.momentum,
             mu=training.mu,
             max_steps=training.steps or None,
+            sample_weight=self._data.weight,
         )
         delta = self._schema.flatten(self._trainer.delta())
         loss = math.fsum(report.losses) / max(1, len(report.losses))

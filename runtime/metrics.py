@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgefl.bundle import Manifest
+from edgefl.bundle import Head
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +20,8 @@ class Metrics:
 
     Attributes:
         loss: mean over the examples.
-        accuracy: part of the labels predicted right, in `[0, 1]`; None where the loss has no such notion.
+        accuracy: part of the labels predicted right, in `[0, 1]`, of the first output whose loss has such a
+            notion; None where none has.
         examples: how many examples it was measured on.
     """
 
@@ -29,18 +30,18 @@ class Metrics:
     examples: int
 
 
-def accuracy(manifest: Manifest, output: Array, labels: Array) -> float | None:
+def accuracy(head: Head, output: Array, labels: Array) -> float | None:
     """Part of the labels that the output of `infer` predicts right, None where that has no meaning.
 
     Class losses take the class of the highest score, over the labels that are not negative; sigmoid
     cross-entropy takes each output as yes or no.
     """
-    if manifest.loss_name == "softmax_cross_entropy":
+    if head.loss_name == "softmax_cross_entropy":
         return _classes(output, labels)
-    if manifest.loss_name == "next_token":
+    if head.loss_name == "next_token":
         return _classes(output[:, :-1], labels[:, 1:])
-    if manifest.loss_name == "sigmoid_cross_entropy":
-        middle = 0.5 if manifest.activation == "Sigmoid" else 0.0
+    if head.loss_name == "sigmoid_cross_entropy":
+        middle = 0.5 if head.activation == "Sigmoid" else 0.0
         return float(((output > middle) == (labels > 0.5)).mean())
     return None
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle import Bundle
-from edgefl.data import Inputs, check_examples, check_inputs
+from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight
 from edgefl.errors import BackendUnavailable, DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.batches import Batches
@@ -106,7 +106,7 @@ class Trainer:
     def fit(
         self,
         x: Inputs,
-        y: Array,
+        y: Labels,
         epochs: int = 1,
         lr: float | None = None,
         seed: int = 0,
@@ -119,12 +119,13 @@ class Trainer:
         max_steps: int | None = None,
         on_step: OnStep | None = None,
         should_stop: ShouldStop | None = None,
+        sample_weight: Array | None = None,
     ) -> FitReport:
         """Train on local examples.
 
         Args:
             x: inputs, `[examples, ...]`.
-            y: labels, `[examples, ...]`.
+            y: labels, `[examples, ...]`, by output where several are trained.
             epochs: passes over the examples.
             lr: step length; the bundle's default where None.
             seed: of the order of examples (PCG64), the same on every machine.
@@ -136,6 +137,8 @@ class Trainer:
             max_steps: end after so many steps, even within an epoch.
             on_step: called after each step with its number, from 1, and its loss.
             should_stop: asked before each step; true ends training with the steps made so far.
+            sample_weight: how much each example counts within its batch, `[examples]`, 0 or more and not all
+                0; those of weight 0 are left out. All 1 where None.
 
         Raises:
             DataError: the examples do not fit the model (see `edgefl.data.check_examples`).
@@ -146,7 +149,7 @@ class Trainer:
         started = time.perf_counter()
         _check_options(epochs, optimizer, clip_norm, max_steps)
         rule = self._rule(optimizer, lr, momentum, mu, correction)
-        batches = self._batches(x, y)
+        batches = self._batches(x, y, sample_weight, counted=True)
         run = Steps(self._program("step"), rule, clip_norm, self._parameters)
         order = np.random.Generator(np.random.PCG64(seed))
         stopped = False
@@ -172,7 +175,7 @@ class Trainer:
         )
 
     def loss_and_gradients(
-        self, x: Inputs, y: Array, weight: Array | None = None
+        self, x: Inputs, y: Labels, weight: Array | None = None
     ) -> tuple[float, dict[str, Array]]:
         """Weighted mean loss over any number of examples, and its gradient for each trained parameter.
 
@@ -194,30 +197,41 @@ class Trainer:
 
     # -- using
 
-    def evaluate(self, x: Inputs, y: Array) -> Metrics:
+    def evaluate(self, x: Inputs, y: Labels) -> Metrics:
         """Mean loss over the examples, and accuracy where the loss has one."""
         inputs, labels = check_examples(x, y, self._manifest)
         batches = self._batches(inputs, labels)
         loss = 0.0
         for feeds, count in batches():
             loss += count * float(self._program("step")({**feeds, **self._parameters})["loss"])
-        found = accuracy(self._manifest, self._predict(inputs), labels)
+        outputs = self._outputs(inputs)
+        rates = (accuracy(h, outputs[h.output.name], labels[h.label.name]) for h in self._manifest.heads)
+        found = next((rate for rate in rates if rate is not None), None)
         return Metrics(loss / batches.examples, found, batches.examples)
 
-    def predict(self, x: Inputs) -> Array:
-        """The model's output for any number of examples, `[examples, ...]`."""
-        return self._predict(check_inputs(x, self._manifest.inputs))
+    def predict(self, x: Inputs) -> Any:
+        """The model's output for any number of examples, `[examples, ...]`; by name where it has several."""
+        outputs = self._outputs(check_inputs(x, self._manifest.inputs))
+        if len(outputs) == 1:
+            return outputs["output"]
+        return {name.removeprefix("output/"): value for name, value in outputs.items()}
 
     # -- inside
 
-    def _predict(self, inputs: Mapping[str, Array]) -> Array:
-        return self._map("infer", inputs, self._parameters)["output"]
+    def _outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self._map("infer", inputs, self._parameters)
 
-    def _batches(self, x: Inputs, y: Array, weight: Array | None = None) -> Batches:
-        """Checked examples as the step takes them: through the features graph where there is one."""
+    def _batches(self, x: Inputs, y: Labels, weight: Array | None = None, counted: bool = False) -> Batches:
+        """Checked examples as the step takes them: through the features graph where there is one.
+
+        `counted` leaves out those of weight 0, which would leave a batch of them without a mean.
+        """
         inputs, labels = check_examples(x, y, self._manifest)
-        weight = np.ones(len(labels), np.float32) if weight is None else _checked_weight(weight, len(labels))
-        return Batches({**self._features(inputs), "y": labels, "weight": weight}, self._manifest.batch_size)
+        weights = check_weight(weight, len(next(iter(labels.values()))))
+        if counted and not weights.all():
+            inputs, labels = ({n: v[weights > 0] for n, v in arrays.items()} for arrays in (inputs, labels))
+            weights = weights[weights > 0]
+        return Batches({**self._features(inputs), **labels, "weight": weights}, self._manifest.batch_size)
 
     def _features(self, inputs: dict[str, Array]) -> dict[str, Array]:
         if self._manifest.find(self.backend.target, "features"):
@@ -270,15 +284,6 @@ class Trainer:
             fitting[name] = np.array(value, parameter.dtype, order="C")
         check_finite(fitting)
         return fitting
-
-
-def _checked_weight(weight: Array, count: int) -> Array:
-    value = np.asarray(weight, np.float32)
-    if value.shape != (count,):
-        raise DataShape(f"'weight' has shape {value.shape}, expected ({count},)")
-    if not (np.isfinite(value).all() and (value >= 0).all() and value.any()):
-        raise OptionError("'weight' holds negative or non-finite values, or only zeros")
-    return value
 
 
 def _check_options(epochs: int, optimizer: str, clip_norm: float | None, max_steps: int | None) -> None:

@@ -15,6 +15,7 @@ from edgefl.converters.normalize import (  # noqa: F401  imported for their regi
     arithmetic,
     convolution,
     einsum,
+    losses,
     normalization,
     recurrent,
     shapes,

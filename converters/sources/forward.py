@@ -194,4 +194,6 @@ def output_names(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:
     """Names of the outputs: `output` for a single one, keys where the model returns a dict, else numbered."""
     if count == 1:
         return ("output",)
-    return tuple(keys) if keys is not None else tuple(f"output_{i}" for i in range(count))
+    return (
+        tuple(keys) if keys is not None and len(keys) == count else tuple(f"output_{i}" for i in range(count))
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ def load_keras(model: Any, example_inputs: object, *, batch_size: int) -> Forwar
         parameters={
             names[n]: (label, np.asarray(v)) for label, (n, v) in zip(labels, values.items(), strict=False)
         },
-        outputs=dict(zip(graph.outputs, output_names(keys, len(graph.outputs)), strict=True)),
+        outputs=dict(
+            zip(graph.outputs, output_names(keys or _own_names(model), len(graph.outputs)), strict=True)
+        ),
         trainable={names[n] for n, v in values.items() if v.path in trainable},
         buffers={names[n] for n, v in values.items() if id(v) in _never_trained(model)},
         provenance=_provenance(model),
@@ -115,6 +117,12 @@ def _example(model: Any, inputs: object, batch_size: int) -> Example:
     return example(known, batch_size)
 
 
+def _own_names(model: Any) -> list[str] | None:
+    """The names a functional model gives its outputs, by which Keras takes losses."""
+    names = list(getattr(model, "output_names", None) or ())
+    return names if len(set(names)) == len(names) else None
+
+
 def _input_names(model: Any) -> tuple[str, ...]:
     return tuple(t.name for t in getattr(model, "inputs", None) or ())
 
@@ -143,7 +151,6 @@ def _export(
 ) -> tuple[Any, list[str] | None]:
     """The ONNX model, its inputs named `labels`, and the names of its outputs where it returns a dict."""
     import tensorflow as tf
-    import tf2onnx
 
     keys: list[str] | None = None
     mode = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
@@ -158,24 +165,38 @@ def _export(
         return [tf.identity(t) for t in tensors]
 
     types = [TensorType(np.dtype(v.dtype), tuple(v.shape)) for v in values.values()] + list(spec.types)
-    signature = [tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in zip(labels, types, strict=True)]
+    with unrolled(model):
+        proto = trace(forward, dict(zip(labels, types, strict=True)), f"Keras model {model.name!r}")
+    return proto, keys
+
+
+def trace(function: Callable[..., Any], types: Mapping[str, TensorType], what: str) -> Any:
+    """The ONNX model of a function of TensorFlow tensors, its inputs named and typed as in `types`.
+
+    Raises:
+        SourceError: it cannot be traced; `what` says what it is.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in types.items()]
     try:
-        with quiet("tensorflow", "tf2onnx"), unrolled(model), _inlined():
-            function = tf.function(forward, autograph=False)
-            traced = function.get_concrete_function(*signature)
+        with quiet("tensorflow", "tf2onnx"), _inlined():
+            wrapped = tf.function(function, autograph=False)
+            traced = wrapped.get_concrete_function(*signature)
             refuse_own_gradients(traced.graph)
             proto, _ = tf2onnx.convert.from_function(
-                function, input_signature=signature, opset=OPSET, **keeping_stops()
+                wrapped, input_signature=signature, opset=OPSET, **keeping_stops()
             )
             _fix_captures(proto, traced)
     except EdgeflError:
         raise
     except Exception as exc:
         raise SourceError(
-            f"Keras model {model.name!r} cannot be traced: {_first_line(exc)}; layers must use keras.ops or "
-            "TensorFlow operations, and shapes must not depend on data"
+            f"{what} cannot be traced: {_first_line(exc)}; it must use keras.ops or TensorFlow operations, "
+            "and shapes must not depend on data"
         ) from exc
-    return proto, keys
+    return proto
 
 
 def _fix_captures(proto: Any, function: Any) -> None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,22 +84,49 @@ def _from_factory(path: Path, name: str, example_inputs: object, batch_size: int
 
 
 def _call(path: Path, name: str) -> Any:
-    """Run the file as a module, its folder importable as for a script, and call the function."""
+    """What a function in a Python file returns."""
+    function = load_attribute(path, name)
+    if not callable(function):
+        raise SourceError(f"{path}:{name} is a {type(function).__name__}; a factory is a function")
+    with _importable(path):
+        try:
+            return function()
+        except EdgeflError:
+            raise
+        except Exception as exc:
+            raise SourceError(f"{path}:{name} failed: {type(exc).__name__}: {exc}") from exc
+
+
+def load_attribute(path: Path, name: str) -> Any:
+    """What a Python file calls `name`; the file is run as a module, its folder importable as for a script.
+
+    Raises:
+        SourceError: there is no such file or name, or the file fails.
+    """
+    if not path.exists():
+        raise SourceError(f"there is no file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(f"edgefl_source_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise SourceError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and serialisation look classes up by their module
-    sys.path.insert(0, str(path.parent))
+    with _importable(path):
+        try:
+            spec.loader.exec_module(module)
+        except EdgeflError:
+            raise
+        except Exception as exc:
+            raise SourceError(f"{path} failed: {type(exc).__name__}: {exc}") from exc
+    if not hasattr(module, name):
+        raise SourceError(f"{path} has no function {name!r}")
+    return getattr(module, name)
+
+
+@contextlib.contextmanager
+def _importable(path: Path) -> Iterator[None]:
+    folder = str(path.parent)
+    sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
-        factory = getattr(module, name, None)
-        if not callable(factory):
-            raise SourceError(f"{path} has no function {name!r}")
-        return factory()
-    except EdgeflError:
-        raise
-    except Exception as exc:
-        raise SourceError(f"{path}:{name} failed: {type(exc).__name__}: {exc}") from exc
+        yield
     finally:
-        sys.path.remove(str(path.parent))
+        sys.path.remove(folder)

@@ -80,7 +80,7 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str) -> For
         return flattened
 
     labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
-    proto = _export(_module(forward), (*tensors, *map(_zeros, spec.types)), labels, model, name)
+    proto = export(_module(forward), (*tensors, *map(zeros, spec.types)), labels, model, name)
     graph = to_graph(proto)
     data = spec.names(arguments)
     return assemble(
@@ -113,7 +113,12 @@ def _module(forward: Callable[..., Any]) -> Any:
     return Stateless().eval()
 
 
-def _export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: Any, name: str) -> Any:
+def export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: Any, name: str) -> Any:
+    """The ONNX model of a module called on `inputs`, with `model` in evaluation mode meanwhile.
+
+    Raises:
+        SourceError: torch cannot trace or export it; `name` says what it is.
+    """
     import torch
 
     try:
@@ -153,7 +158,8 @@ def _evaluating(model: Any) -> Iterator[None]:
             module.training = flag
 
 
-def _zeros(type: TensorType) -> Any:
+def zeros(type: TensorType) -> Any:
+    """A tensor of zeros."""
     import torch
 
     return torch.zeros(type.shape, dtype=getattr(torch, type.dtype.name))

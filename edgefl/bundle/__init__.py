@@ -2,7 +2,7 @@
 """The bundle: one file holding a model's graphs, parameters and a manifest that says what they are."""
 
 from edgefl.bundle.bundle import ArtifactData, Bundle
-from edgefl.bundle.manifest import ACTIVATIONS, EXTENSIONS, KINDS, Artifact, Entry, Manifest, TensorSpec
+from edgefl.bundle.manifest import ACTIVATIONS, EXTENSIONS, KINDS, Artifact, Entry, Head, Manifest, TensorSpec
 
 __all__ = [
     "ACTIVATIONS",
@@ -12,6 +12,7 @@ __all__ = [
     "ArtifactData",
     "Bundle",
     "Entry",
+    "Head",
     "Manifest",
     "TensorSpec",
 ]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgefl.bundle import manifest_json
 from edgefl.bundle.archive import MAX_BUNDLE_BYTES, pack, unpack
-from edgefl.bundle.manifest import EXTENSIONS, KINDS, Artifact, Entry, Manifest, TensorSpec
+from edgefl.bundle.manifest import EXTENSIONS, KINDS, Artifact, Entry, Head, Manifest, TensorSpec
 from edgefl.errors import (
     BundleEntry,
     BundleError,
@@ -92,13 +92,18 @@ class Bundle:
         provenance: Mapping[str, Any] | None = None,
         report: Mapping[str, Any] | None = None,
         model_version: int = 0,
+        more_heads: Iterable[Head] = (),
+        updated: Iterable[str] = (),
+        seeded: bool = False,
     ) -> Bundle:
         """Make a bundle; equal arguments give equal bytes.
 
         Args:
             values: every trained parameter, and those frozen ones and buffers that are worth keeping.
             activation: what `infer` ends in beyond the scores the loss takes, one of `ACTIVATIONS`.
-            golden: one batch by contract names: the data inputs, `y` and `weight`.
+            golden: one batch by contract names: the data inputs, `y` and `weight`, and `seed` where there is
+                one.
+            more_heads, updated, seeded: see `Manifest`.
 
         Raises:
             ManifestError: the arguments contradict one another.
@@ -121,6 +126,9 @@ class Bundle:
             defaults=dict(defaults or {}),
             provenance=dict(provenance or {}),
             report=dict(report or {}),
+            more_heads=tuple(more_heads),
+            updated=tuple(updated),
+            seeded=seeded,
         )
         _check_values(manifest, values)
         return Bundle(manifest, files).with_artifacts(artifacts)
@@ -132,7 +140,8 @@ class Bundle:
         return self.manifest.schema
 
     def parameters(self) -> dict[str, Array]:
-        """Parameter values by name in manifest order (copies). A slice holds the trained ones only."""
+        """Parameter values by name in manifest order (copies). A slice holds the trained ones and updated
+        buffers only."""
         values = read_tensors(self._content("parameters"))
         return {p.name: values[p.name] for p in self.manifest.parameters if p.name in values}
 
@@ -205,7 +214,8 @@ class Bundle:
                 f"bundle {self.manifest.name!r} has nothing for target {target!r}; it has {have}"
             )
         values = self.parameters()
-        data = write_tensors({p.name: values[p.name] for p in self.manifest.trained})
+        kept = [*(p.name for p in self.manifest.trained), *self.manifest.updated]
+        data = write_tensors({name: values[name] for name in kept})
         entry = _entry(manifest_json.FILES["parameters"], data)
         manifest = replace(self.manifest, files={**self.manifest.files, "parameters": entry})
         light = Bundle(manifest, {**self._files, entry.path: data})
@@ -246,7 +256,8 @@ def _verify(manifest: Manifest, files: Mapping[str, memoryview]) -> None:
 
 def _check_values(manifest: Manifest, values: Arrays) -> None:
     known = {p.name: p for p in manifest.parameters}
-    missing = [p.name for p in manifest.trained if p.name not in values]
+    needed = [*(p.name for p in manifest.trained), *manifest.updated]
+    missing = [name for name in needed if name not in values]
     unknown = sorted(set(values) - set(known))
     if missing or unknown:
         raise ManifestError(f"parameter values: missing {missing}, not in the manifest {unknown}")

@@ -43,6 +43,28 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Head:
+    """An output that a loss is computed for.
+
+    Attributes:
+        label: what its labels are: `y`, or `y/<output>` where there are several.
+        output: what `infer` gives: `output`, or `output/<output>`.
+        loss: the loss's name with its settings, as in `huber:delta=0.5`; after `0.3*` where it is weighted.
+        activation: what the output ends in that the loss contains already, one of `ACTIVATIONS`.
+    """
+
+    label: TensorSpec
+    output: TensorSpec
+    loss: str
+    activation: str = ""
+
+    @property
+    def loss_name(self) -> str:
+        """The loss without its share and settings."""
+        return self.loss.rpartition("*")[2].partition(":")[0]
+
+
+@dataclass(frozen=True)
 class Entry:
     """A file inside the bundle: its path, its SHA-256 in hexadecimal, and its size in bytes."""
 
@@ -92,9 +114,9 @@ class Manifest:
         parameters: in the order the schema and the graphs use.
         inputs: data inputs of `features` where there is one and of `infer`.
         step_inputs: data inputs of `step`: the same, or what `features` gives.
-        label: what `y` is.
-        output: what `infer` gives.
-        loss: the loss's name, with its settings as in `huber:delta=0.5`.
+        label: what `y` is; of the first head where there are several.
+        output: what `infer` gives, of the first head.
+        loss: the loss's name, with its settings as in `huber:delta=0.5`, of the first head.
         activation: what `infer` ends in that the loss contains already, one of `ACTIVATIONS`: with `Sigmoid`
             the output is probabilities, with an empty one scores (logits).
         batch_size: the first dimension of every data tensor.
@@ -103,6 +125,10 @@ class Manifest:
         defaults: what the converter suggests for training, such as `lr` and `epochs`.
         provenance: what made the bundle: source, tool versions.
         report: what conversion found, such as differences between engines.
+        more_heads: further outputs with losses; the step's loss is the sum over all heads.
+        updated: buffers that `step` and `infer` take and `step` gives anew as `buffer/<name>`, such as
+            statistics of BatchNorm.
+        seeded: `step` takes `seed`, int32 `[1]` from 0 to 2^24 - 1, which decides its dropout.
     """
 
     name: str
@@ -120,11 +146,19 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     activation: str = ""
+    more_heads: tuple[Head, ...] = ()
+    updated: tuple[str, ...] = ()
+    seeded: bool = False
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Every output with a loss, in order."""
+        return (Head(self.label, self.output, self.loss, self.activation), *self.more_heads)
 
     @property
     def loss_name(self) -> str:
-        """The loss without its settings."""
-        return self.loss.partition(":")[0]
+        """The first head's loss without its share and settings."""
+        return self.heads[0].loss_name
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -164,7 +198,17 @@ class Manifest:
             "defaults": dict(self.defaults),
             "provenance": dict(self.provenance),
             "report": dict(self.report),
+            **self._optional(),
         }
+
+    def _optional(self) -> dict[str, Any]:
+        """Fields most bundles do without, left out where they say nothing."""
+        fields = {
+            "heads": [_head_row(h) for h in self.more_heads],
+            "updated": list(self.updated),
+            "seeded": self.seeded,
+        }
+        return {name: value for name, value in fields.items() if value}
 
     def entries(self) -> tuple[Entry, ...]:
         """Every file the bundle must hold besides the manifest, and no other."""
@@ -173,6 +217,10 @@ class Manifest:
 
 def _row(value: Parameter | TensorSpec) -> dict[str, Any]:
     return vars(value) | {"shape": list(value.shape)}
+
+
+def _head_row(head: Head) -> dict[str, Any]:
+    return vars(head) | {"label": _row(head.label), "output": _row(head.output)}
 
 
 def _artifact_row(artifact: Artifact) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from edgefl.bundle.manifest import (
     KINDS,
     Artifact,
     Entry,
+    Head,
     Manifest,
     TensorSpec,
 )
@@ -36,6 +37,7 @@ _FIELDS = (
     "format", "version", "name", "model_version", "parameters", "inputs", "step_inputs", "label", "output",
     "loss", "activation", "batch_size", "artifacts", "files", *_FREE,
 )  # fmt: skip
+_OPTIONAL = ("heads", "updated", "seeded")
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -59,7 +61,7 @@ def decode(data: bytes) -> Manifest:
         raise BundleTooLarge(f"manifest.json has {len(data)} bytes, allowed {MAX_MANIFEST_BYTES}")
     document = Fields(parse(data, ManifestError, "manifest.json"), "manifest", ManifestError)
     _check_format(document)
-    manifest = _manifest(document.only(*_FIELDS))
+    manifest = _manifest(document.only(*_FIELDS, optional=_OPTIONAL))
     check(manifest)
     return manifest
 
@@ -69,9 +71,21 @@ def check(manifest: Manifest) -> None:
     _check_unique("parameter", [p.name for p in manifest.parameters])
     _check_unique("artifact", [f"{a.target}/{a.kind}" for a in manifest.artifacts])
     _check_unique("entry", [e.path for e in manifest.entries()])
+    labels, outputs = [h.label for h in manifest.heads], [h.output for h in manifest.heads]
+    own = [
+        *(s.name for s in labels),
+        "weight",
+        "seed",
+        *(p.name for p in manifest.trained),
+        *manifest.updated,
+    ]
     for group in (manifest.inputs, manifest.step_inputs):
-        _check_unique("input", [*(s.name for s in group), "y", "weight", *(p.name for p in manifest.trained)])
-    for spec in (*manifest.inputs, *manifest.step_inputs, manifest.label, manifest.output):
+        _check_unique("input", [*(s.name for s in group), *own])
+    _check_unique("output", [s.name for s in outputs])
+    unknown = set(manifest.updated) - {p.name for p in manifest.parameters if p.role == "buffer"}
+    if unknown:
+        raise ManifestError(f"updated buffers {sorted(unknown)} are no parameters of the role buffer")
+    for spec in (*manifest.inputs, *manifest.step_inputs, *labels, *outputs):
         if spec.shape[:1] != (manifest.batch_size,):
             raise ManifestError(
                 f"{spec.name!r} has shape {spec.shape}, expected batch {manifest.batch_size} first"
@@ -106,7 +120,20 @@ def _manifest(fields: Fields) -> Manifest:
         batch_size=fields.integer("batch_size", 1, MAX_BATCH),
         artifacts=tuple(_artifact(f) for f in fields.objects("artifacts", most=MAX_ENTRIES)),
         files=_files(fields.object("files").only(*FILES)),
+        more_heads=tuple(_head(f) for f in fields.objects("heads", most=MAX_ENTRIES))
+        if fields.has("heads")
+        else (),
+        updated=fields.strings("updated", most=MAX_TENSORS) if fields.has("updated") else (),
+        seeded=fields.flag("seeded") if fields.has("seeded") else False,
         **{name: fields.mapping(name) for name in _FREE},
+    )
+
+
+def _head(fields: Fields) -> Head:
+    fields.only("label", "output", "loss", "activation")
+    activation = fields.choice("activation", ACTIVATIONS)
+    return Head(
+        _spec(fields.object("label")), _spec(fields.object("output")), fields.text("loss"), activation
     )
 
 

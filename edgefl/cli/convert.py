@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefl.cli import loss_options
 from edgefl.cli.options import AsJson, BundlePath, check_folder, open_bundle
 from edgefl.cli.output import err, print_json, print_rows, size
 from edgefl.cli.report import print_int8, print_report
@@ -37,12 +38,17 @@ def convert(
     ] = None,
     input_dtype: Annotated[str, typer.Option(help="Dtype of the input given by --input-shape.")] = "float32",
     loss: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Loss by name, such as softmax_cross_entropy, sigmoid_cross_entropy or mean_squared_error; "
-            "a name that does not exist lists them all."
+            help="Loss by name, such as softmax_cross_entropy (the default), sigmoid_cross_entropy or "
+            "mean_squared_error; a name that does not exist lists them all. Or module.py:function, a "
+            "callable of the model's framework. For several outputs, repeat as OUTPUT=LOSS or OUT=0.3*LOSS."
         ),
-    ] = "softmax_cross_entropy",
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels of a loss given as a callable: DTYPE[:SIZES], such as int32 or float32:3."),
+    ] = None,
     trainable: Annotated[
         str,
         typer.Option(
@@ -72,7 +78,8 @@ def convert(
         bundle = edgefl.convert(
             model,
             example,
-            loss=loss,
+            loss=loss_options.losses(loss or ["softmax_cross_entropy"]),
+            label=loss_options.labels(label or []),
             trainable=trainable,
             personal=personal,
             batch_size=batch_size,

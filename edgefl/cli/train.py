@@ -45,7 +45,7 @@ def train(
     opened = open_bundle(bundle)
     examples = load_examples(data)
     trainer = Trainer(opened, backend=backend, delegate=delegate)
-    steps = epochs * -(-len(examples.y) // opened.manifest.batch_size)
+    steps = epochs * -(-len(examples) // opened.manifest.batch_size)
     with progress("training", steps, quiet=as_json) as advance:
         report = trainer.fit(
             examples.x,
@@ -54,6 +54,7 @@ def train(
             lr=lr,
             momentum=momentum,
             seed=seed,
+            sample_weight=examples.weight,
             on_step=lambda step, loss: advance(1),
         )
     result: dict[str, object] = {

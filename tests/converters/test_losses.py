@@ -9,7 +9,7 @@ import torch
 
 from edgefl.converters.autodiff import Expr, gradients
 from edgefl.converters.builder import GraphBuilder
-from edgefl.converters.losses import find_loss
+from edgefl.converters.losses import find_loss, weighted_mean
 from edgefl.errors import ConversionError
 from edgefl.graph import TensorType, run
 from tests.converters.autodiff_oracle import normal
@@ -149,3 +149,73 @@ def test_wrong_names_and_parameters_are_refused(spec, message):
 def test_class_scores_need_an_axis():
     with pytest.raises(ConversionError, match="axis of classes"):
         find_loss("softmax_cross_entropy").label(TensorType(np.dtype(np.float32), (8,)))
+
+
+# -- losses that compare examples
+
+
+def compare(
+    spec: str, output: np.ndarray, y: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses per example, and the gradient of their weighted mean."""
+    b = GraphBuilder()
+    z, label, w = (Expr(b, b.input(n, TensorType.of(v))) for n, v in (("z", output), ("y", y), ("w", weight)))
+    losses = find_loss(spec).emit(z, label, w)
+    b.output("losses", losses.name)
+    b.output("gradient", gradients(b, weighted_mean(losses, w).name, ["z"])["z"])
+    made = run(b.build(), {"z": output, "y": y, "w": weight})
+    return made["losses"], made["gradient"]
+
+
+def torch_info_nce(z, y, temperature):
+    scores = F.normalize(z, dim=1) @ F.normalize(y, dim=1).T / temperature
+    return F.cross_entropy(scores, torch.arange(len(z)), reduction="none")
+
+
+def torch_nt_xent(z, temperature):
+    unit = F.normalize(z.reshape(-1, z.shape[-1]), dim=1)
+    scores = (unit @ unit.T / temperature).fill_diagonal_(-torch.inf)
+    losses = F.cross_entropy(scores, torch.arange(len(unit)) ^ 1, reduction="none")
+    return losses.reshape(len(z), 2).mean(1)
+
+
+CONTRASTIVE = {
+    "info_nce": lambda z, y: torch_info_nce(z, y, 0.1),
+    "info_nce:temperature=0.7": lambda z, y: torch_info_nce(z, y, 0.7),
+    "nt_xent": lambda z, y: torch_nt_xent(z, 0.5),
+    "nt_xent:temperature=0.2": lambda z, y: torch_nt_xent(z, 0.2),
+}
+
+
+@pytest.mark.parametrize("spec", CONTRASTIVE)
+def test_contrastive_losses_of_a_padded_batch_are_those_of_its_examples(spec):
+    views = spec.startswith("nt_xent")
+    z = normal(6, 2, 3) if views else normal(6, 3)
+    y = np.arange(6, dtype=np.int32) if views else normal(6, 3, seed=5)
+    weight = np.array([1.0, 2.0, 0.5, 0.0, 1.0, 0.0])
+    real = weight > 0
+    t = torch.tensor(z[real], requires_grad=True)
+    expected = CONTRASTIVE[spec](t, torch.tensor(y[real]))
+    w = torch.tensor(weight[real])
+    ((expected * w).sum() / w.sum()).backward()
+
+    losses, gradient = compare(spec, z, y, weight)
+
+    np.testing.assert_allclose(losses[real], expected.detach().numpy(), rtol=1e-9)
+    np.testing.assert_allclose(gradient[real], t.grad.numpy(), rtol=1e-9, atol=1e-12)
+    assert not gradient[~real].any()
+
+
+def test_examples_of_the_same_number_are_no_negatives():
+    z, ones = normal(4, 2, 3), np.ones(4)
+    _, gradient = compare("nt_xent", z, np.zeros(4, np.int32), ones)
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "message"),
+    [("info_nce", (4, 2, 3), "info_nce needs"), ("nt_xent", (4, 3), "nt_xent needs")],
+)
+def test_contrastive_losses_need_embeddings(spec, shape, message):
+    with pytest.raises(ConversionError, match=message):
+        find_loss(spec).label(TensorType(np.dtype(np.float32), shape))

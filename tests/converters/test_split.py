@@ -67,7 +67,7 @@ def graph_of(emit, batch: int = 4, **weights: np.ndarray):
 
 def cut_of(emit, batch: int = 4, **weights: np.ndarray):
     graph = graph_of(emit, batch, **weights)
-    return graph, find_cut(graph, "output", [n for n in weights if n.startswith("trained")], ["x"])
+    return graph, find_cut(graph, ["output"], [n for n in weights if n.startswith("trained")], ["x"])
 
 
 def test_the_cut_is_where_the_tensors_are_smallest():

@@ -129,14 +129,14 @@ def test_good_examples_pass_unchanged(manifest: Manifest) -> None:
     inputs, labels = check_examples(X, Y, manifest)
 
     assert inputs["x"] is X
-    assert labels is Y
+    assert labels["y"] is Y
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8, np.bool_])
 def test_numbers_that_fit_are_converted(manifest: Manifest, dtype) -> None:
     inputs, labels = check_examples(np.ones((5, 6), dtype), Y.astype(np.float64), manifest)
 
-    assert (inputs["x"].dtype, labels.dtype) == (np.float32, np.int32)
+    assert (inputs["x"].dtype, labels["y"].dtype) == (np.float32, np.int32)
     assert (inputs["x"] == 1).all()
 
 
@@ -205,6 +205,6 @@ def test_only_positions_may_be_left_out(manifest: Manifest) -> None:
 def test_regression_labels_are_free(manifest: Manifest) -> None:
     regression = replace(manifest, loss="mean_squared_error", label=TensorSpec("y", (8, 3), "float32"))
 
-    _, y = check_examples(X, np.full((5, 3), -40), regression)
+    _, labels = check_examples(X, np.full((5, 3), -40), regression)
 
-    assert y.dtype == np.float32
+    assert labels["y"].dtype == np.float32

@@ -1,89 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses by name, as graphs: `(output, y) -> one loss per example`.
-
-A name may carry parameters, as in `huber:delta=0.5`. The step takes the weighted mean over examples.
-"""
+"""The losses that look at one example at a time."""
 
 from __future__ import annotations
-
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from edgefl.converters.autodiff.expression import Expr
+from edgefl.converters.losses.registry import loss
 from edgefl.errors import ConversionError
 from edgefl.graph.model import TensorType
-
-PerExample = Callable[..., Expr]
-"""`(output, y, **parameters) -> loss`, float32 of shape `[B]`."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss.
-
-    Attributes:
-        name: what the manifest calls it.
-        label: the type of `y` for an output's type.
-        per_example: emits the loss.
-        activation: an operator which, where the model ends in it, is taken off: the loss contains it.
-    """
-
-    name: str
-    label: Callable[[TensorType], TensorType]
-    per_example: PerExample
-    activation: str = ""
-
-
-LOSSES: dict[str, Loss] = {}
-
-
-def loss(
-    label: Callable[[TensorType], TensorType], activation: str = ""
-) -> Callable[[PerExample], PerExample]:
-    """Register a loss under its function's name."""
-
-    def register(function: PerExample) -> PerExample:
-        LOSSES[function.__name__] = Loss(function.__name__, label, function, activation)
-        return function
-
-    return register
-
-
-def find_loss(spec: str) -> Loss:
-    """The loss of `name` or `name:parameter=number[:...]`.
-
-    Raises:
-        ConversionError: there is no such loss, or it has no such parameter.
-    """
-    name, *settings = spec.split(":")
-    if name not in LOSSES:
-        raise ConversionError(f"unknown loss {name!r}: losses are {', '.join(LOSSES)}")
-    found = LOSSES[name]
-    parameters = dict(_setting(found, text) for text in settings)
-    return replace(found, name=spec, per_example=partial(found.per_example, **parameters))
-
-
-def _setting(found: Loss, text: str) -> tuple[str, float]:
-    key, _, value = text.partition("=")
-    allowed = [p for p in inspect.signature(found.per_example).parameters if p not in ("output", "y")]
-    if key not in allowed:
-        raise ConversionError(f"loss {found.name!r} has no parameter {key!r}: it has {allowed or 'none'}")
-    try:
-        return key, float(value)
-    except ValueError as exc:
-        raise ConversionError(f"loss {found.name!r}: {key} has to be a number, given {value!r}") from exc
-
-
-def weighted_mean(losses: Expr, weight: Expr) -> Expr:
-    """`sum(w l) / sum(w)` of losses and weights `[B]`, a scalar."""
-    return (losses * (weight / weight.sum())).sum()
-
-
-# -- labels
 
 
 def _classes(output: TensorType) -> TensorType:
@@ -110,9 +35,6 @@ def _mean(values: Expr) -> Expr:
     """The mean over all but the batch axis."""
     count = int(np.prod(values.shape[1:]))
     return values.sum(range(1, values.rank)) / float(count)
-
-
-# -- losses
 
 
 @loss(_classes, "Softmax")
