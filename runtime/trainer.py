@@ -15,9 +15,12 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight
-from edgefl.errors import BackendUnavailable, DataShape, DataType, OptionError
+from edgefl.errors import DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.batches import Batches
+from edgefl.runtime.delegates.choice import Placement
+from edgefl.runtime.feature_cache import FeatureCache
+from edgefl.runtime.frozen import FrozenPart, map_batches
 from edgefl.runtime.metrics import Metrics, accuracy
 from edgefl.runtime.optimizer import Optimizer, adam, proximal, sgd
 from edgefl.runtime.steps import Steps, check_finite, checked, passes
@@ -42,6 +45,8 @@ class FitReport:
         backend: the engine's name.
         loss_first, loss_last: of the first and last step, NaN where none was made.
         stopped: `should_stop` ended it early; the steps made so far count.
+        placements: which graph ran where, and which delegates were passed over and why.
+        features_cached: examples whose features were on disk, so that the frozen part did not run for them.
     """
 
     losses: tuple[float, ...]
@@ -52,6 +57,8 @@ class FitReport:
     loss_first: float
     loss_last: float
     stopped: bool = False
+    placements: tuple[Placement, ...] = ()
+    features_cached: int = 0
 
 
 class Trainer:
@@ -62,9 +69,18 @@ class Trainer:
     """
 
     def __init__(
-        self, bundle: Bundle, backend: str | Backend = "auto", delegate: str = "auto", threads: int = 1
+        self,
+        bundle: Bundle,
+        backend: str | Backend = "auto",
+        delegate: str = "auto",
+        threads: int = 1,
+        features: FeatureCache | None = None,
     ) -> None:
-        """Choose the engine (see `open_backend`); graphs are loaded when first needed."""
+        """Choose the engine (see `open_backend`); graphs are loaded when first needed.
+
+        Args:
+            features: where features of the frozen part are kept between calls; None makes them for each.
+        """
         self.bundle = bundle
         self.backend = (
             open_backend(bundle, backend, delegate, threads) if isinstance(backend, str) else backend
@@ -75,6 +91,12 @@ class Trainer:
         self._parameters = {name: values[name] for name in self._trained}
         self._base = dict(self._parameters)
         self._programs: dict[str, Program] = {}
+        self._frozen = FrozenPart(bundle, self.backend, self._program, features)
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Which of the graphs loaded so far runs where."""
+        return tuple(getattr(p, "placement", Placement(kind)) for kind, p in self._programs.items())
 
     # -- parameters
 
@@ -150,6 +172,7 @@ class Trainer:
         _check_options(epochs, optimizer, clip_norm, max_steps)
         rule = self._rule(optimizer, lr, momentum, mu, correction)
         batches = self._batches(x, y, sample_weight, counted=True)
+        cached = self._frozen.cached
         run = Steps(self._program("step"), rule, clip_norm, self._parameters)
         order = np.random.Generator(np.random.PCG64(seed))
         stopped = False
@@ -172,6 +195,8 @@ class Trainer:
             loss_first=losses[0],
             loss_last=losses[-1],
             stopped=stopped,
+            placements=self.placements,
+            features_cached=cached,
         )
 
     def loss_and_gradients(
@@ -231,33 +256,11 @@ class Trainer:
         if counted and not weights.all():
             inputs, labels = ({n: v[weights > 0] for n, v in arrays.items()} for arrays in (inputs, labels))
             weights = weights[weights > 0]
-        return Batches({**self._features(inputs), **labels, "weight": weights}, self._manifest.batch_size)
-
-    def _features(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        if self._manifest.find(self.backend.target, "features"):
-            # What the step reads of the data itself need not pass through the graph.
-            made = {**inputs, **self._map("features", inputs, {})}
-            return {spec.name: made[spec.name] for spec in self._manifest.step_inputs}
-        if self._manifest.step_inputs != self._manifest.inputs:
-            raise BackendUnavailable(
-                f"bundle {self._manifest.name!r} has no {self.backend.target}/features artifact, "
-                "which makes what its step takes"
-            )
-        return inputs
+        return Batches({**self._frozen(inputs), **labels, "weight": weights}, self._manifest.batch_size)
 
     def _map(self, kind: str, inputs: Mapping[str, Array], constant: Mapping[str, Array]) -> dict[str, Array]:
         """A graph's outputs for all examples, batch by batch."""
-        program = self._program(kind)
-        batches = Batches(inputs, self._manifest.batch_size)
-        outputs: dict[str, Array] = {}
-        start = 0
-        for feeds, count in batches():
-            for name, value in program({**feeds, **constant}).items():
-                if name not in outputs:
-                    outputs[name] = np.empty((batches.examples, *value.shape[1:]), value.dtype)
-                outputs[name][start : start + count] = value[:count]
-            start += count
-        return outputs
+        return map_batches(self._program(kind), inputs, constant, self._manifest.batch_size)
 
     def _program(self, kind: str) -> Program:
         if kind not in self._programs:

@@ -119,7 +119,7 @@ def open_choice(choice: Choice, threads: int) -> Engine:
 
 def _values(bundle: Bundle) -> dict[str, Array]:
     manifest = bundle.manifest
-    wanted = {*(p.name for p in manifest.trained), *getattr(manifest, "updated", ())}
+    wanted = {*(p.name for p in manifest.trained), *manifest.updated}
     return {name: value for name, value in bundle.parameters().items() if name in wanted}
 
 
