@@ -193,7 +193,8 @@ def average_pool(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
 
 
 def _average(b: GraphBuilder, image: str, w: Window) -> str:
-    if w.kernel == b.shape(image)[2:] and not any(w.pads):
+    padded = tuple(sum(t) for t in zip(b.shape(image)[2:], w.before, w.after, strict=True))
+    if w.kernel == padded and min(w.pads) >= 0:  # one position, which sees the whole image
         return reduce(b, "ReduceMean", image, (2, 3), True)
     return b.add(
         "AveragePool", image, count_include_pad=0, kernel_shape=w.kernel, pads=w.pads, strides=w.strides

@@ -33,7 +33,7 @@ def mobilenet_v2_torch() -> Any:
 
 
 def efficientnet_b0() -> Any:
-    sizes = {"width_coefficient": 0.25, "depth_coefficient": 1.0, "depth_divisor": 4, "hidden_dim": 80}
+    sizes = {"width_coefficient": 0.25, "depth_coefficient": 1.0, "depth_divisor": 4, "hidden_dim": 320}
     return classifier("EfficientNet", **sizes)
 
 
