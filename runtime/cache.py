@@ -11,16 +11,20 @@ from edgefl.bundle import Bundle
 from edgefl.errors import BundleError, Refused
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
+from edgefl.runtime.delegates.registry import parse_wish
 from edgefl.runtime.remote import Remote
 
 log = logging.getLogger("edgefl.client")
 _ENGINES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
 
 
-def targets_for(backend: str | Backend) -> tuple[str, ...]:
-    """Targets whose artifacts an engine runs, the preferred first."""
+def targets_for(backend: str | Backend, delegate: str = "auto") -> tuple[str, ...]:
+    """Targets whose artifacts an engine with a delegate runs, the preferred first."""
     if not isinstance(backend, str):
         return (backend.target,)
+    wish = parse_wish(delegate)
+    if backend == "auto" and wish.named:
+        return wish.engines
     if backend == "numpy":
         return ("onnx",)
     if backend != "auto":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
@@ -20,6 +20,7 @@ from edgefl.errors import BackendError, DataError, DeltaError, NotFinite, Protoc
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
+from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.learner import Learned, Learner, TrainerLearner
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
@@ -80,6 +81,7 @@ class DeviceClient:
         device: str | None = None,
         learner: MakeLearner | None = None,
         patience: Patience | None = None,
+        feature_bytes: int = LIMIT_BYTES,
     ) -> None:
         """
         Args:
@@ -87,16 +89,22 @@ class DeviceClient:
             device: the device's name; None makes one up and keeps it in the folder.
             learner: makes what trains, given the bundle; a `TrainerLearner` by default.
             patience: how to wait for the server.
+            feature_bytes: most that features of the frozen part may take in the folder; 0 keeps none.
         """
         self._home = Path(workdir)
         self._home.mkdir(parents=True, exist_ok=True)
         self._remote, self._patience = Remote(transport), patience or Patience()
-        self._cache = BundleCache(self._home, targets_for(backend))
+        self._cache = BundleCache(self._home, targets_for(backend, delegate))
         self._outbox = Outbox(self._home)
         self._residuals = ResidualStore(self._home / RESIDUAL)
         self.device = device or self._own_name()
         self._make = learner or partial(
-            _trainer, examples, backend, delegate, self._home / "personal.safetensors"
+            _trainer,
+            examples=examples,
+            backend=backend,
+            delegate=delegate,
+            personal=self._home / "personal.safetensors",
+            features=FeatureCache(self._home / "features", feature_bytes) if feature_bytes else None,
         )
         self._until: Callable[[], bool] = _never
 
@@ -262,9 +270,7 @@ def _never() -> bool:
     return False
 
 
-def _trainer(
-    examples: Examples | None, backend: str | Backend, delegate: str, personal: Path, bundle: Bundle
-) -> Learner:
+def _trainer(bundle: Bundle, examples: Examples | None, **options: Any) -> Learner:
     if examples is None:
         raise DataError("there are no examples to train on")
-    return TrainerLearner(bundle, examples, backend=backend, delegate=delegate, personal=personal)
+    return TrainerLearner(bundle, examples, **options)

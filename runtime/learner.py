@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,13 @@ from edgefl.errors import DataError, NotFinite, TensorFileError
 from edgefl.files import write_atomically
 from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.backends import Backend
-from edgefl.runtime.trainer import Trainer
+from edgefl.runtime.delegates import Placement
+from edgefl.runtime.feature_cache import FeatureCache
+from edgefl.runtime.trainer import FitReport, Trainer
 from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Training
+
+log = logging.getLogger("edgefl.client")
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,13 @@ class TrainerLearner:
         backend: str | Backend = "auto",
         delegate: str = "auto",
         personal: Path | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
         """Check the examples and choose the engine.
 
         Args:
             personal: file that keeps personal parameters over restarts.
+            features: keeps features of the frozen part over rounds and restarts.
 
         Raises:
             DataError: the examples do not fit the model.
@@ -73,12 +80,13 @@ class TrainerLearner:
         """
         check_examples(examples.x, examples.y, bundle.manifest)
         check_weight(examples.weight, len(examples))
-        self._trainer = Trainer(bundle, backend, delegate)
+        self._trainer = Trainer(bundle, backend, delegate, features=features)
         self._data, self._schema = examples, bundle.schema()
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
         self.examples = len(examples)
         self._personal = [p.name for p in bundle.manifest.trained if p.role == "personal"]
         self._file = personal
+        self._told: set[Placement] = set()
         self._restore()
 
     def learn(self, parameters: Arrays, training: Training) -> Learned:
@@ -95,12 +103,20 @@ class TrainerLearner:
             max_steps=training.steps or None,
             sample_weight=self._data.weight,
         )
+        self._tell(report)
         delta = self._schema.flatten(self._trainer.delta())
         loss = math.fsum(report.losses) / max(1, len(report.losses))
         if not np.isfinite(delta).all() or not math.isfinite(loss):
             raise NotFinite(f"training gave an update that is not finite, with loss {loss}")
         self._keep()
         return Learned(delta, loss)
+
+    def _tell(self, report: FitReport) -> None:
+        """Say where graphs run, once and when it changes."""
+        for placement in set(report.placements) - self._told:
+            log.info("%s", placement)
+        self._told.update(report.placements)
+        log.debug("features of %d of %d examples were on disk", report.features_cached, report.examples)
 
     def _restore(self) -> None:
         if self._personal and self._file is not None and self._file.exists():
