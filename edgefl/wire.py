@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
+from edgefl.delta.budget import warm_up
+from edgefl.delta.modes import MODES
 from edgefl.message import Message, flag, integer, nested, number, optional, several, text
 
 MAX_JSON_BYTES = 64 * 1024
@@ -13,7 +15,8 @@ MAX_BYTES = 2**50
 MAX_COUNT = 2**31 - 1
 MAX_VERSION = 2**32 - 1
 MAX_TEXT = 1000
-MODES = ("topk", "ternary", "unbiased")
+FIRST_DENSITY = 0.25
+"""Where a warm-up begins."""
 
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")]
 SchemaId = Annotated[str, text(r"[0-9a-f]{16}")]
@@ -55,9 +58,15 @@ class Training(Message):
         lr: learning rate of the local SGD.
         momentum: momentum of the local SGD.
         seed: seed of the order of batches.
-        mode: how the update is made sparse.
-        density: part of the elements that is sent.
+        mode: how the update is coded, one of `edgefl.delta.MODES`.
+        density: part of the elements that is sent, by modes that choose.
         mu: FedProx's pull towards the version the round started from; 0 is FedAvg.
+        payload: longest frame in bytes, filled as well as it goes, in place of the density; 0 for none.
+        per_tensor: choose in every tensor by itself rather than among all parameters.
+        whole_below: tensors of fewer elements are sent whole.
+        warm_up: rounds over which the density falls from 25 % to what it is to be; the server counts them.
+        correction: momentum correction of modes with error feedback, 0 for none.
+        residual_decay: what is left of a residual for every version the device missed.
     """
 
     epochs: Annotated[int, integer(1, 10_000)] = 1
@@ -68,6 +77,18 @@ class Training(Message):
     density: Annotated[float, number(1e-9, 1.0)] = 0.01
     mu: Annotated[float, number(0.0, 1e6)] = 0.0
     steps: Annotated[int, integer(0, 1_000_000)] = 0
+    payload: Bytes = 0
+    per_tensor: Flag = False
+    whole_below: Count = 0
+    warm_up: Annotated[int, integer(0, 1_000_000)] = 0
+    correction: Annotated[float, number(0.0, 0.9999)] = 0.0
+    residual_decay: Annotated[float, number(0.0, 1.0)] = 1.0
+
+    def in_round(self, number: int) -> Training:
+        """The same for one round, counted from 1: a seed of its own, and the density of the warm-up."""
+        first = max(FIRST_DENSITY, self.density)
+        density = warm_up(number - 1, self.warm_up, self.density, first) if self.warm_up else self.density
+        return replace(self, seed=(self.seed + number - 1) % 2**63, density=density)
 
 
 @dataclass(frozen=True)

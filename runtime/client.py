@@ -23,6 +23,7 @@ from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.learner import Learned, Learner, TrainerLearner
+from edgefl.runtime.lock import only_one
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped
 from edgefl.runtime.remote import Remote
@@ -120,11 +121,16 @@ class DeviceClient:
             until: asked before every request; true stops.
 
         Raises:
+            OptionError: another client runs in the same folder.
             DataError, BackendError: this device cannot train the model; the server was told.
             Refused: the server will not have this device.
             ServerUnreachable, ServerNonsense: the patience has an end and it came.
         """
         self._until = until or _never
+        with only_one(self._home):
+            yield from self._run(max_rounds)
+
+    def _run(self, max_rounds: int | None) -> Iterator[RoundReport]:
         try:
             for count, report in enumerate(self._reports(), start=1):
                 yield report

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The error-feedback residual on disk, so that a restart loses nothing that was left out of an update.
 
-The file is a tensor file with one vector; its metadata says whose it is and holds a BLAKE2b checksum. Losing
-a residual costs a little accuracy, sending a wrong one costs more, so a file in doubt is dropped and logged.
+The file is a tensor file with one vector, or two with momentum correction; its metadata says whose it is and
+holds a BLAKE2b checksum. Losing a residual costs a little accuracy, sending a wrong one costs more, so a file
+in doubt is dropped and logged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from edgefl.tensorfile import MAX_HEADER_BYTES, read_metadata, read_tensors, wri
 MAX_AGE = 16
 """Versions a device may miss before its residual means nothing any more."""
 
-_NAME = "residual"
+_NAME, _MOMENTUM = "residual", "momentum"
 _log = logging.getLogger(__name__)
 
 
@@ -56,36 +58,42 @@ class ResidualStore:
     def save(self, residual: Residual) -> None:
         """Replace the file in one step, flushed to disk; raises OSError where the disk refuses."""
         vector = np.ascontiguousarray(residual.vector, np.float32)
+        arrays = {_NAME: vector}
+        if residual.momentum is not None:
+            arrays[_MOMENTUM] = np.ascontiguousarray(residual.momentum, np.float32)
         metadata = {
             "schema": residual.schema_id.hex(),
             "version": str(residual.base_version),
-            "checksum": _checksum(vector, residual.schema_id, residual.base_version),
+            "checksum": _checksum(arrays, residual.schema_id, residual.base_version),
         }
-        write_atomically(self._path, write_tensors({_NAME: vector}, metadata))
+        write_atomically(self._path, write_tensors(arrays, metadata))
 
     def clear(self) -> None:
         """Forget the residual."""
         self._path.unlink(missing_ok=True)
 
     def _read(self, size: int) -> Residual:
-        limit = 4 * size + MAX_HEADER_BYTES
+        limit = 8 * size + MAX_HEADER_BYTES
         if self._path.stat().st_size > limit:
             raise ValueError(f"it has over {limit} bytes")
         data = self._path.read_bytes()
         metadata, arrays = read_metadata(data), read_tensors(data)
-        vector = arrays.get(_NAME)
-        if vector is None or vector.ndim != 1 or vector.dtype != np.float32:
-            raise ValueError(f"no float32 vector {_NAME!r} in it")
+        vector, momentum = arrays.get(_NAME), arrays.get(_MOMENTUM)
+        if vector is None or any(v.ndim != 1 or v.dtype != np.float32 for v in arrays.values()):
+            raise ValueError(f"no float32 vector {_NAME!r} in it, or something else")
+        if momentum is not None and momentum.shape != vector.shape:
+            raise ValueError(f"{len(vector)} values with a momentum of {len(momentum)}")
         schema_id, version = bytes.fromhex(metadata.get("schema", "")), int(metadata.get("version", ""))
-        if metadata.get("checksum") != _checksum(vector, schema_id, version):
+        if metadata.get("checksum") != _checksum(arrays, schema_id, version):
             raise ValueError("its checksum differs")
-        if not np.isfinite(vector).all():
+        if not all(np.isfinite(v).all() for v in arrays.values()):
             raise ValueError("it holds NaN or infinity")
-        return Residual(vector, schema_id, version)
+        return Residual(vector, schema_id, version, momentum)
 
 
-def _checksum(vector: Vector, schema_id: bytes, version: int) -> str:
+def _checksum(arrays: Mapping[str, Vector], schema_id: bytes, version: int) -> str:
     digest = hashlib.blake2b(schema_id, digest_size=16)
     digest.update(version.to_bytes(16, "little", signed=True))
-    digest.update(vector.astype("<f4", copy=False).tobytes())
+    for name in sorted(arrays, reverse=True):
+        digest.update(arrays[name].astype("<f4", copy=False).tobytes())
     return digest.hexdigest()

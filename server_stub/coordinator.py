@@ -22,9 +22,9 @@ from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.downlink import CHAIN, shortest, since_first
 from edgefl.server_stub.publish import Standing
 from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
-from edgefl.server_stub.rows import Traffic, Version
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.store import Store
+from edgefl.server_stub.values import Traffic, Version
 from edgefl.server_stub.versions import Line
 from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, RoundInfo, Status, Task
@@ -58,10 +58,13 @@ class Coordinator:
         self.settings = settings
         self.bundle = Bundle.open(settings.bundle)
         self._schema: Schema = self.bundle.schema()
-        size = self._schema.size
-        self.max_bytes = settings.max_frame_bytes(size)
+        self.max_bytes = settings.max_frame_bytes(self._schema)
         self._checks = Checks(
-            self._schema.id, size, settings.max_nonzeros(size), self.max_bytes, settings.max_norm
+            self._schema.id,
+            self._schema.size,
+            settings.max_nonzeros(self._schema),
+            self.max_bytes,
+            settings.max_norm,
         )
         self._traffic, self._clock = traffic, clock
         self._counted = traffic()
@@ -235,13 +238,12 @@ class Coordinator:
         return Round.open(done + 1, base, self.settings.plan(), at)
 
     def _task(self, current: Round, place: Place, at: float) -> Task:
-        training = self.settings.training
         return Task(
             assignment=place.id,
             round=current.number,
             base_version=current.base_version,
             schema=self._schema.id.hex(),
-            training=replace(training, seed=training.seed + current.number - 1),
+            training=self.settings.training.in_round(current.number),
             cohort=current.plan.goal,
             max_bytes=self.max_bytes,
             deadline_s=max(0.0, current.deadline - at),

@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgefl.server_stub.rows import Traffic
+from edgefl.server_stub.values import Traffic
 
 
 class Meter:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Integer, RowMapping, cast, func, insert, select, update
@@ -12,57 +11,8 @@ from sqlalchemy import Connection, Integer, RowMapping, cast, func, insert, sele
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Plan, Round
 from edgefl.server_stub.tables import assignments, publications, rounds, updates, versions
+from edgefl.server_stub.values import Publication, Traffic, Version
 from edgefl.wire import RoundInfo
-
-
-@dataclass(frozen=True)
-class Publication:
-    """How devices get to a version.
-
-    Attributes:
-        link: the step that leads there.
-        fingerprint: of the flat parameters devices hold then.
-        standing: encoded `publish.Standing`, None where it is no longer kept.
-    """
-
-    link: Link
-    fingerprint: str
-    standing: bytes | None
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of the parameters.
-
-    Attributes:
-        number: counts up by one.
-        parameters: what devices hold, as encoded tensors.
-        optimizer: what the server optimizer remembers, as encoded tensors.
-        publication: how devices get there; None for the first version, and for those fetched whole.
-    """
-
-    number: int
-    parameters: bytes
-    optimizer: bytes
-    publication: Publication | None = None
-
-
-@dataclass(frozen=True)
-class Update:
-    """An accepted update of the current round."""
-
-    digest: str
-    weight: float
-    frame: bytes
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Bytes at the socket: `up` towards the server, `down` towards devices."""
-
-    up: int = 0
-    down: int = 0
-
 
 PLACES = select(
     assignments.c.round,

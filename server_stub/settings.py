@@ -8,12 +8,17 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgefl.delta import STATELESS_MODES
 from edgefl.errors import OptionError
+from edgefl.parameters import Schema
 from edgefl.server_stub.rounds import Plan
-from edgefl.wire import Training
+from edgefl.wire import FIRST_DENSITY, Training
 
 DOWNLINK = 0.03
 """Squared error a published step may have by default, relative to its squared length."""
+
+
+_AS_DENSE_AS_ASKED = ("topk", "ternary", "subset")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,16 @@ class Settings:
                 f"downlink {self.downlink}, max_examples {self.max_examples}: "
                 "0 <= downlink < 1 and max_examples >= 1 are needed"
             )
+        if self.training.payload and self.training.warm_up:
+            raise OptionError(
+                f"payload {self.training.payload} with warm_up {self.training.warm_up}: "
+                "a warm-up is about the density, which a payload replaces; give one of them"
+            )
+        if self.training.correction and self.training.mode in STATELESS_MODES:
+            raise OptionError(
+                f"correction {self.training.correction} in mode {self.training.mode}: momentum correction is "
+                f"for modes with error feedback, which {', '.join(sorted(STATELESS_MODES))} do without"
+            )
         self.plan()
 
     def plan(self) -> Plan:
@@ -75,16 +90,26 @@ class Settings:
         minimum = math.ceil(self.goal / 2) if self.minimum is None else self.minimum
         return Plan(self.goal, minimum, self.deadline_s, self.goal + math.ceil(self.goal * self.surplus))
 
-    def max_nonzeros(self, size: int) -> int:
-        """The most elements an update of a model of `size` shared elements may send."""
-        # The unbiased mode sends as many as keep its noise in bounds.
-        density = 1.0 if self.training.mode == "unbiased" else self.training.density
-        return min(size, math.ceil(density * size) + 1)
+    def max_nonzeros(self, schema: Schema) -> int:
+        """The most elements an update may send."""
+        t = self.training
+        if t.payload or t.mode not in _AS_DENSE_AS_ASKED:
+            # All of them, or as many as fit the bytes or keep the noise in bounds.
+            return schema.size
+        density = max(t.density, FIRST_DENSITY) if t.warm_up else t.density
+        # Every tensor sends at least one; small ones may be sent whole.
+        each = len(schema.parameters) if t.per_tensor else 1
+        small = sum(p.size for p in schema.parameters if p.size < t.whole_below)
+        return min(schema.size, math.ceil(density * schema.size) + each + small)
 
-    def max_frame_bytes(self, size: int) -> int:
+    def max_frame_bytes(self, schema: Schema) -> int:
         """The largest frame taken."""
-        # A gap takes at most 6 bytes and a value at most 9 before any coding.
-        return self.max_update_bytes or 4096 + 16 * self.max_nonzeros(size)
+        t = self.training
+        if t.payload and t.mode != "unbiased" and not self.max_update_bytes:
+            return t.payload
+        # A gap takes at most 6 bytes and a value at most 9 before any coding; a section up to 128.
+        sections = len(schema.parameters) if t.per_tensor or t.whole_below else 0
+        return self.max_update_bytes or 4096 + 128 * sections + 16 * self.max_nonzeros(schema)
 
     def database_url(self) -> str:
         text = os.fspath(self.database)

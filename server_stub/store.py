@@ -17,16 +17,7 @@ from edgefl.errors import StoreError
 from edgefl.server_stub import rows, tables
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Round
-from edgefl.server_stub.rows import (
-    Publication,
-    Traffic,
-    Update,
-    Version,
-    add_traffic,
-    insert_round,
-    insert_version,
-    load_publication,
-)
+from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
 from edgefl.server_stub.tables import (
     assignments,
     deployment,
@@ -36,6 +27,7 @@ from edgefl.server_stub.tables import (
     updates,
     versions,
 )
+from edgefl.server_stub.values import Publication, Traffic, Update, Version
 from edgefl.wire import CheckIn, RoundInfo
 
 

@@ -15,7 +15,7 @@ from edgefl.parameters import Schema, Vector
 from edgefl.server_stub.aggregate import ServerOptimizer, State, Vector64, stepped, weighted_mean
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.publish import Standing, publish
-from edgefl.server_stub.rows import Publication, Version
+from edgefl.server_stub.values import Publication, Version
 from edgefl.tensorfile import read_tensors, write_tensors
 
 log = logging.getLogger("edgefl.server")

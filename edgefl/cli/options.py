@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,54 @@ Mode = Annotated[
     typer.Option(
         "--mode",
         help="How updates are coded. topk sends the largest changes and keeps the rest for the next update; "
-        "unbiased draws at random and forgets; a name that does not exist lists them all.",
+        "unbiased draws at random and forgets; others are ternary, dense8, dense4, subset, float16, float32.",
+    ),
+]
+
+
+def byte_count(text: str) -> int:
+    """Bytes from text as people write them: 20000, 20kB, 1.5MB, 16KiB."""
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    if not found or found[2] not in units:
+        raise typer.BadParameter(f"{text!r} is no size; write 20000, 20kB, 1.5MB or 16KiB")
+    return int(float(found[1]) * units[found[2]])
+
+
+Payload = Annotated[
+    int,
+    typer.Option(
+        "--payload",
+        parser=byte_count,
+        metavar="SIZE",
+        help="Longest update, such as 20kB, filled as well as it goes; in place of the density. 0: none.",
+    ),
+]
+PerTensor = Annotated[
+    bool, typer.Option("--per-tensor", help="Choose in every tensor by itself, not among all parameters.")
+]
+WholeBelow = Annotated[
+    int, typer.Option("--whole-below", help="Send tensors with fewer elements whole.", min=0)
+]
+WarmUp = Annotated[
+    int,
+    typer.Option("--warm-up", help="Rounds over which the density falls from 25 % to --density.", min=0),
+]
+Correction = Annotated[
+    float, typer.Option("--correction", help="Momentum correction of error feedback; 0: none.", min=0.0)
+]
+ResidualDecay = Annotated[
+    float,
+    typer.Option("--residual-decay", help="What stays of a residual per version missed.", min=0.0, max=1.0),
+]
+Downlink = Annotated[
+    float,
+    typer.Option(
+        "--downlink",
+        help="Part of a version's step, in squared length, that may wait for the next ones: more makes what "
+        "devices fetch shorter. 0: whole float32 models.",
+        min=0.0,
+        max=0.99,
     ),
 ]
 

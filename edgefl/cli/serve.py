@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.options import BackendName, BundlePath, DataPath, DelegateName, Density, Mode
+from edgefl.cli.options import (
+    BackendName,
+    BundlePath,
+    Correction,
+    DataPath,
+    DelegateName,
+    Density,
+    Downlink,
+    Mode,
+    Payload,
+    PerTensor,
+    ResidualDecay,
+    WarmUp,
+    WholeBelow,
+)
 from edgefl.cli.output import print_json_line, print_line, size
 
 if TYPE_CHECKING:
@@ -44,10 +58,18 @@ def serve(
     mu: Annotated[float, typer.Option(help="FedProx's pull towards the global model.")] = 0.0,
     density: Density = 0.01,
     mode: Mode = "topk",
+    payload: Payload = 0,
+    per_tensor: PerTensor = False,
+    whole_below: WholeBelow = 0,
+    warm_up: WarmUp = 0,
+    correction: Correction = 0.0,
+    residual_decay: ResidualDecay = 1.0,
+    downlink: Downlink = 0.03,
     seed: Annotated[int, typer.Option(help="Order of the examples in round 1.")] = 0,
     server_lr: Annotated[float, typer.Option(help="Step along the mean update; 1 is FedAvg.")] = 1.0,
     server_momentum: Annotated[float, typer.Option(help="Above 0 is FedAvgM.")] = 0.0,
     max_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of an update.")] = None,
+    max_examples: Annotated[int, typer.Option(help="Most examples an update counts for.", min=1)] = 100_000,
     certificate: Annotated[
         Path | None,
         typer.Option(help="PEM file; with it the server speaks HTTPS.", exists=True, dir_okay=False),
@@ -70,7 +92,11 @@ def serve(
     if key and not certificate:
         raise OptionError(f"--key {key} without --certificate: HTTPS needs the certificate too")
 
-    training = Training(epochs, lr, momentum, seed, mode, density, mu, steps)
+    training = Training(
+        epochs=epochs, steps=steps, lr=lr, momentum=momentum, mu=mu, seed=seed, mode=mode, density=density,
+        payload=payload, per_tensor=per_tensor, whole_below=whole_below, warm_up=warm_up,
+        correction=correction, residual_decay=residual_decay,
+    )  # fmt: skip
     try:
         settings = Settings(
             bundle,
@@ -84,6 +110,8 @@ def serve(
             server_lr=server_lr,
             server_momentum=server_momentum,
             max_norm=max_norm,
+            max_examples=max_examples,
+            downlink=downlink,
         )
     except ValueError as exc:
         raise OptionError(str(exc)) from exc

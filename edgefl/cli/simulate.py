@@ -14,9 +14,16 @@ from edgefl.cli.options import (
     AsJson,
     BackendName,
     BundlePath,
+    Correction,
     DataPath,
     Density,
+    Downlink,
     Mode,
+    Payload,
+    PerTensor,
+    ResidualDecay,
+    WarmUp,
+    WholeBelow,
     check_folder,
     open_bundle,
 )
@@ -48,6 +55,13 @@ def simulate(
     momentum: Annotated[float, typer.Option(help="Local SGD momentum.")] = 0.0,
     density: Density = 0.01,
     mode: Mode = "topk",
+    payload: Payload = 0,
+    per_tensor: PerTensor = False,
+    whole_below: WholeBelow = 0,
+    warm_up: WarmUp = 0,
+    correction: Correction = 0.0,
+    residual_decay: ResidualDecay = 1.0,
+    downlink: Downlink = 0.03,
     server_lr: Annotated[float, typer.Option(help="Step along the mean update.")] = 1.0,
     server_momentum: Annotated[float, typer.Option(help="Above 0 is FedAvgM.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the division, the draw and the order of examples.")] = 0,
@@ -63,8 +77,12 @@ def simulate(
 
     check_folder(output)
     opened = open_bundle(bundle)
-    training = Training(epochs, lr, momentum, seed, mode, density, steps=steps)
-    plan = Plan(rounds, training, cohort, server_lr, server_momentum, seed)
+    training = Training(
+        epochs=epochs, steps=steps, lr=lr, momentum=momentum, seed=seed, mode=mode, density=density,
+        payload=payload, per_tensor=per_tensor, whole_below=whole_below, warm_up=warm_up,
+        correction=correction, residual_decay=residual_decay,
+    )  # fmt: skip
+    plan = Plan(rounds, training, cohort, server_lr, server_momentum, seed, downlink)
     parts = divide(load_examples(data), devices, partition, seed)
     held_out = None if test is None else load_examples(test)
     with progress("rounds", rounds, quiet=as_json) as advance:
@@ -77,7 +95,7 @@ def simulate(
     if as_json:
         print_json({"rounds": [asdict(r) for r in rows], "dense_bytes": dense, "bundle": str(output or "")})
         return
-    columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller than dense"]
+    columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller than dense", "bytes down"]
     print_rows("", columns, [_cells(row, dense) for row in rows])
 
 
@@ -90,6 +108,7 @@ def _cells(row: RoundRow, dense: int) -> list[object]:
         accuracy,
         row.bytes_up,
         round(dense * row.devices / row.bytes_up),
+        row.bytes_down,
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from edgefl.runtime import Trainer
 from edgefl.runtime.update import encode_update
 from edgefl.server_stub.aggregate import averaging
 from edgefl.server_stub.downlink import CHAIN, Link, shortest, since_first
-from edgefl.server_stub.rows import Version
 from edgefl.server_stub.settings import DOWNLINK
+from edgefl.server_stub.values import Version
 from edgefl.server_stub.versions import Line
 from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Training
@@ -101,7 +101,7 @@ def simulate(
     draw, rows = _turns(sorted(devices), cohort, np.random.default_rng(plan.seed)), []
     for number in range(1, plan.rounds + 1):
         names = next(draw)
-        training = replace(plan.training, seed=plan.training.seed + number - 1)
+        training = plan.training.in_round(number)
         done = [
             _device(trainer, bundle, name, devices[name], training, residuals, cohort, code) for name in names
         ]

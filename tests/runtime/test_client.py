@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.data import Examples
 from edgefl.delta import Limits, decode
-from edgefl.errors import DataShape, NotFinite, Refused, ServerNonsense, ServerUnreachable
+from edgefl.errors import DataShape, NotFinite, OptionError, Refused, ServerNonsense, ServerUnreachable
 from edgefl.parameters import Parameter
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.client import DeviceClient
@@ -193,6 +194,19 @@ def test_damaged_bundle_on_disk_is_downloaded_again(client, tmp_path):
     (tmp_path / "bundle.edgefl").write_bytes(b"junk")
 
     assert [r.accepted for r in client(server).run(max_rounds=1)] == [True]
+
+
+def test_two_clients_in_one_folder_are_refused(client, tmp_path):
+    server = FakeServer()
+    running = client(server).run()
+    next(running)
+
+    with pytest.raises(OptionError, match="in use by another client") as refused:
+        next(client(FakeServer()).run())
+
+    assert str(tmp_path) in str(refused.value) and str(os.getpid()) in str(refused.value)
+    running.close()
+    assert len(list(client(server).run())) == 2
 
 
 def test_device_keeps_its_name(client):

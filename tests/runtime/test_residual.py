@@ -134,3 +134,22 @@ def test_a_failed_write_keeps_the_old_file(store: ResidualStore, path, monkeypat
     assert found is not None
     np.testing.assert_array_equal(found.vector, VECTOR)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_momentum_is_kept_with_it(store: ResidualStore, path) -> None:
+    store.save(Residual(VECTOR, SCHEMA.id, 3, momentum=VECTOR * 3))
+
+    found = ResidualStore(path).load(SCHEMA, 4)
+
+    assert found is not None and found.momentum is not None
+    np.testing.assert_array_equal(found.vector, VECTOR)
+    np.testing.assert_array_equal(found.momentum, VECTOR * 3)
+
+
+def test_damaged_momentum_drops_both(store: ResidualStore, path) -> None:
+    store.save(Residual(VECTOR, SCHEMA.id, 3, momentum=VECTOR * 3))
+    data = path.read_bytes()
+    at = data.index((VECTOR * 3).tobytes())
+    path.write_bytes(data[: at + 4] + b"\x01" + data[at + 5 :])
+
+    assert store.load(SCHEMA, 4) is None
