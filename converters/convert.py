@@ -14,12 +14,16 @@ from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
 from edgefl.converters.lora import adapt
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.normalize import normalize
+from edgefl.converters.precision import Precision
 from edgefl.converters.report import make_report
 from edgefl.converters.selection import Selection, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
 from edgefl.converters.targets import Int8Features, int8_features, to_onnx, to_tflite
-from edgefl.converters.targets.calibration import gather
+from edgefl.converters.targets.calibration import batches, check_calibration, gather
+from edgefl.converters.targets.compact import compact
+from edgefl.converters.targets.compact_tflite import compact_tflite
+from edgefl.converters.weights import MIN_SIZE
 from edgefl.errors import ConversionError
 from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
@@ -41,6 +45,8 @@ def convert(
     batch_size: int = 16,
     targets: Sequence[str] = TARGETS,
     calibration: Any = None,
+    qat: bool = False,
+    frozen_bits: int | None = None,
     name: str = "model",
     on_stage: Stage | None = None,
 ) -> Bundle:
@@ -63,6 +69,9 @@ def convert(
         targets: engines to write artifacts for. The ONNX graphs are always in the bundle: they are what
             the NumPy engine runs and what int8 exports are made from.
         calibration: examples for the int8 model, `[N, ...]`; None leaves the int8 model out.
+        qat: steps compute with trained products' operands rounded to int8, so that the trained model loses
+            less in the int8 export; weights only where there is no calibration.
+        frozen_bits: 8 or 4 stores large frozen weights as integers with scales, dequantized in the graphs.
         name: the bundle's name.
         on_stage: called with what is being done.
 
@@ -72,6 +81,8 @@ def convert(
         MissingDependency: an exporter is not installed.
     """
     _check_targets(targets)
+    if calibration is not None:
+        calibration = gather(calibration)
     tell = on_stage or (lambda text: None)
     tell("tracing the model")
     forward = load_forward(model, example_inputs, batch_size=batch_size)
@@ -85,13 +96,14 @@ def convert(
         buffers=forward.buffers,
     )
     tell("differentiating")
-    graphs = make_graphs(forward, roles, make_objective(loss, forward, label))
+    precision = Precision(frozen_bits, qat, _calibration_batches(forward, calibration) if qat else ())
+    graphs = make_graphs(forward, roles, make_objective(loss, forward, label), precision)
     heads = _heads(graphs)
-    artifacts, target_report = _artifacts(graphs, targets, tell)
+    artifacts, target_report = _artifacts(graphs, targets, frozen_bits, tell)
     bundle = Bundle.create(
         name=name,
         parameters=_parameters(forward, graphs),
-        values=forward.parameters,
+        values=_kept(forward, graphs, frozen_bits),
         inputs=_specs(forward.graph.inputs, forward.inputs),
         step_inputs=_step_inputs(graphs),
         label=heads[0].label,
@@ -125,20 +137,26 @@ def _named(graphs: Graphs) -> dict[str, Graph]:
 
 
 def _artifacts(
-    graphs: Graphs, targets: Sequence[str], tell: Stage
+    graphs: Graphs, targets: Sequence[str], bits: int | None, tell: Stage
 ) -> tuple[list[ArtifactData], dict[str, dict[str, Any]]]:
     """Every graph for every target, and what each target's writer reports."""
     made, report = [], dict[str, dict[str, Any]]()
     for kind, graph in _named(graphs).items():
         tell(f"writing {kind} for ONNX")
-        made.append(ArtifactData("onnx", kind, to_onnx(graph)))
+        made.append(ArtifactData("onnx", kind, to_onnx(compact(graph, bits) if bits else graph)))
         if "tflite" in targets:
             tell(f"writing {kind} for TFLite")
             lite = to_tflite(graph, kind)
+            if bits:
+                lite = compact_tflite(lite, bits)
             made.append(
                 ArtifactData("tflite", kind, lite.data, _differing(lite.inputs), _differing(lite.outputs))
             )
-            row = {"transposes": lite.transposes, "operators": lite.operators}
+            row = {
+                "transposes": lite.transposes,
+                "operators": lite.operators,
+                "min_runtime": lite.min_runtime,
+            }
             report.setdefault("tflite", {})[kind] = row
     return made, report
 
@@ -157,6 +175,23 @@ def _heads(graphs: Graphs) -> list[Head]:
         )
         for term in graphs.terms
     ]
+
+
+def _kept(forward: Forward, graphs: Graphs, bits: int | None) -> dict[str, Array]:
+    """The values the bundle keeps beside its artifacts: not the frozen weights these hold as integers."""
+    return {
+        name: value
+        for name, value in forward.parameters.items()
+        if not bits or graphs.roles[name] != "frozen" or value.size < MIN_SIZE
+    }
+
+
+def _calibration_batches(forward: Forward, calibration: Any) -> list[dict[str, Array]]:
+    """Calibration examples as feeds of the forward graph; none without calibration."""
+    if calibration is None:
+        return []
+    examples = check_calibration(calibration, _specs(forward.graph.inputs, forward.inputs))
+    return batches(examples, forward.graph.inputs[forward.inputs[0]].shape[0])
 
 
 def _parameters(forward: Forward, graphs: Graphs) -> list[Parameter]:
@@ -215,11 +250,10 @@ def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: S
     from edgefl.converters.targets.int8 import export_int8
 
     tell("quantizing")
-    examples = gather(calibration)
-    made = export_int8(bundle, examples, targets=tuple(targets))
+    made = export_int8(bundle, calibration, targets=tuple(targets))
     report = {**bundle.manifest.report, "int8": made.report.to_json()}
     artifacts = [ArtifactData(target, "infer-int8", data) for target, data in made.files.items()]
-    features = int8_features(bundle, examples, targets=tuple(targets))
+    features = int8_features(bundle, calibration, targets=tuple(targets))
     if features is not None:
         report["int8_features"] = asdict(features.report)
         artifacts += _features_artifacts(features)

@@ -15,6 +15,7 @@ from edgefl.converters.fold import fold
 from edgefl.converters.graft import bind, graft
 from edgefl.converters.losses import Loss, Term, find_loss, weighted_mean
 from edgefl.converters.normalize import simplify
+from edgefl.converters.precision import FULL, Precision
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.split import Cut, find_cut
 from edgefl.errors import SelectionError
@@ -65,13 +66,19 @@ class Graphs:
         return self.activations[self.terms[0].gives]
 
 
-def make_graphs(forward: Forward, roles: Mapping[str, Role], loss: str | Loss | Sequence[Term]) -> Graphs:
+def make_graphs(
+    forward: Forward,
+    roles: Mapping[str, Role],
+    loss: str | Loss | Sequence[Term],
+    precision: Precision = FULL,
+) -> Graphs:
     """The graphs of a model.
 
     Args:
         forward: a model in normalised operators.
         roles: the role of every parameter; trained ones become inputs, the others constants.
         loss: a name of `edgefl.converters.losses`, or a loss, for the first output; or terms.
+        precision: what is rounded.
 
     Raises:
         NotDifferentiable: an operator between the loss and a trained parameter has no gradient.
@@ -81,13 +88,15 @@ def make_graphs(forward: Forward, roles: Mapping[str, Role], loss: str | Loss | 
     terms = _terms(forward, loss)
     trained = [name for name, role in roles.items() if role in ("shared", "personal")]
     fixed = {name: value for name, value in forward.parameters.items() if name not in trained}
-    whole = fold(bind(forward.graph, fixed), forward.inputs)
+    whole = precision.frozen(fold(bind(forward.graph, fixed), forward.inputs))
+    values = {name: forward.parameters[name] for name in trained}
+    rounding = precision.training(whole, values, forward.inputs)
     heads = [_head(whole, term) for term in terms]
     cut = find_cut(whole, [head.scores for head in heads], trained, forward.inputs)
-    step = _step(whole, _step_inputs(whole, forward.inputs, cut), trained, heads)
+    step = _step(rounding, _step_inputs(whole, forward.inputs, cut), trained, heads)
     idle = [name for name in trained if f"grad/{name}" not in step.outputs]
     if idle:
-        return _without(forward, roles, terms, idle)
+        return _without(forward, roles, terms, idle, precision)
     return Graphs(
         step=step,
         features=_features(whole, forward.inputs, cut) if cut else None,
@@ -108,13 +117,17 @@ def _terms(forward: Forward, loss: str | Loss | Sequence[Term]) -> tuple[Term, .
 
 
 def _without(
-    forward: Forward, roles: Mapping[str, Role], terms: Sequence[Term], idle: Sequence[str]
+    forward: Forward,
+    roles: Mapping[str, Role],
+    terms: Sequence[Term],
+    idle: Sequence[str],
+    precision: Precision,
 ) -> Graphs:
     """The graphs with parameters frozen that the loss does not depend on."""
     rest: dict[str, Role] = {name: "frozen" if name in idle else role for name, role in roles.items()}
     if not any(role in ("shared", "personal") for role in rest.values()):
         raise SelectionError(f"the loss depends on none of the selected parameters: {', '.join(idle[:5])}")
-    graphs = make_graphs(forward, rest, terms)
+    graphs = make_graphs(forward, rest, terms, precision)
     note = f"frozen, because the loss does not depend on them: {', '.join(idle)}"
     return replace(graphs, notes=(*graphs.notes, note))
 

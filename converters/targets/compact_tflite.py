@@ -7,45 +7,48 @@ with a scale per row also runs on tflite-runtime 2.14.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from edgefl.converters.targets.flatbuffer import operators
 from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.tflite import TFLiteModel
 from edgefl.converters.weights import Packed, packed
 from edgefl.graph import Array
 
 _INT8_VERSION, _INT4_VERSION = 5, 6
-_INT4_RUNTIME = "LiteRT 1.0"
+_INT8_RUNTIME, _INT4_RUNTIME = "2.7.0", "LiteRT 1.0"
 
 
-@dataclass(frozen=True)
-class Compacted:
-    """A TFLite file with packed weights.
-
-    Attributes:
-        data: its bytes.
-        min_runtime: the oldest runtime that reads it, empty where packing changed nothing about that.
-    """
-
-    data: bytes
-    min_runtime: str
-
-
-def compact_tflite(data: bytes, bits: int) -> Compacted:
+def compact_tflite(lite: TFLiteModel, bits: int) -> TFLiteModel:
     """The same function with rounded constants stored in 8 or 4 bits; others stay as they are."""
     with quiet("absl", "tensorflow"):
         from tensorflow.lite.tools import flatbuffer_utils
 
-        model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+        model = flatbuffer_utils.read_model_from_bytearray(bytearray(lite.data))
         found = {index: weight for index, value in _constants(model) if (weight := packed(value, bits))}
+        if not found:
+            return lite
         for index, weight in found.items():
             _replace(model, index, weight)
         _empty_unused(model)
-        made = bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if found else data
+        data = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     four = any(weight.bits == 4 for weight in found.values())
-    return Compacted(made, _INT4_RUNTIME if four else "")
+    counts = operators(data)
+    return replace(
+        lite,
+        data=data,
+        operators=counts,
+        transposes=counts.get("TRANSPOSE", 0),
+        min_runtime=_INT4_RUNTIME if four else _newer(lite.min_runtime, _INT8_RUNTIME),
+    )
+
+
+def _newer(first: str, second: str) -> str:
+    """The later of two releases such as `2.9.0`."""
+    return max(first, second, key=lambda text: [int(part) for part in text.split(".") if part.isdigit()])
 
 
 def _constants(model: Any) -> list[tuple[int, Array]]:
