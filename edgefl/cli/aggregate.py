@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`edgefl aggregate` and `edgefl delta inspect`: payloads, by hand."""
+"""`edgefl aggregate`: payloads, by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from edgefl.cli.options import AsJson, BundlePath, check_folder, open_bundle
-from edgefl.cli.output import print_json, print_line, print_rows, size
+from edgefl.cli.output import print_json, print_line, size
 from edgefl.errors import DeltaError
-
-if TYPE_CHECKING:
-    from edgefl.delta.anatomy import FrameAnatomy, SectionAnatomy
 
 T = TypeVar("T")
 
@@ -56,48 +53,6 @@ def aggregate(
         return
     updates = f"{len(frames)} update{'s' * (len(frames) > 1)}, {size(sum(map(len, frames)))}"
     print_line(f"{output}: version {made.manifest.model_version}, moved by the mean of {updates}")
-
-
-def inspect_delta(
-    payload: Annotated[Path, typer.Argument(help="A coded update.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Anatomy of an update: sections, streams, coders, bits per value."""
-    from dataclasses import asdict
-
-    from edgefl.delta import inspect_frame
-
-    anatomy = _naming(payload, inspect_frame, payload.read_bytes())
-    if as_json:
-        print_json({**asdict(anatomy), "bits_per_nonzero": anatomy.bits_per_nonzero})
-    else:
-        _print_anatomy(anatomy)
-
-
-def _print_anatomy(anatomy: FrameAnatomy) -> None:
-    kind = "random draw, unbiased" if anatomy.unbiased else "largest changes"
-    values = f"{_values(anatomy.nonzeros)} ({kind})"
-    print_line(f"{size(anatomy.size)}: {values}, {anatomy.bits_per_nonzero:.1f} bits each")
-    print_line(f"schema {anatomy.schema_id.hex()}, made from version {anatomy.base_version}")
-    print_line(f"length {anatomy.norm:.4g}, largest change {anatomy.largest:.4g}")
-    print_line("".join(f"{key} {value}  " for key, value in anatomy.meta.items()).rstrip() or "no metadata")
-    for i, section in enumerate(anatomy.sections):
-        _print_section(i, section)
-    print_line(f"header, section table and checksum: {size(anatomy.framing)}")
-
-
-def _print_section(number: int, section: SectionAnatomy) -> None:
-    table = section.section
-    last = table.start + table.length - 1
-    title = (
-        f"section {number}: {section.kind}, {_values(table.count)} of parameters {table.start:,} to {last:,}"
-    )
-    rows = [(s.name, s.coder, s.coded, s.decoded, f"{abs(s.entropy):.0f}") for s in section.streams]
-    print_rows(title, ["stream", "coder", "bytes", "decoded", "entropy in bytes"], rows)
-
-
-def _values(count: int) -> str:
-    return f"{count:,} value{'s' * (count != 1)}"
 
 
 def _naming(path: Path, call: Callable[..., T], *arguments: Any) -> T:

@@ -11,8 +11,20 @@ from typing import Annotated
 import typer
 
 from edgefl import __version__
-from edgefl.cli import aggregate, bench, convert, demo_command, doctor, inspect, serve, simulate, train
+from edgefl.cli import (
+    aggregate,
+    anatomy,
+    bench,
+    convert,
+    demo_command,
+    doctor,
+    inspect,
+    serve,
+    simulate,
+    train,
+)
 from edgefl.cli.output import err, print_error
+from edgefl.cli.payload import command as payload
 from edgefl.errors import EdgeflError, MissingDependency
 
 app = typer.Typer(
@@ -52,8 +64,10 @@ for panel, command, example in COMMANDS:
         command.__name__, help=_help(command), rich_help_panel=panel, epilog=f"Example: edgefl {example}"
     )
     register(command)
-delta.command("inspect", epilog="Example: edgefl delta inspect update.eflu")(aggregate.inspect_delta)
-bench_app.command("payload", epilog="Example: edgefl bench payload watch.edgefl -d mine.npz")(bench.payload)
+delta.command("inspect", epilog="Example: edgefl delta inspect update.eflu")(anatomy.inspect_delta)
+bench_app.command(
+    "payload", help=_help(payload.payload), epilog="Example: edgefl bench payload watch.edgefl -d mine.npz"
+)(payload.payload)
 bench_app.command("step", epilog="Example: edgefl bench step watch.edgefl")(bench.step)
 app.add_typer(delta, name="delta", rich_help_panel="Server")
 app.add_typer(bench_app, name="bench", rich_help_panel="Try it")

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The curves as pictures: accuracy by round, and by bytes a device has sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgefl.cli.demo.picture import INK, MUTED
+from edgefl.cli.output import size
+from edgefl.cli.payload.runs import DENSE, Way
+from edgefl.cli.payload.summary import Row, Setting
+from edgefl.cli.payload.tasks import TASKS
+from edgefl.errors import MissingDependency
+
+SHOWN: tuple[tuple[Way, str, str], ...] = (
+    (DENSE, "#1b2733", "-"),
+    (Way("dense8"), "#8a6d3b", "-"),
+    (Way("subset", 0.1), "#9b59b6", "-"),
+    (Way("topk", 0.01), "#d1495b", "-"),
+    (Way("unbiased", 0.01), "#7fc8c2", "-"),
+    (Way("unbiased", 0.003), "#2a9d8f", "-"),
+    (Way("unbiased", 0.001), "#0b5e58", "-"),
+)
+
+
+def draw(rows: Sequence[Row], skewed: bool, everyone: bool, path: Path) -> None:
+    """Write one picture of all tasks in one setting, 1600 x 1050 pixels."""
+    figure = new_figure((10, 6.6))
+    chosen = [r for r in rows if (r.setting.skewed, r.setting.everyone) == (skewed, everyone) and r.curve]
+    tasks = [name for name in TASKS if any(r.setting.task == name for r in chosen)]
+    grid = figure.subplots(2, len(tasks), squeeze=False)
+    for column, name in enumerate(tasks):
+        mine = {r.way: r for r in chosen if r.setting.task == name}
+        _by_round(grid[0][column], mine, f"{name}: {TASKS[name].measure}")
+        _by_bytes(grid[1][column], mine)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
+    heading = f"Accuracy by round, and by bytes one device has sent ({Setting('', skewed, everyone).name})"
+    figure.suptitle(heading, x=0.02, ha="left", color=INK, fontsize=12, fontweight="bold")
+    figure.tight_layout(rect=(0, 0.08, 1, 0.96))
+    figure.savefig(path)
+
+
+def new_figure(inches: tuple[float, float]) -> Any:
+    """An empty white figure; MissingDependency without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingDependency("matplotlib", "sim", "drawing the picture") from exc
+    figure = Figure(figsize=inches, dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style(axes: Any, title: str, label: str) -> None:
+    """Light lines, no frame."""
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xlabel(label, color=MUTED, fontsize=9)
+    axes.tick_params(colors=MUTED, labelsize=8)
+    axes.grid(color="#e6eaee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _by_round(axes: Any, rows: dict[Way, Row], title: str) -> None:
+    style(axes, title, "round")
+    for way, color, line in SHOWN:
+        if way in rows:
+            numbers, values = zip(*rows[way].curve, strict=True)
+            axes.plot(numbers, values, line, color=color, linewidth=1.8, label=_label(rows[way]))
+    axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0f} %")
+
+
+def _by_bytes(axes: Any, rows: dict[Way, Row]) -> None:
+    style(axes, "", "sent by one device (log scale)")
+    for way, color, line in SHOWN:
+        if way in rows:
+            numbers, values = zip(*rows[way].curve, strict=True)
+            axes.plot([n * rows[way].bytes_up for n in numbers], values, line, color=color, linewidth=1.8)
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(lambda v, _: size(v).replace(".0", ""))
+    axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0f} %")
+
+
+def _label(row: Row) -> str:
+    return row.way.name if row.way == DENSE else f"{row.way.name}: {row.times_fewer:,.0f} x fewer"

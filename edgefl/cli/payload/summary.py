@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From many curves to what they say: points lost and bytes saved, with the spread over seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edgefl.cli.payload.runs import DENSE, Curve, Run, Way
+from edgefl.cli.payload.sockets import Overhead
+
+GOALS = ((300, 0.5), (900, 1.0))
+"""What the unbiased mode is meant to reach: so many times fewer bytes up, at most so many points lost."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where runs are compared: everything but the way of sending and the seed."""
+
+    task: str
+    skewed: bool
+    everyone: bool
+
+    @property
+    def name(self) -> str:
+        """As people read it."""
+        data = "different data" if self.skewed else "alike data"
+        return f"{data}, {'all 10' if self.everyone else '10 of 100'}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of sending in one setting.
+
+    Attributes:
+        seeds: runs it is the mean of.
+        accuracy, spread: mean and standard deviation over seeds, in points.
+        lost: points below dense float32 of the same seed, mean over seeds; negative where it is above.
+        lost_spread: standard deviation of that over seeds.
+        bytes_up: per device and round at the socket: the frame and what HTTP adds.
+        times_fewer: dense float32, four bytes per parameter and nothing else, over that.
+        diverged: runs that ended in NaN or infinity.
+        curve: pairs of round and mean accuracy in points.
+    """
+
+    setting: Setting
+    way: Way
+    seeds: int
+    accuracy: float
+    spread: float
+    lost: float
+    lost_spread: float
+    bytes_up: float
+    times_fewer: float
+    diverged: int
+    curve: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a goal was reached in a setting, and by which way at best."""
+
+    setting: Setting
+    times: int
+    points: float
+    way: str
+    times_fewer: float
+    lost: float
+    reached: bool
+
+
+def rows(done: Iterable[tuple[Run, Curve]], overheads: Mapping[str, Overhead]) -> list[Row]:
+    """One row per setting and way, in the order of the runs."""
+    by_way: dict[tuple[Setting, Way], dict[int, Curve]] = defaultdict(dict)
+    for run, curve in done:
+        by_way[Setting(run.task, run.skewed, run.everyone), run.way][run.seed] = curve
+    return [
+        _row(setting, way, curves, by_way.get((setting, DENSE), {}), _overhead(overheads, way.mode))
+        for (setting, way), curves in by_way.items()
+    ]
+
+
+def verdicts(found: Sequence[Row]) -> list[Verdict]:
+    """For every setting and goal, the unbiased way that saves enough and loses least."""
+    made = []
+    for setting in dict.fromkeys(row.setting for row in found):
+        mine = [row for row in found if row.setting == setting and row.way.mode == "unbiased"]
+        for times, points in GOALS:
+            enough = [row for row in mine if row.times_fewer >= times]
+            if enough:
+                best = min(enough, key=lambda row: row.lost)
+                reached = best.lost <= points and not best.diverged
+                made.append(
+                    Verdict(
+                        setting, times, points, best.way.name, best.times_fewer, round(best.lost, 2), reached
+                    )
+                )
+    return made
+
+
+def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows as JSON objects, numbers rounded to what they are worth."""
+    return [
+        {
+            **asdict(row.setting),
+            "way": row.way.name,
+            "mode": row.way.mode,
+            "density": row.way.density,
+            "seeds": row.seeds,
+            "accuracy": round(row.accuracy, 2),
+            "spread": round(row.spread, 2),
+            "lost": round(row.lost, 2),
+            "lost_spread": round(row.lost_spread, 2),
+            "bytes_up": round(row.bytes_up),
+            "times_fewer": round(row.times_fewer, 1),
+            "diverged": row.diverged,
+            "curve": [[number, round(value, 2)] for number, value in row.curve],
+        }
+        for row in found
+    ]
+
+
+def _row(
+    setting: Setting, way: Way, curves: Mapping[int, Curve], dense: Mapping[int, Curve], overhead: float
+) -> Row:
+    finals = [100 * curve.final for curve in curves.values()]
+    losses = [100 * (dense[s].final - c.final) for s, c in curves.items() if s in dense] or [float("nan")]
+    frames = float(np.mean([np.mean(c.frame_bytes) for c in curves.values() if c.frame_bytes]))
+    bytes_up = frames + overhead
+    parameters = next(iter(curves.values())).parameters
+    return Row(
+        setting,
+        way,
+        len(curves),
+        float(np.mean(finals)),
+        float(np.std(finals)),
+        float(np.mean(losses)),
+        float(np.std(losses)),
+        bytes_up,
+        4 * parameters / bytes_up,
+        sum(c.diverged for c in curves.values()),
+        _mean_curve(list(curves.values())),
+    )
+
+
+def _mean_curve(curves: Sequence[Curve]) -> tuple[tuple[int, float], ...]:
+    whole = [dict(c.accuracy) for c in curves if not c.diverged]
+    rounds = sorted(set.intersection(*(set(c) for c in whole))) if whole else []
+    return tuple((number, 100 * float(np.mean([c[number] for c in whole]))) for number in rounds)
+
+
+def _overhead(overheads: Mapping[str, Overhead], mode: str) -> float:
+    """Of the mode, or the largest measured where no server was asked for it."""
+    found = overheads.get(mode)
+    return found.up if found else max((o.up for o in overheads.values()), default=0.0)
