@@ -2,7 +2,7 @@
 """Features of examples kept on disk, so that the frozen part runs once per example and not once per round.
 
 A folder per features graph holds segments: files in the safetensors layout with the digests of some examples,
-`keys` `[n, 16]`, and their features, `[n, ...]`. A segment's name is the digest of its bytes, so damage shows.
+`keys` `[n, 16]`, and their features, `[n, ...]`. A segment's name is its bytes' digest, so damage shows.
 """
 
 from __future__ import annotations

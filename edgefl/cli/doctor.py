@@ -8,9 +8,14 @@ import importlib.util
 import platform
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from edgefl import __version__
-from edgefl.cli.options import AsJson
+from edgefl.cli.doctor_delegates import delegate_rows, placement_rows, show_delegates, show_placements
+from edgefl.cli.options import AsJson, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows
 
 
@@ -81,15 +86,33 @@ EXTRAS = {part.module: part.extra for part in PARTS} | {
 """The extra that brings a module."""
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """Show what this machine can convert, train and serve, and what to install for the rest."""
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="Also try the delegates on the graphs of this bundle.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what this machine can convert, train and serve, which delegates load, and what is missing for the
+    rest."""
+    opened = open_bundle(bundle) if bundle else None
     found = [(part, part.version()) for part in PARTS]
+    delegates = delegate_rows()
+    placements = placement_rows(opened) if opened else []
     if as_json:
-        print_json({"machine": machine(), "parts": [_row(part, version) for part, version in found]})
+        parts = [_row(part, version) for part, version in found]
+        rows = [asdict(row) for row in delegates]
+        print_json({"machine": machine(), "parts": parts, "delegates": rows, "placements": placements})
         return
     print_line("  ".join(f"{key} {value}" for key, value in machine().items()))
-    rows = [(p.role, version or "-", "ready" if version else p.advice()) for p, version in found]
-    print_rows("", ["to", "package", "state"], rows)
+    print_rows(
+        "",
+        ["to", "package", "state"],
+        [(p.role, version or "-", "ready" if version else p.advice()) for p, version in found],
+    )
+    show_delegates(delegates)
+    if opened:
+        show_placements(placements)
 
 
 def machine() -> dict[str, str]:

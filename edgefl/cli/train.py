@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgefl.cli.doctor_delegates import placement_row
 from edgefl.cli.options import (
     AsJson,
     BackendName,
@@ -64,6 +65,7 @@ def train(
         "seconds": round(report.seconds, 3),
         "loss_first": report.loss_first,
         "loss_last": report.loss_last,
+        "placements": [placement_row(placement) for placement in report.placements],
     }
     if output:
         opened.with_parameters(trainer.parameters(), opened.manifest.model_version).save(output)
@@ -80,6 +82,8 @@ def train(
         f"trained on {report.backend}: {report.steps} steps over {report.examples} examples in "
         f"{report.seconds:.2f} s, loss {report.loss_first:.4f} -> {report.loss_last:.4f}"
     )
+    for placement in report.placements:
+        print_line(str(placement))
     if output:
         print_line(f"bundle  {output}")
     if delta:

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgefl.bundle import Artifact, Bundle
+import numpy as np
+
+from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
+from edgefl.graph import Graph, Node, TensorType, write_onnx
 from edgefl.runtime.backends.base import Array, Names, Program, artifact_of, as_array
 from edgefl.runtime.delegates.choice import Choice, Placement
 
@@ -37,8 +40,14 @@ class OnnxBackend:
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         artifact = artifact_of(bundle, self.target, kind)
-        session = self._session(bundle, artifact, self._options())
+        session = self._session(bundle.artifact(self.target, kind), artifact.path, self._options())
         return _OnnxProgram(session, Names.of(artifact), f"{self.version} on {artifact.path}")
+
+    def check(self) -> None:
+        """Load the provider; raises BackendFailure where its libraries or device are missing."""
+        tensor = TensorType(np.dtype("float32"), (1,))
+        graph = Graph({"x": tensor}, {"y": tensor}, (Node("Neg", ("x",), ("y",)),))
+        self._session(write_onnx(graph), "a test graph", self._options())
 
     def placed(self, bundle: Bundle, kind: str, feeds: Mapping[str, Array], program: Program) -> Placement:
         """Where the operators run, from the engine's profile of one run in a session made for that."""
@@ -47,7 +56,7 @@ class OnnxBackend:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             artifact = artifact_of(bundle, self.target, kind)
-            session = self._session(bundle, artifact, options)
+            session = self._session(bundle.artifact(self.target, kind), artifact.path, options)
             _OnnxProgram(session, Names.of(artifact), self.version)(feeds)
             events = json.loads(Path(session.end_profiling()).read_text())
         return _placement(kind, self._choice.name, events)
@@ -59,8 +68,8 @@ class OnnxBackend:
         options.log_severity_level = _ERRORS_ONLY
         return options
 
-    def _session(self, bundle: Bundle, artifact: Artifact, options: Any) -> Any:
-        provider, data = self._choice.provider, bundle.artifact(self.target, artifact.kind)
+    def _session(self, data: bytes, path: str, options: Any) -> Any:
+        provider = self._choice.provider
         wanted = [(provider, dict(self._choice.options))] if provider else []
         try:
             with warnings.catch_warnings():
@@ -68,7 +77,7 @@ class OnnxBackend:
                 warnings.simplefilter("ignore")
                 session = self._engine.InferenceSession(data, options, providers=[*wanted, _CPU])
         except Exception as exc:  # the engine's exceptions share no base class
-            raise BackendFailure(f"{self.version} refuses {artifact.path}: {exc}") from exc
+            raise BackendFailure(f"{self.version} refuses {path}: {exc}") from exc
         if provider and provider not in session.get_providers():
             raise BackendFailure(
                 f"{self.version} does not use {provider}: its libraries or device are missing"

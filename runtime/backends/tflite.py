@@ -51,6 +51,9 @@ class TfliteBackend:
         label = f"{self.version} on {artifact.path}"
         return _TfliteProgram(runner, Names.of(artifact), label, placement)
 
+    def check(self) -> None:
+        """Nothing more: the delegate was loaded when this was made."""
+
     def placed(self, bundle: Bundle, kind: str, feeds: Mapping[str, Array], program: Program) -> Placement:
         """Where the operators of a loaded graph run."""
         placement: Placement = getattr(program, "placement", Placement(kind))

@@ -39,10 +39,10 @@ def delegated(engine: str, wish: Wish, threads: int) -> Backend:
     if engine not in wish.engines:
         allowed = ", ".join(wish.engines)
         raise OptionError(f"delegate {wish.name!r} works with backend {allowed}, not with {engine}")
-    choice = wished(wish, engine, _providers(cpu))
+    choice = wished(wish, engine, providers_of(cpu))
     if isinstance(choice, str):
         raise BackendUnavailable(f"delegate {wish.name!r} is not here: {choice}")
-    if choice.library:
+    if not choice.built_in:
         _check_loads(choice, threads)
     return NamedBackend(cpu, choice, threads)
 
@@ -56,7 +56,7 @@ class AutoBackend:
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         verdicts = {}
-        for choice in candidates(self.name, _providers(self._cpu), kind):
+        for choice in candidates(self.name, providers_of(self._cpu), kind):
             verdicts[choice] = judge(bundle, kind, choice, self._threads, self.version)
         right = [choice for choice, verdict in verdicts.items() if verdict.state == "right"]
         for best in sorted(right, key=lambda choice: verdicts[choice].ms):
@@ -196,15 +196,24 @@ def _passed_over(verdict: Verdict, winner: Verdict | None = None) -> Verdict:
     return verdict
 
 
+def loads(choice: Choice, threads: int) -> Verdict:
+    """Whether what was chosen loads, seen in a process of its own where the system allows one."""
+    if processes_allowed():
+        verdict = try_isolated(None, LOADING, choice, threads)
+        if verdict.state != "untried":
+            return verdict
+    try:
+        open_choice(choice, threads).check()
+    except BackendError as exc:
+        return Verdict(choice.name, LOADING, "refused", str(exc))
+    return Verdict(choice.name, LOADING, "right", "loads")
+
+
 def _check_loads(choice: Choice, threads: int) -> None:
-    if not processes_allowed():
-        open_choice(choice, threads)
-        return
-    verdict = try_isolated(None, LOADING, choice, threads)
-    if verdict.state == "untried":
-        open_choice(choice, threads)
-    elif verdict.state != "right":
-        raise BackendUnavailable(f"delegate library {choice.library!r} cannot be loaded: it {_says(verdict)}")
+    verdict = loads(choice, threads)
+    if verdict.state != "right":
+        what = choice.library or choice.name
+        raise BackendUnavailable(f"delegate {what!r} cannot be loaded: it {_says(verdict)}")
 
 
 def _says(verdict: Verdict) -> str:
@@ -212,6 +221,7 @@ def _says(verdict: Verdict) -> str:
     return f"{words.get(verdict.state, verdict.state)}: {verdict.reason}"
 
 
-def _providers(cpu: Backend) -> tuple[str, ...]:
+def providers_of(cpu: Backend) -> tuple[str, ...]:
+    """Execution providers the engine was built with; none where it has no such thing."""
     found: tuple[str, ...] = getattr(cpu, "providers", ())
     return found

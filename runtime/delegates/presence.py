@@ -69,15 +69,14 @@ def wished(wish: Wish, engine: str, providers: tuple[str, ...]) -> Choice | str:
     row = next(row for row in known(engine) if row.name == wish.name)
     choice = present(row, providers)
     if choice is None:
-        return absence(row, providers)
+        return absence(row)
     return replace(choice, options=wish.options or choice.options)
 
 
-def absence(row: Known, providers: tuple[str, ...]) -> str:
+def absence(row: Known) -> str:
     """Why a registry's row is not here."""
     if row.provider:
-        have = ", ".join(providers) or "none"
-        return f"this onnxruntime has no {row.provider}, only {have}: {row.advice}"
+        return f"this onnxruntime was built without {row.provider}: {row.advice}"
     return f"no {row.libraries[0]} on the library path: {row.advice}"
 
 

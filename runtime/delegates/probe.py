@@ -44,7 +44,7 @@ def _run(folder: Path, job: dict[str, Any], choice: Choice) -> Verdict:
 
     if job["kind"] == LOADING:
         stage("load")
-        open_choice(choice, job["threads"])
+        open_choice(choice, job["threads"]).check()
         return Verdict(choice.name, LOADING, "right", "loads")
     return try_choice(Bundle.open(folder / BUNDLE), job["kind"], choice, job["threads"], stage)
 

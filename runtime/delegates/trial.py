@@ -28,6 +28,10 @@ Stage = Callable[[str], None]
 class Engine(Backend, Protocol):
     """A backend that runs graphs as a `Choice` says and tells where their operators went."""
 
+    def check(self) -> None:
+        """Raise BackendError where what was chosen does not load."""
+        ...
+
     def placed(self, bundle: Bundle, kind: str, feeds: Mapping[str, Array], program: Program) -> Placement:
         """Which operators of a loaded graph run where."""
         ...

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -10,6 +11,7 @@ from rich.console import Console
 from edgefl import __version__
 from edgefl.cli import app, output
 from edgefl.cli.doctor import PARTS
+from edgefl.runtime.delegates import REGISTRY
 from tests.cli.commands import Command
 
 pytestmark = pytest.mark.device
@@ -96,6 +98,30 @@ def test_doctor_as_json(call: Command) -> None:
     assert found["machine"]["edgefl"] == __version__
     assert [p["module"] for p in found["parts"]] == [p.module for p in PARTS]
     assert all((p["installed"] is None) is (p["advice"] is not None) for p in found["parts"])
+
+
+def test_doctor_lists_every_delegate_with_its_state(
+    call: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "libedgetpu.so.1").write_bytes(b"no library")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+
+    found = call("doctor", "--json").json()["delegates"]
+
+    listed = {(row["engine"], row["delegate"]): row for row in found}
+    assert set(listed) == {("onnx", "cpu"), ("tflite", "cpu"), *((k.engine, k.name) for k in REGISTRY)}
+    assert listed["tflite", "xnnpack"]["state"] == "ready"
+    assert listed["tflite", "edgetpu"]["state"] == "broken"
+    assert "libedgetpu.so.1" in listed["tflite", "edgetpu"]["why"]
+    assert all(row["why"] for row in found)
+
+
+def test_doctor_tries_delegates_on_a_bundle(edgefl: Command, head: object) -> None:
+    ran = edgefl("doctor", head, columns=120)
+
+    assert ran.status == 0
+    for graph in ("features", "step", "infer"):
+        assert any(line.split()[:2] == ["tflite", graph] for line in ran.out.splitlines())
 
 
 def test_names_from_files_are_neither_markup_nor_terminal_control(capsys: pytest.CaptureFixture[str]) -> None:
