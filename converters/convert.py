@@ -29,6 +29,9 @@ from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
 
 TARGETS = ("onnx", "tflite")
+"""Written unless said otherwise."""
+
+MORE_TARGETS = ("coreml",)
 DEFAULTS = {"lr": 0.05, "momentum": 0.0, "epochs": 1}
 
 Stage = Callable[[str], None]
@@ -66,8 +69,9 @@ def convert(
             `lora:rank=R[:alpha=A][:pattern]`.
         personal: what is trained but never leaves the device.
         batch_size: examples per step; static, smaller batches are padded with weight 0.
-        targets: engines to write artifacts for. The ONNX graphs are always in the bundle: they are what
-            the NumPy engine runs and what int8 exports are made from.
+        targets: engines to write artifacts for: `onnx`, `tflite`, `coreml` (`coreml:iOS17` for a newer
+            system than iOS 16). The ONNX graphs are always in the bundle: they are what the NumPy engine
+            runs and what int8 exports are made from.
         calibration: examples for the int8 model, `[N, ...]`; None leaves the int8 model out.
         qat: steps compute with trained products' operands rounded to int8, so that the trained model loses
             less in the int8 export; weights only where there is no calibration.
@@ -122,13 +126,30 @@ def convert(
             "targets": target_report,
         },
     )
-    return bundle if calibration is None else _with_int8(bundle, calibration, targets, tell)
+    examples = None if calibration is None else gather(calibration)
+    if examples is not None:
+        bundle = _with_int8(bundle, examples, [t for t in targets if t in TARGETS], tell)
+    for system in _coreml(targets):
+        from edgefl.converters.targets.coreml import with_coreml
+
+        bundle = with_coreml(bundle, system, examples, tell)
+    return bundle
 
 
 def _check_targets(targets: Sequence[str]) -> None:
-    unknown = sorted(set(targets) - set(TARGETS))
-    if unknown or not targets:
-        raise ConversionError(f"targets {list(targets)}: give one or more of {', '.join(TARGETS)}")
+    known = (*TARGETS, *MORE_TARGETS)
+    unknown = [target for target in targets if target.partition(":")[0] not in known]
+    if unknown or not targets or len(_coreml(targets)) > 1:
+        raise ConversionError(f"targets {list(targets)}: give one or more of {', '.join(known)}")
+    for system in _coreml(targets):
+        from edgefl.converters.targets.coreml import check_target
+
+        check_target(system)
+
+
+def _coreml(targets: Sequence[str]) -> list[str]:
+    """The system that `coreml:<system>` names, iOS16 for a plain `coreml`."""
+    return [t.partition(":")[2] or "iOS16" for t in targets if t.partition(":")[0] == "coreml"]
 
 
 def _named(graphs: Graphs) -> dict[str, Graph]:
@@ -249,6 +270,8 @@ def _labels(type: TensorType, classes: int, rng: np.random.Generator) -> Array:
 def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: Stage) -> Bundle:
     from edgefl.converters.targets.int8 import export_int8
 
+    if not targets:
+        return bundle
     tell("quantizing")
     made = export_int8(bundle, calibration, targets=tuple(targets))
     report = {**bundle.manifest.report, "int8": made.report.to_json()}

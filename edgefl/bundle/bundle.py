@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgefl.bundle import manifest_json
 from edgefl.bundle.archive import MAX_BUNDLE_BYTES, pack, unpack
-from edgefl.bundle.manifest import EXTENSIONS, KINDS, Artifact, Entry, Head, Manifest, TensorSpec
+from edgefl.bundle.manifest import EXTENSIONS, KINDS, Artifact, Entry, Head, Manifest, TensorSpec, extension
 from edgefl.errors import (
     BundleEntry,
     BundleError,
@@ -30,7 +30,7 @@ from edgefl.parameters import Arrays, Parameter, Schema
 from edgefl.tensorfile import read_tensors, write_tensors
 
 MANIFEST = "manifest.json"
-_WEIGHTS_INSIDE = ("infer-int8",)
+_WEIGHTS_INSIDE = ("infer-int8", "updatable")
 
 Array = npt.NDArray[Any]
 
@@ -173,7 +173,7 @@ class Bundle:
     def with_parameters(self, values: Arrays, version: int) -> Bundle:
         """The same model with some or all parameter values replaced.
 
-        An int8 export holds the old weights inside, so it is left out.
+        Int8 exports and updatable models hold the old weights inside, so they are left out.
 
         Raises:
             DataShape, DataType: a value does not fit its parameter, or there is no such parameter.
@@ -282,7 +282,7 @@ def _artifact(new: ArtifactData) -> Artifact:
     if new.target not in EXTENSIONS or new.kind not in KINDS:
         targets, kinds = ", ".join(EXTENSIONS), ", ".join(KINDS)
         raise ManifestError(f"artifact {new.target}/{new.kind}: targets are {targets}; kinds are {kinds}")
-    entry = _entry(f"artifacts/{new.target}/{new.kind}.{EXTENSIONS[new.target]}", new.data)
+    entry = _entry(f"artifacts/{new.target}/{new.kind}.{extension(new.target, new.kind)}", new.data)
     return Artifact(new.target, new.kind, entry, dict(new.inputs), dict(new.outputs))
 
 

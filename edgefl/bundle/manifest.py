@@ -15,8 +15,15 @@ FORMAT_VERSION = 1
 EXTENSIONS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage.zip"}
 """Targets an artifact can be made for, with the file extension of each."""
 
-KINDS = ("step", "features", "features-int8", "infer", "infer-int8")
-"""`step` trains, `features` is the frozen prefix, `infer` predicts, `infer-int8` too, with weights inside."""
+KINDS = ("step", "step-float16", "features", "features-int8", "infer", "infer-int8", "updatable")
+"""`step` trains, `features` is the frozen prefix, `infer` predicts, `infer-int8` too, with weights inside;
+`updatable` is Core ML's classic form of what `step` trains."""
+
+
+def extension(target: str, kind: str) -> str:
+    """The file extension of an artifact."""
+    return "mlmodel" if (target, kind) == ("coreml", "updatable") else EXTENSIONS[target]
+
 
 ACTIVATIONS = ("", "Softmax", "Sigmoid")
 """What `infer` may end in beyond the scores the loss is computed from."""

@@ -13,7 +13,7 @@ from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Shape, Val
 
 
 def elementwise(function: Callable[..., Any], *values: Value, kind: str = "") -> Value:
-    """Apply a broadcasting function; `kind` is that of the result where it is not that of the last operand."""
+    """Apply a broadcasting function; the result's kind is the last operand's unless given."""
     shape = np.broadcast_shapes(*(value.shape for value in values))
     made = function(*_operands(values, shape))
     return Value(made, shape, kind or values[-1].kind)
@@ -24,7 +24,9 @@ def _operands(values: Sequence[Value], shape: Shape) -> list[Any]:
     scalar = [value.size == 1 for value in values]
     if full and all(v.shape == shape or s for v, s in zip(values, scalar, strict=True)):
         held = full[0].held  # no axis broadcasts: any shape does, and one that is held costs nothing
-        return [v.at(1) if s and v.shape != shape else v.at(*held) for v, s in zip(values, scalar, strict=True)]
+        return [
+            v.at(1) if s and v.shape != shape else v.at(*held) for v, s in zip(values, scalar, strict=True)
+        ]
     if len(shape) <= MAX_RANK:
         return [_widened(value, len(shape)) for value in values]
     return _few_axes(values, shape)

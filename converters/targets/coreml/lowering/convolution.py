@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """2-D convolutions with weights that may be inputs.
 
-Core ML takes such a weight where the dilations are one; its bias and the weight of a transposed convolution it
-wants constant. So a dilated weight is written with its zeros, a bias is added afterwards, and a transposed
-convolution is an ordinary one over the input with zeros between its elements.
+Core ML takes such a weight where the dilations are one; its bias and the weight of a transposed convolution
+it wants constant. So a dilated weight is written with its zeros, a bias is added afterwards, and a
+transposed convolution is an ordinary one over the input with zeros between its elements.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _conv_transpose(call: Call) -> Value:
 
 
 def _trailing(call: Call, window: Window, size: Pair) -> Pair:
-    """What has to be cropped after each axis of the whole result to leave the size; negative where it ends early."""
+    """What to crop after each axis of the whole result to leave the size; negative where it ends early."""
     geometry = zip(call[0].shape[2:], window.kernel, window.strides, window.dilations, strict=True)
     whole = [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in geometry]
     rows, columns = (w - pads[0] - n for w, pads, n in zip(whole, window.pads, size, strict=True))

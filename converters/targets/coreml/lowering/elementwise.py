@@ -100,7 +100,9 @@ def cast(value: Value, kind: str) -> Value:
     if value.is_constant:
         dtype = {"f": np.float32, "i": np.int32, "b": np.bool_}[kind]
         return Value(value.data.astype(dtype), value.shape, kind)
-    return Value(mb.cast(x=value.data, dtype={"f": "fp32", "i": "int32", "b": "bool"}[kind]), value.shape, kind)
+    return Value(
+        mb.cast(x=value.data, dtype={"f": "fp32", "i": "int32", "b": "bool"}[kind]), value.shape, kind
+    )
 
 
 def number(value: Value) -> Value:
@@ -169,7 +171,9 @@ def _where(call: Call) -> Value:
     """Selection; Core ML takes the shape of the result from the two choices, so one of them must have it."""
     cond, a, b = call.all
     if np.broadcast_shapes(a.shape, b.shape) != call.shape:
-        a, b = (a, spread(b, call.shape)) if a.is_constant or not b.is_constant else (spread(a, call.shape), b)
+        a, b = (
+            (a, spread(b, call.shape)) if a.is_constant or not b.is_constant else (spread(a, call.shape), b)
+        )
     if cond.is_constant:
         cond = spread(cond, call.shape)
     return elementwise(lambda c, x, y: mb.select(cond=c, a=x, b=y), cond, a, b, kind=a.kind)

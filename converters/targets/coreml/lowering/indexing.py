@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading and writing at indices that may be known only at run time: always along one axis of flattened data."""
+"""Reading and writing at indices that may be known only at run time, along one axis of flattened data."""
 
 from __future__ import annotations
 

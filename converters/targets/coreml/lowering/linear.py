@@ -36,7 +36,7 @@ def _operand(call: Call, index: int) -> tuple[Value, bool]:
 
 
 def _batched(left: Value, right: Value, flip_left: bool) -> tuple[Any, Any]:
-    """The operands' data: one plain product where the right side has no batch, one batch axis where both agree."""
+    """The data: one plain product where the right side has no batch, one batch axis where both agree."""
     a, b = left.shape, right.shape
     if count(b[:-2]) == 1 and (not flip_left or count(a[:-2]) == 1):
         rows = a[-2:] if count(a[:-2]) == 1 else (count(a[:-1]), a[-1])

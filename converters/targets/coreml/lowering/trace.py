@@ -13,10 +13,13 @@ from coremltools.converters.mil.mil import Function, Program, types
 
 from edgefl.converters.targets.coreml.lowering.elementwise import cast
 from edgefl.converters.targets.coreml.lowering.registry import LOWERINGS, Call
-from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Value, count
+from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Value, count, reshape
 from edgefl.errors import UnsupportedOperator
 from edgefl.graph import Array, Graph, Node, TensorType
 from edgefl.graph.interpreter import execute
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+NOTHING: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -27,26 +30,35 @@ class Border:
         name: its own name.
         shape: a scalar has one axis; of more than five axes the last are merged.
         dtype: `float32`, or `int32` for whole numbers and truth values.
+        divisor: what a result is divided by on its way out, in float32.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    divisor: float = 1.0
 
     @staticmethod
-    def of(name: str, type: TensorType) -> Border:
+    def of(name: str, type: TensorType, divisor: float = 1.0) -> Border:
         shape = type.shape or (1,)
         if len(shape) > MAX_RANK:
             shape = (*shape[: MAX_RANK - 1], count(shape[MAX_RANK - 1 :]))
-        return Border(name, shape, "float32" if type.dtype.kind == "f" else "int32")
+        return Border(name, shape, "float32" if type.dtype.kind == "f" else "int32", divisor)
 
 
-def trace(graph: Graph, inputs: Mapping[str, Border], outputs: Mapping[str, Border], target: Any) -> Program:
+def trace(
+    graph: Graph,
+    inputs: Mapping[str, Border],
+    outputs: Mapping[str, Border],
+    target: Any,
+    ranges: Mapping[str, float] = NOTHING,
+) -> Program:
     """An ML Program of the graph, its inputs and outputs as their borders say.
 
     Args:
         inputs, outputs: by the graph's names.
         target: coremltools' deployment target.
+        ranges: tensors to be rounded to int8 where products read them, with their largest magnitude.
 
     Raises:
         UnsupportedOperator: a node has no lowering or uses what Core ML lacks.
@@ -59,7 +71,7 @@ def trace(graph: Graph, inputs: Mapping[str, Border], outputs: Mapping[str, Bord
         values = {name: Value.constant(value) for name, value in graph.constants.items()}
         for name, border in inputs.items():
             values[name] = _entering(function.inputs[border.name], graph.inputs[name])
-        _body(graph, values)
+        _body(graph, values, ranges)
         function.set_outputs([_leaving(values[name], border) for name, border in outputs.items()])
         program.add_function("main", function)
     return program
@@ -77,13 +89,19 @@ def _check(graph: Graph) -> None:
                 raise UnsupportedOperator(f"node {node.name!r} ({node.op}) makes {graph.type_of(tensor)}")
 
 
-def _body(graph: Graph, values: dict[str, Value]) -> None:
+def _body(graph: Graph, values: dict[str, Value], ranges: Mapping[str, float]) -> None:
     makers = graph.producers()
+    rounded: dict[str, Value] = {}
     for node in graph:
         if all(not name or values[name].is_constant for name in node.inputs):
             values.update(zip(node.outputs, _folded(graph, node, values), strict=False))
             continue
         args = tuple(values[name] if name else None for name in node.inputs)
+        if node.op in PRODUCTS and node.inputs[0] in ranges and values[node.inputs[1]].is_constant:
+            name = node.inputs[0]
+            if name not in rounded:
+                rounded[name] = _rounded(values[name], ranges[name])
+            args = (rounded[name], *args[1:])
         outputs = tuple(graph.type_of(name) for name in node.outputs if name)
         made = LOWERINGS[node.op](Call(node, args, outputs, makers, values))
         results = made if isinstance(made, tuple) else (made,)
@@ -91,6 +109,13 @@ def _body(graph: Graph, values: dict[str, Value]) -> None:
             sizes = count(result.held), type.size
             assert result.shape == type.shape and sizes[0] == sizes[1], f"{node}: {result.shape}, {type}"
         values.update(zip(filter(None, node.outputs), results, strict=False))
+
+
+def _rounded(value: Value, largest: float) -> Value:
+    """The value in steps of a 127th of its largest magnitude, symmetric around zero."""
+    scale = np.float32(max(largest, 1e-6) / 127)
+    held = mb.quantize(input=value.data, scale=scale, output_dtype="int8")
+    return value.become(mb.dequantize(input=held, scale=scale), value.shape)
 
 
 def _folded(graph: Graph, node: Node, values: Mapping[str, Value]) -> list[Value]:
@@ -114,6 +139,10 @@ def _entering(variable: Any, type: TensorType) -> Value:
 def _leaving(value: Value, border: Border) -> Any:
     held = cast(value, "f" if border.dtype == "float32" else "i")
     data = mb.const(val=held.data) if held.is_constant else held.data
+    if border.divisor != 1:
+        whole = reshape(data, border.shape)
+        inverse = np.float32(1 / border.divisor)
+        return mb.mul(x=whole, y=inverse, name=border.name)
     if tuple(data.shape) != border.shape:
         return mb.reshape(x=data, shape=np.array(border.shape, np.int32), name=border.name)
     return mb.identity(x=data, name=border.name)

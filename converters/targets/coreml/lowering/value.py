@@ -2,8 +2,8 @@
 """Tensors whose shape is decided late.
 
 A value knows the shape the graph sees; what Core ML holds has the same elements in the same order and any
-shape of one to five axes, which is all Core ML knows. Reshaping a value moves nothing: an operator that insists
-on a shape asks for it.
+shape of one to five axes, which is all Core ML knows. Reshaping a value moves nothing: an operator that
+insists on a shape asks for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Value:
 
     @staticmethod
     def constant(array: Array) -> Value:
-        """A constant, with 64-bit integers in 32 bits and every float as float32 (float16 is decided later)."""
+        """A constant, with 64-bit integers in 32 bits and every float as float32."""
         held = array
         if array.dtype.kind in "iu":
             limits = np.iinfo(np.int32)
@@ -95,7 +95,7 @@ def ints(values: Sequence[int]) -> Array:
 
 
 def transposed(data: Any, shape: Sequence[int], permutation: Sequence[int]) -> Any:
-    """The data, read in a shape of any number of axes, transposed: a reshape when only axes of length one move.
+    """The data, read in a shape of any rank, transposed: a reshape when only axes of length one move.
 
     Above five axes neighbours that stay together are moved as one.
     """

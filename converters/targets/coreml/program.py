@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Core ML target: any of edgefl's graphs as an ML Program in a package."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgefl.converters.targets.coreml import package, precision
+from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.tflite import safe_names
+from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
+from edgefl.graph import Graph
+
+TARGETS = ("iOS16", "iOS17", "iOS18")
+"""Deployment targets; macOS 13, 14 and 15 run the same files."""
+
+_CLEAN = (
+    "common::noop_elimination",
+    "common::dead_code_elimination",
+    "common::const_elimination",
+    "common::remove_redundant_ops",
+    "common::const_deduplication",
+    "common::dead_code_elimination",
+)
+_HALF = (
+    "common::dedup_op_and_var_names",
+    "common::add_fp16_cast",
+    "common::cast_optimization",
+    "common::const_elimination",
+    "common::remove_redundant_ops",
+    "common::const_deduplication",
+    "common::dead_code_elimination",
+)
+
+
+@dataclass(frozen=True)
+class CoreMLModel:
+    """A converted graph.
+
+    Attributes:
+        data: the package as a ZIP; equal for equal graphs.
+        inputs, outputs: contract name to Core ML's name, in the graph's order.
+        operators: MIL operator to number of uses, constants left out.
+        target: the oldest system that runs it, such as `iOS16`.
+        scale: the loss scale inside; 1 for float32.
+    """
+
+    data: bytes
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    operators: Mapping[str, int] = field(default_factory=dict)
+    target: str = TARGETS[0]
+    scale: float = 1.0
+
+
+def to_coreml(
+    graph: Graph,
+    kind: str,
+    *,
+    target: str = TARGETS[0],
+    half: bool = False,
+    scale: float = 1.0,
+    ranges: Mapping[str, float] | None = None,
+) -> CoreMLModel:
+    """Convert a graph to an ML Program.
+
+    Inputs and outputs are float32 or int32 arrays of one to five axes: 64-bit integers and truth values come
+    and go as int32, a scalar has one axis.
+
+    Args:
+        kind: the package's name, such as `step`.
+        target: one of `TARGETS`.
+        half: compute in float16 what `precision.KEPT` does not keep in float32; weights inside follow.
+        scale: loss scale of a step in float16.
+        ranges: tensor to its largest magnitude: products with constant weights read it rounded to int8; from
+            iOS 17.
+
+    Raises:
+        UnsupportedOperator: a node has no counterpart in Core ML; the message names it.
+        ConversionError: coremltools refuses the program, or the target is unknown.
+        MissingDependency: coremltools is not installed.
+    """
+    check_target(target)
+    with quiet("coremltools"):
+        ct = import_coremltools()
+        inputs, outputs = border_names(graph.inputs, graph.outputs)
+        program = _traced(ct, graph, inputs, outputs, target, scale, ranges or {})
+        chosen = ct.precision.FLOAT32
+        if half:
+            chosen = ct.transform.FP16ComputePrecision(op_selector=precision.in_half(set(outputs.values())))
+        data = _saved(ct, program, kind, target, chosen, _description(kind, half, scale))
+        counts = package.operators(package.load(data))
+    return CoreMLModel(data, inputs, outputs, counts, target, scale)
+
+
+def check_target(target: str) -> None:
+    """Raises ConversionError for an unknown deployment target."""
+    if target not in TARGETS:
+        raise ConversionError(f"Core ML deployment target {target!r}: there are {', '.join(TARGETS)}")
+
+
+def import_coremltools() -> Any:
+    """coremltools; call it within `quiet`, since importing it comments on other packages."""
+    try:
+        import coremltools
+    except ImportError as exc:
+        raise MissingDependency("coremltools", "coreml", "the Core ML target") from exc
+    return coremltools
+
+
+def border_names(inputs: Iterable[str], outputs: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of letters, digits and underscores for inputs and outputs, all distinct."""
+    ins, outs = list(inputs), list(outputs)
+    clashing = {name: f"{name}/out" if name in ins else name for name in outs}
+    safe = safe_names([*ins, *clashing.values()])
+    return {name: safe[name] for name in ins}, {name: safe[clashing[name]] for name in outs}
+
+
+def _traced(
+    ct: Any,
+    graph: Graph,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    target: str,
+    scale: float,
+    ranges: Mapping[str, float],
+) -> Any:
+    from edgefl.converters.targets.coreml.lowering import Border, trace
+
+    prepared = precision.scaled(graph, scale) if scale != 1 else graph
+    divided = {name: scale if name.startswith("grad/") else 1.0 for name in graph.outputs}
+    try:
+        return trace(
+            prepared,
+            {name: Border.of(own, graph.inputs[name]) for name, own in inputs.items()},
+            {name: Border.of(own, graph.outputs[name], divided[name]) for name, own in outputs.items()},
+            getattr(ct.target, target),
+            ranges,
+        )
+    except UnsupportedOperator:
+        raise
+    except (ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError) as exc:
+        raise ConversionError(f"coremltools cannot build graph {graph.name!r}: {exc}") from exc
+
+
+def _saved(ct: Any, program: Any, kind: str, target: str, chosen: Any, description: str) -> bytes:
+    """Run coremltools' passes and save; its errors come out as edgefl's."""
+    passes = ct.PassPipeline([*_CLEAN, *(() if chosen is ct.precision.FLOAT32 else _HALF)], "edgefl")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{kind}.mlpackage"
+        try:
+            ct.convert(
+                program,
+                convert_to="mlprogram",
+                minimum_deployment_target=getattr(ct.target, target),
+                compute_precision=chosen,
+                pass_pipeline=passes,
+                skip_model_load=True,
+                package_dir=str(path),
+            )
+        except Exception as exc:  # coremltools' exceptions share no base class
+            raise ConversionError(f"coremltools refuses graph {kind!r}: {exc}") from exc
+        return package.pack_package(path, kind, description)
+
+
+def _description(kind: str, half: bool, scale: float) -> str:
+    precise = f"float16, loss scale {scale:g}" if half and scale != 1 else "float16" if half else "float32"
+    return f"edgefl {kind}, {precise}"
