@@ -65,6 +65,15 @@ def convert(
         typer.Option("--target", "-t", help="onnx or tflite; repeat for several. Default: both."),
     ] = None,
     calibration: Calibration = None,
+    qat: Annotated[
+        bool,
+        typer.Option(
+            "--qat", help="Round to int8 inside training steps, so that the int8 export loses less."
+        ),
+    ] = False,
+    frozen_bits: Annotated[
+        int | None, typer.Option(help="8 or 4: store large frozen weights in so many bits.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; the file's stem if absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,6 +94,8 @@ def convert(
             batch_size=batch_size,
             targets=tuple(target or ("onnx", "tflite")),
             calibration=examples,
+            qat=qat,
+            frozen_bits=frozen_bits,
             name=name or output.stem,
             on_stage=lambda stage: status.update(f"{stage} ..."),
         )
