@@ -14,7 +14,16 @@ import numpy as np
 from edgefl.converters.builder import GraphBuilder
 from edgefl.converters.normalize.arithmetic import raised, reduce, spread
 from edgefl.converters.normalize.layout import pad, reshape
-from edgefl.converters.normalize.registry import given, integer, integers, like, number, rewrite, text
+from edgefl.converters.normalize.registry import (
+    given,
+    integer,
+    integers,
+    like,
+    number,
+    rewrite,
+    static_ints,
+    text,
+)
 from edgefl.errors import UnsupportedOperator
 from edgefl.graph.model import Node
 
@@ -151,6 +160,28 @@ def _transposed_window(
         extra = tuple(e + max(0, -t) for e, t in zip(extra, total, strict=True))
         w = _shared_out(w, [max(0, t) for t in total], "SAME_UPPER" if mode == "SAME_UPPER" else "SAME_LOWER")
     return w, extra
+
+
+@rewrite("Col2Im")
+def col2im(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
+    """Columns laid back as overlapping patches: a transposed convolution with a kernel of ones and zeros."""
+    image, kernel = (static_ints(b, node, inputs, i) or () for i in (1, 2))
+    w = window(node, image, kernel)
+    steps = tuple(
+        (n + p + q - span) // s + 1
+        for n, p, q, span, s in zip(image, w.before, w.after, w.spans, w.strides, strict=True)
+    )
+    missed = tuple(
+        n + p + q - span - (count - 1) * s
+        for n, p, q, span, s, count in zip(image, w.before, w.after, w.spans, w.strides, steps, strict=True)
+    )
+    batch, rows, _ = b.shape(inputs[0])
+    taps = int(np.prod(kernel))
+    ones = np.tile(np.eye(taps).reshape(taps, 1, *kernel), (rows // taps, 1, 1, 1))
+    attributes = {**node.attributes, "group": rows // taps, "output_padding": missed, "kernel_shape": kernel}
+    columns = reshape(b, inputs[0], (batch, rows, *steps))
+    plain = Node("ConvTranspose", node.inputs, node.outputs, attributes, node.name)
+    return conv_transpose(b, plain, (columns, b.constant(ones.astype(b.type(inputs[0]).dtype))))
 
 
 def _rounded_up(w: Window, spatial: Sequence[int]) -> Window:

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgefl.converters.builder import GraphBuilder
 from edgefl.errors import UnsupportedOperator
+from edgefl.graph.kernels import KERNELS
 from edgefl.graph.model import Array, Graph, Node
 
 Rewrite = Callable[[GraphBuilder, Node, Sequence[str]], "str | tuple[str, ...]"]
@@ -35,8 +36,13 @@ REWRITES: dict[str, Rewrite] = {}
 rewrite = registrar(REWRITES)
 
 
-def replay(graph: Graph, rewrites: Mapping[str, Rewrite]) -> Graph:
-    """The graph with every node added anew, through its operator's rewrite where there is one."""
+def replay(graph: Graph, rewrites: Mapping[str, Rewrite], more: Mapping[str, str] | None = None) -> Graph:
+    """The graph with every node added anew, through its operator's rewrite where there is one.
+
+    Args:
+        more: further outputs to the builder's tensors; rewrites may fill it while they run.
+    """
+    _check_covered(graph, rewrites)
     b = GraphBuilder()
     tensors = {name: b.input(name, type) for name, type in graph.inputs.items()}
     tensors.update({name: b.constant(value) for name, value in graph.constants.items()})
@@ -47,7 +53,19 @@ def replay(graph: Graph, rewrites: Mapping[str, Rewrite]) -> Graph:
         tensors.update(zip(node.outputs, (made,) if isinstance(made, str) else made, strict=False))
     for name in graph.outputs:
         b.output(name, tensors[name])
+    for name, tensor in (more or {}).items():
+        b.output(name, tensor)
     return b.build(graph.name)
+
+
+def _check_covered(graph: Graph, rewrites: Mapping[str, Rewrite]) -> None:
+    missing = {node.op: node for node in graph if node.op not in rewrites and node.op not in KERNELS}
+    if missing:
+        raise UnsupportedOperator(
+            "edgefl does not cover "
+            + ", ".join(f"operator {op} (node {node.name!r})" for op, node in sorted(missing.items()))
+            + "; replace the layers that export to it by others, or write them with basic operations"
+        )
 
 
 def keep(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple[str, ...]:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -40,7 +42,9 @@ def load_pytorch(model: Any, example_inputs: object, *, batch_size: int) -> Forw
         raise SourceError(
             "a PyTorch module needs example_inputs: an array (or tuple, or dict) of the input's shape"
         )
-    return _load(model, example(example_inputs, batch_size), _arguments(model.forward), type(model).__name__)
+    _refuse_projections(model)
+    spec = example(example_inputs, batch_size)
+    return _load(_sharing(model), spec, _arguments(model.forward), type(model).__name__)
 
 
 def load_exported(path: str | Path, example_inputs: object, *, batch_size: int) -> Forward:
@@ -58,6 +62,25 @@ def load_exported(path: str | Path, example_inputs: object, *, batch_size: int) 
     spec = example(inputs, batch_size)
     _check_batch(program, spec, batch_size)
     return _load(module, spec, (), Path(path).name)
+
+
+def _sharing(model: Any) -> Any:
+    """A copy with the same tensors: what a module keeps of a traced call must not stay in the user's."""
+    tensors = {id(v): v for v in (*model.parameters(), *model.buffers())}
+    try:
+        return copy.deepcopy(model, tensors)
+    except Exception:  # modules that hold files, locks, or tensors with a history cannot be copied
+        return model
+
+
+def _refuse_projections(model: Any) -> None:
+    """The exporter leaves projections of an LSTM's states out without a word."""
+    for name, module in model.named_modules():
+        if getattr(module, "proj_size", 0) and hasattr(module, "hidden_size"):
+            raise SourceError(
+                f"{type(module).__name__} {name!r} has proj_size={module.proj_size}, which ONNX's LSTM "
+                "does not have; use proj_size=0 and a Linear layer after it, or write the steps with LSTMCell"
+            )
 
 
 def _load(model: Any, spec: Example, arguments: Sequence[str], name: str) -> Forward:
@@ -142,17 +165,21 @@ def export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: An
 
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode and no fused attention for a while."""
+    """Evaluation mode for a while, no fused attention, and no look at a mask's values to choose a kernel."""
     import torch
 
     training = {module: module.training for module in model.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    layers = torch.nn.modules.transformer
+    looking = layers._detect_is_causal_mask
     try:
+        layers._detect_is_causal_mask = lambda mask, is_causal=None, size=None: is_causal is True
         for module in training:
             module.training = False
         yield
     finally:
+        layers._detect_is_causal_mask = looking
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, flag in training.items():
             module.training = flag
@@ -204,6 +231,13 @@ def _innermost(exc: BaseException) -> BaseException:
 def _explain(exc: Exception, name: str) -> str:
     """The innermost cause in one line, where it was raised, and what to try."""
     cause = _innermost(exc)
+    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']*)'", str(cause))
+    if missing:
+        return (
+            f"torch.onnx.export cannot export {name}: operator {missing[1]} has no ONNX counterpart; replace "
+            "it in the model by operators that have one (for experts in transformers: "
+            "`config._experts_implementation = 'eager'`)"
+        )
     where = f" at {_place(cause)}" if _place(cause) else ""
     what = f"{type(cause).__name__}: {_first_line(cause).rstrip('.')}{where}"
     return (

@@ -29,11 +29,13 @@ SHAPES |= {
     "NonZero": (0,),
     "Resize": (1, 2, 3),
 }
+SHAPES |= {"Col2Im": (1, 2)}
 SHAPES |= {"RNN": (4,), "GRU": (4,), "LSTM": (4,), "ReverseSequence": (1,)}
 SHAPES |= {op: (1,) for op in REWRITES if op.startswith("Reduce")}
 REFUSED = (
     *("test_batchnorm_epsilon_training_mode", "test_batchnorm_example_training_mode"),
     *("test_einsum_batch_diagonal", "test_averagepool_2d_dilations"),
+    "test_col2im_5d",
     *("test_maxpool_with_argmax_2d_precomputed_pads", "test_maxpool_with_argmax_2d_precomputed_strides"),
 )
 

@@ -16,7 +16,7 @@ longer steps leave the region in which networks with kinks amplify rounding less
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from tests.models.zoo import Array, Entry, alone
 FLOOR, FLOOR_DOUBLE = 1e-2, 1e-4
 GRADIENT, DOUBLE, TRAJECTORY = 1e-4, 1e-5, 1e-3
 STEPS, BATCH, LENGTH = 20, 4, 0.01
+NAN = float("nan")
 _FLOAT, _DOUBLE = 1, 11  # ONNX element types
 
 
@@ -41,7 +42,7 @@ class Outcome:
     """What was measured.
 
     Attributes:
-        seconds: the conversion took.
+        seconds: of processor time the conversion took.
         parameters: numbers trained.
         gradient: largest error of a parameter's gradient, float32 on onnxruntime.
         worst: that parameter.
@@ -49,6 +50,7 @@ class Outcome:
         loss: relative error of the first loss.
         losses: largest relative error of the losses of twenty steps.
         moved: error of the change twenty steps make, all parameters together.
+        moved_double: the same in float64, where float32 was out of bounds (then tiny if rounding was all).
         idle: parameters frozen because the loss does not depend on them.
     """
 
@@ -60,15 +62,16 @@ class Outcome:
     loss: float
     losses: float
     moved: float
+    moved_double: float
     idle: tuple[str, ...]
 
 
 def measure(entry: Entry, *, double: bool = True, backend: str = "onnx") -> Outcome:
     """Convert an entry and compare it."""
     model = entry.build()
-    started = time.perf_counter()
+    started = time.process_time()
     bundle = converted(entry, model)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return compare(entry, reference(entry, model), bundle, seconds, double=double, backend=backend)
 
 
@@ -81,26 +84,34 @@ def converted(entry: Entry, model: Any, targets: tuple[str, ...] = ("onnx",)) ->
 def compare(
     entry: Entry, truth: Reference, bundle: Bundle, seconds: float, *, double: bool, backend: str
 ) -> Outcome:
-    data, y = entry.data(BATCH), entry.labels(BATCH)
-    x = _contract(bundle, data)
+    batch = Batch(entry.data(BATCH), entry.labels(BATCH), bundle)
     trainer = Trainer(bundle, backend=backend)
     start = trainer.parameters()
     idle = tuple(sorted(truth.trainable - set(start)))
     values = {n: v for n, v in bundle.parameters().items() if n in truth.trainable}
-    loss, wanted = truth.differentiate(values, data, y)
-    got_loss, got = trainer.loss_and_gradients(x, y)
+    loss, wanted = truth.differentiate(values, batch.data, batch.y)
+    got_loss, got = trainer.loss_and_gradients(batch.x, batch.y)
     errors = gradient_errors({**{n: np.zeros_like(values[n]) for n in idle}, **got}, wanted, FLOOR)
     worst = max(errors, key=lambda name: errors[name])
-    losses, moved = _twenty_steps(truth, trainer, data, x, y, wanted)
+    lr = LENGTH / max(_norm(wanted), 1e-12)
+    report = trainer.fit(batch.x, batch.y, epochs=STEPS, lr=lr)
+    path, end = _descend(lambda now: truth.differentiate(now, batch.data, batch.y), start, lr)
+    moved = _missed(trainer.parameters(), end, start)
+    step = DoubleStep(bundle, batch)
+    exact = step(start)[1] if double else {}
+    scale = max(map(abs, path))
     return Outcome(
         seconds=seconds,
         parameters=sum(v.size for v in start.values()),
         gradient=errors[worst],
         worst=worst,
-        double=_double_error(bundle, x, y, start, wanted) if double else float("nan"),
+        double=max(gradient_errors(exact, {n: wanted[n] for n in exact}, FLOOR_DOUBLE).values(), default=NAN),
         loss=abs(got_loss - loss) / abs(loss),
-        losses=losses,
+        losses=max(abs(a - b) / scale for a, b in zip(report.losses, path, strict=True)),
         moved=moved,
+        moved_double=_missed(_descend(step, start, lr)[1], end, start)
+        if double and moved >= TRAJECTORY
+        else NAN,
         idle=idle,
     )
 
@@ -125,51 +136,60 @@ def _distance(a: Array, b: Array) -> float:
     return float(np.linalg.norm(np.subtract(a, b, dtype=np.float64)))
 
 
-def _contract(bundle: Bundle, data: Mapping[str, Array]) -> Any:
-    """The inputs under the bundle's names, in its element types."""
-    specs = bundle.manifest.inputs
-    named = {s.name: v.astype(s.dtype) for s, v in zip(specs, _ordered(specs, data), strict=True)}
-    return alone(named)
+@dataclass(frozen=True)
+class Batch:
+    """One batch: `data` by the model's names, `x` as the bundle's trainer takes it."""
 
+    data: Values
+    y: Array
+    bundle: Bundle
 
-def _ordered(specs: Any, data: Mapping[str, Array]) -> list[Array]:
-    return [data[s.name] if s.name in data else next(iter(data.values())) for s in specs]
+    @property
+    def x(self) -> Any:
+        return alone(self.named)
+
+    @property
+    def named(self) -> dict[str, Array]:
+        specs = self.bundle.manifest.inputs
+        only = next(iter(self.data.values()))
+        return {s.name: self.data.get(s.name, only).astype(s.dtype) for s in specs}
 
 
 # -- twenty steps
 
 
-def _twenty_steps(
-    truth: Reference, trainer: Trainer, data: Values, x: Any, y: Array, gradients: Values
-) -> tuple[float, float]:
-    """Errors of the losses and of the movement of plain SGD."""
-    lr = LENGTH / max(_norm(gradients), 1e-12)
-    start = trainer.parameters()
-    report = trainer.fit(x, y, epochs=STEPS, lr=lr)
-    values = {n: v.astype(np.float64) for n, v in start.items()}
+def _descend(
+    differentiate: Callable[[Values], tuple[float, Values]], start: Values, lr: float
+) -> tuple[list[float], Values]:
+    """The losses of plain SGD in float64, and where it ends."""
+    values: Values = {n: v.astype(np.float64) for n, v in start.items()}
     losses = []
     for _ in range(STEPS):
-        loss, found = truth.differentiate(values, data, y)
+        loss, found = differentiate(values)
         losses.append(loss)
         values = {n: v - lr * found[n] for n, v in values.items()}
-    scale = max(map(abs, losses))
-    errors = [abs(a - b) / scale for a, b in zip(report.losses, losses, strict=True)]
-    end = trainer.parameters()
-    missed = {n: end[n] - values[n] for n in values}
-    return max(errors), _norm(missed) / _norm({n: values[n] - start[n] for n in values})
+    return losses, values
+
+
+def _missed(got: Values, wanted: Values, start: Values) -> float:
+    """How far off one end is, relative to the way to the other."""
+    return _norm({n: got[n] - wanted[n] for n in wanted}) / _norm({n: wanted[n] - start[n] for n in wanted})
 
 
 # -- float64
 
 
-def _double_error(bundle: Bundle, x: Any, y: Array, parameters: Values, wanted: Values) -> float:
-    step = in_double(read_onnx(bundle.artifact("onnx", "step")))
-    data = x if isinstance(x, dict) else {bundle.manifest.step_inputs[0].name: x}
-    feeds = {**data, **parameters, "y": y, "weight": np.ones(len(y))}
-    feeds = {n: v.astype(step.inputs[n].dtype) for n, v in feeds.items()}
-    made = run(step, feeds)
-    got = {n: made[f"grad/{n}"] for n in parameters}
-    return max(gradient_errors(got, {n: wanted[n] for n in got}, FLOOR_DOUBLE).values())
+class DoubleStep:
+    """The bundle's step with float64 where it has float32, on the NumPy interpreter."""
+
+    def __init__(self, bundle: Bundle, batch: Batch) -> None:
+        self.graph = in_double(read_onnx(bundle.artifact("onnx", "step")))
+        self.feeds = {**batch.named, "y": batch.y, "weight": np.ones(len(batch.y))}
+
+    def __call__(self, parameters: Values) -> tuple[float, dict[str, Array]]:
+        feeds = {n: v.astype(self.graph.inputs[n].dtype) for n, v in {**self.feeds, **parameters}.items()}
+        made = run(self.graph, feeds)
+        return float(made["loss"]), {n: made[f"grad/{n}"] for n in parameters}
 
 
 def in_double(graph: Graph) -> Graph:

@@ -104,7 +104,7 @@ ENTRIES = (
     transformers("focalnet", "convolution", image(32), classes()),
     transformers("bit", "convolution", image(32), classes()),
     transformers("segformer", "dense-prediction", image(64), **_hidden(5, 16, 16)),
-    transformers("dpt", "dense-prediction", image(32), **_hidden(32, 32)),
+    transformers("dpt", "dense-prediction", image(32), **_hidden(64, 64)),
     transformers("data2vec-text", "transformer", tokens(), classes()),
     transformers("wav2vec2", "audio", {"input_values": Field((800,))}, classes()),
     transformers("hubert", "audio", {"input_values": Field((800,))}, classes()),

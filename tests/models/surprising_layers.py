@@ -31,7 +31,7 @@ class Seq2Seq(nn.Module):
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(5))
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        return self.transformer(source, target, tgt_mask=self.mask)
+        return self.transformer(source, target, tgt_mask=self.mask, tgt_is_causal=None)
 
 
 def transformer() -> nn.Module:
