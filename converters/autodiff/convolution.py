@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgefl.converters.autodiff import channels_last
 from edgefl.converters.autodiff.expression import Expr, concat, zeros_like
 from edgefl.converters.autodiff.registry import Gradient, Op, vjp
 from edgefl.converters.autodiff.windows import Window, spread
@@ -150,17 +151,18 @@ def weight_gradient(x: Expr, dy: Expr, window: Window, groups: int) -> Expr:
         `[M, C / groups, *kernel]`.
     """
     channels, made = x.shape[1], dy.shape[1]
+    last = x.builder.channels_last
     if groups == channels == made:
-        return _depthwise(x, dy, window)
+        return (channels_last.depthwise if last else _depthwise)(x, dy, window)
     if groups == 1:
-        return _dense(x, dy, window)
+        return (channels_last.dense if last else _dense)(x, dy, window)
     return _grouped(x, dy, window, groups)
 
 
 def _depthwise(x: Expr, dy: Expr, window: Window) -> Expr:
-    batch, channels, axes = dy.shape[0], dy.shape[1], range(2, dy.rank)
-    sums = [(tap * dy).sum(axes).reshape((batch, channels, 1)) for tap in window.taps(x).values()]
-    return concat(sums, axis=2).sum([0]).reshape((channels, 1, *window.kernel))
+    channels, axes = dy.shape[1], [0, *range(2, dy.rank)]
+    sums = [(tap * dy).sum(axes).reshape((channels, 1)) for tap in window.taps(x).values()]
+    return concat(sums, axis=1).reshape((channels, 1, *window.kernel))
 
 
 def _dense(x: Expr, dy: Expr, window: Window) -> Expr:

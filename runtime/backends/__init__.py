@@ -8,7 +8,7 @@ from edgefl.errors import BackendUnavailable, OptionError
 from edgefl.runtime.backends.base import Array, Backend, Program
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 
-BACKENDS = ("onnx", "tflite", "numpy")
+BACKENDS = ("onnx", "openvino", "tflite", "numpy")
 """Names `open_backend` takes, in the order `auto` tries them."""
 
 __all__ = ["BACKENDS", "Array", "Backend", "Program", "open_backend"]
@@ -61,6 +61,10 @@ def _make(name: str, wish: Wish, threads: int) -> Backend:
     if wish.named:
         allowed = ", ".join(wish.engines)
         raise OptionError(f"delegate {wish.name!r} works with backend {allowed}, not with {name}")
+    if name == "openvino":
+        from edgefl.runtime.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(threads)
     from edgefl.runtime.backends.numpy import NumpyBackend
 
     return NumpyBackend()

@@ -19,10 +19,15 @@ Arrays = Sequence[np.ndarray[Any, Any]]
 
 
 def graph_gradients(
-    op: str, inputs: Arrays, seed: np.ndarray, extra: Arrays = (), **attributes: Any
+    op: str,
+    inputs: Arrays,
+    seed: np.ndarray,
+    extra: Arrays = (),
+    channels_last: bool = False,
+    **attributes: Any,
 ) -> list[np.ndarray]:
     """Gradients of `sum(seed * op(*inputs, *extra))` for those of `inputs` that are floating-point."""
-    b = GraphBuilder()
+    b = GraphBuilder(channels_last=channels_last)
     names = [
         b.input(f"in{i}", TensorType.of(x)) if x.dtype.kind == "f" else b.constant(x)
         for i, x in enumerate(inputs)

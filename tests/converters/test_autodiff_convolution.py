@@ -75,17 +75,19 @@ def torch_conv(g: Geometry):
     return convolve
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
 @settings(max_examples=150, deadline=None)
-@given(geometries())
-def test_conv(g):
+@given(g=geometries())
+def test_conv(g, channels_last):
     x = normal(g.batch, g.channels, *g.size)
     w = normal(g.made, g.channels // g.groups, *g.kernel)
-    check("Conv", torch_conv(g), [x, w], **g.attributes)
+    check("Conv", torch_conv(g), [x, w], channels_last=channels_last, **g.attributes)
 
 
-@settings(max_examples=150, deadline=None)
-@given(geometries(), st.data())
-def test_conv_transpose(g, data):
+@pytest.mark.parametrize("channels_last", [False, True])
+@settings(max_examples=100, deadline=None)
+@given(g=geometries(), data=st.data())
+def test_conv_transpose(g, data, channels_last):
     extra = tuple(data.draw(st.integers(0, s - 1)) for s in g.strides)
     pads = tuple(data.draw(st.integers(0, (k - 1) * d)) for k, d in zip(g.kernel, g.dilations, strict=True))
     rows = zip(g.size, g.strides, g.kernel, g.dilations, pads, extra, strict=True)
@@ -101,18 +103,20 @@ def test_conv_transpose(g, data):
         )
 
     attributes = g.attributes | {"pads": (*pads, *pads), "output_padding": extra}
-    check("ConvTranspose", expected, [x, w], **attributes)
+    check("ConvTranspose", expected, [x, w], channels_last=channels_last, **attributes)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise(multiplier, stride):
+def test_depthwise(multiplier, stride, channels_last):
     x, w = normal(2, 4, 7, 6), normal(4 * multiplier, 1, 3, 3)
 
     def expected(x, w):
         return F.conv2d(x, w, stride=stride, padding=1, groups=4)
 
-    check("Conv", expected, [x, w], group=4, strides=(stride, stride), pads=(1, 1, 1, 1), kernel_shape=(3, 3))
+    geometry = {"group": 4, "strides": (stride, stride), "pads": (1, 1, 1, 1), "kernel_shape": (3, 3)}
+    check("Conv", expected, [x, w], channels_last=channels_last, **geometry)
 
 
 def test_bias():

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weight gradients of convolutions for engines that keep channels last, such as OpenVINO and TFLite.
+
+There a transpose to channels last is free, and whatever reads an image in another order costs a copy. Rows
+of a matrix `[positions, channels]` have only one order, so images become such matrices at once: a kernel
+position is then a run of rows, since zeros between image rows let a shift be the same for the whole matrix.
+"""
+
+from __future__ import annotations
+
+from edgefl.converters.autodiff.expression import Expr, concat
+from edgefl.converters.autodiff.windows import Window
+
+
+def dense(x: Expr, dy: Expr, window: Window) -> Expr:
+    """One product `[M, P] @ [P, C]` per kernel position.
+
+    Args:
+        x: `[N, C, *size]`.
+        dy: `[N, M, *out]`.
+
+    Returns:
+        `[M, C, *kernel]`.
+    """
+    channels, made = x.shape[1], dy.shape[1]
+    if set(window.strides) == {1}:
+        taps, rows = _shifted(x, dy, window)
+    else:
+        taps = [_matrix(tap) for tap in window.taps(x).values()]
+        rows = [_matrix(dy)] * len(taps)
+    products = [
+        (row.swap_last() @ tap).reshape((made, channels, 1)) for row, tap in zip(rows, taps, strict=True)
+    ]
+    return concat(products, axis=2).reshape((made, channels, *window.kernel))
+
+
+def depthwise(x: Expr, dy: Expr, window: Window) -> Expr:
+    """A convolution whose kernels are the images of the output's gradient, one per example and channel.
+
+    Args:
+        x: `[N, C, *size]`.
+        dy: `[N, C, *out]`.
+
+    Returns:
+        `[C, 1, *kernel]`.
+    """
+    batch, channels = dy.shape[:2]
+    behind = [max(r - b - n, 0) for r, b, n in zip(window.reach, window.before, window.size, strict=True)]
+    made = x.reshape((1, batch * channels, *window.size)).apply(
+        "Conv",
+        dy.reshape((batch * channels, 1, *window.out)),
+        kernel_shape=window.out,
+        strides=window.dilations,
+        dilations=window.strides,
+        pads=(*window.before, *behind),
+        group=batch * channels,
+    )
+    axes = range(2, made.rank)
+    taps = made.slices(axes, [0] * len(axes), window.kernel, [1] * len(axes))
+    return taps.reshape((batch, channels, *window.kernel)).sum([0]).reshape((channels, 1, *window.kernel))
+
+
+def _shifted(x: Expr, dy: Expr, window: Window) -> tuple[list[Expr], list[Expr]]:
+    """For each kernel position the rows it reads, and the gradient's rows they belong to."""
+    grid = _grid(window)
+    image, gradient = _matrix(_on(x, grid)), _matrix(_on(dy, grid))
+    offsets = [_offset(position, window, grid) for position in window.positions]
+    length = image.shape[0]
+    starts = [max(offset, 0) for offset in offsets]
+    stops = [length + min(offset, 0) for offset in offsets]
+    taps = [image.slice(0, start, stop) for start, stop in zip(starts, stops, strict=True)]
+    pairs = zip(starts, stops, offsets, strict=True)
+    return taps, [gradient.slice(0, start - offset, stop - offset) for start, stop, offset in pairs]
+
+
+def _grid(window: Window) -> list[int]:
+    """A spatial shape with enough zeros behind each axis to be the padding of both its sides."""
+    rows = zip(window.size, window.out, window.before, window.reach, strict=True)
+    return [max(size + max(before, reach - before - size), out) for size, out, before, reach in rows]
+
+
+def _on(x: Expr, grid: list[int]) -> Expr:
+    behind = [(0, total - size) for total, size in zip(grid, x.shape[2:], strict=True)]
+    return x.pad([(0, 0), (0, 0), *behind])
+
+
+def _offset(position: tuple[int, ...], window: Window, grid: list[int]) -> int:
+    """How many rows of the matrix lie between an output's place and what it reads at a kernel position."""
+    total = 0
+    for i, dilation, before, size in zip(position, window.dilations, window.before, grid, strict=True):
+        total = total * size + i * dilation - before
+    return total
+
+
+def _matrix(x: Expr) -> Expr:
+    """`[N, C, *size]` as `[N * positions, C]`."""
+    return x.transpose(0, *range(2, x.rank), 1).reshape((-1, x.shape[1]))

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX artifacts on OpenVINO's CPU plugin, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgefl.bundle import Bundle
+from edgefl.errors import BackendFailure, BackendUnavailable
+from edgefl.runtime.backends.base import Array, Names, Program, artifact_of
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU, with `threads` threads inside an operator."""
+
+    name, target = "openvino", "onnx"
+
+    def __init__(self, threads: int = 1) -> None:
+        self._engine = _import()
+        self._core = self._engine.Core()
+        self.version = f"openvino {self._engine.__version__.split('-')[0]}"
+        # Its own choice of precision is bfloat16 where the processor has it: no gradients for training.
+        self._options = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+
+    def load(self, bundle: Bundle, kind: str) -> Program:
+        last = f"{kind}-channels-last"
+        kind = last if bundle.manifest.find(self.target, last) else kind
+        artifact = artifact_of(bundle, self.target, kind)
+        data = bundle.artifact(self.target, kind)
+        try:
+            model = self._core.read_model(data)
+            request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
+        except Exception as exc:  # the engine raises RuntimeError and its own types alike
+            raise BackendFailure(f"{self.version} refuses {artifact.path}: {exc}") from exc
+        return _OpenVinoProgram(request, model, Names.of(artifact), f"{self.version} on {artifact.path}")
+
+
+class _OpenVinoProgram:
+    def __init__(self, request: Any, model: Any, names: Names, label: str) -> None:
+        self._request, self._names, self._label = request, names, label
+        self._outputs = [names.to_contract(output.any_name) for output in model.outputs]
+        self._known = {name for port in model.inputs for name in port.names}
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        own = self._names.to_own(feeds)
+        try:
+            self._request.infer({n: v for n, v in own.items() if n in self._known}, share_inputs=True)
+            made = [self._request.get_output_tensor(i).data for i in range(len(self._outputs))]
+        except Exception as exc:  # the engine raises RuntimeError and its own types alike
+            raise BackendFailure(f"{self._label}: {exc}") from exc
+        return dict(zip(self._outputs, made, strict=True))
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ImportError as exc:
+        raise BackendUnavailable(
+            f"backend 'openvino' needs openvino: pip install 'edgefl[openvino]' ({exc}); "
+            "backends 'onnx' and 'numpy' run the same bundle without it"
+        ) from exc
+    return openvino
