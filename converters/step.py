@@ -18,7 +18,6 @@ from edgefl.converters.normalize import simplify
 from edgefl.converters.precision import FULL, Precision
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.split import Cut, find_cut
-from edgefl.converters.training import BUFFER
 from edgefl.errors import SelectionError
 from edgefl.graph.model import Graph, TensorType
 from edgefl.parameters import Role
@@ -29,8 +28,8 @@ class Graphs:
     """What a model becomes.
 
     Attributes:
-        step: data inputs (or what `features` gives), `y`, `weight`, trained parameters, and with a training
-            graph `seed` and updated buffers -> `loss`, `grad/<name>`, `buffer/<name>`.
+        step: data inputs (or what `features` gives), `y`, `weight`, trained parameters
+            -> `loss`, `grad/<name>`.
         step_last: the same step with data moved as engines like it that keep channels last; None where
             nothing is convolved.
         features: data inputs -> the step's data inputs; None where no frozen prefix is worth a cut.
@@ -91,13 +90,8 @@ def make_graphs(
     """
     terms = _terms(forward, loss)
     trained = [name for name, role in roles.items() if role in ("shared", "personal")]
-    changing = {*trained, *forward.updated}
-    fixed = {name: value for name, value in forward.parameters.items() if name not in changing}
-    plain = precision.frozen(fold(bind(forward.graph, fixed), forward.inputs))
-    extra = _extra_inputs(forward)
-    whole = plain
-    if forward.training is not None:
-        whole = precision.frozen(fold(bind(forward.training, fixed), (*forward.inputs, *extra)))
+    fixed = {name: value for name, value in forward.parameters.items() if name not in trained}
+    whole = precision.frozen(fold(bind(forward.graph, fixed), forward.inputs))
     values = {name: forward.parameters[name] for name in trained}
     rounding = precision.training(whole, values, forward.inputs)
     heads = [_head(whole, term) for term in terms]
@@ -112,7 +106,7 @@ def make_graphs(
         step=step,
         step_last=_step(rounding, inputs, trained, heads, channels_last=True) if convolves else None,
         features=_features(whole, forward.inputs, cut) if cut else None,
-        infer=_infer(plain, forward.inputs, [*trained, *forward.updated], terms),
+        infer=_infer(whole, forward.inputs, trained, terms),
         roles=dict(roles),
         terms=terms,
         labels={head.term.y: head.label for head in heads},
@@ -198,11 +192,8 @@ def _step(
     labels = {head.term.y: Expr(b, b.input(head.term.y, head.label)) for head in heads}
     batch = whole.type_of(next(iter(inputs), heads[0].scores)).shape[:1]
     weight = Expr(b, b.input("weight", TensorType(np.dtype(np.float32), batch)))
-    if extra:
-        bound["weight"] = weight.name
-    bound.update({n: b.input(n, whole.inputs[n]) for n in (*trained, *extra) if n not in bound})
-    buffers = [name for name in whole.outputs if name.startswith(BUFFER)]
-    tensors = graft(b, whole, bound, [*(head.scores for head in heads), *buffers])
+    bound.update({name: b.input(name, whole.inputs[name]) for name in trained})
+    tensors = graft(b, whole, bound, [head.scores for head in heads])
     losses = [
         h.term.loss.emit(Expr(b, tensors[h.scores]), labels[h.term.y], weight) * h.term.share for h in heads
     ]
@@ -212,8 +203,6 @@ def _step(
     for name in trained:
         if name in found:
             b.output(f"grad/{name}", found[name])
-    for name in buffers:
-        b.output(name, tensors[name])
     return simplify(b.build("step"))
 
 
@@ -228,9 +217,9 @@ def _features(whole: Graph, data: Sequence[str], cut: Cut) -> Graph:
     return b.build("features")
 
 
-def _infer(whole: Graph, data: Sequence[str], taken: Sequence[str], terms: Sequence[Term]) -> Graph:
+def _infer(whole: Graph, data: Sequence[str], trained: Sequence[str], terms: Sequence[Term]) -> Graph:
     b = GraphBuilder()
-    bound = {name: b.input(name, whole.inputs[name]) for name in (*data, *taken)}
+    bound = {name: b.input(name, whole.inputs[name]) for name in (*data, *trained)}
     tensors = graft(b, whole, bound, [term.output for term in terms])
     for term in terms:
         b.output(term.gives, tensors[term.output])
