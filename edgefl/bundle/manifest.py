@@ -15,7 +15,7 @@ FORMAT_VERSION = 1
 EXTENSIONS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage.zip"}
 """Targets an artifact can be made for, with the file extension of each."""
 
-KINDS = ("step", "step-float16", "features", "features-int8", "infer", "infer-int8", "updatable")
+KINDS = ("step", "step-channels-last", "step-float16", "features", "features-int8", "infer", "infer-int8", "updatable")
 """`step` trains, `features` is the frozen prefix, `infer` predicts, `infer-int8` too, with weights inside;
 `updatable` is Core ML's classic form of what `step` trains."""
 
