@@ -13,6 +13,7 @@ from edgefl.bundle import Bundle
 from edgefl.bundle.archive import MAX_BUNDLE_BYTES
 from edgefl.delta import SparseDelta
 from edgefl.delta.lattice import decode_moves
+from edgefl.delta.snapshot import decode_weights
 from edgefl.errors import (
     BundleError,
     DataError,
@@ -27,7 +28,7 @@ from edgefl.message import Message
 from edgefl.parameters import Arrays, Schema
 from edgefl.runtime.transport import Response, Transport
 from edgefl.tensorfile import read_tensors
-from edgefl.wire import MAX_JSON_BYTES, Accepted, CheckIn, CheckInAnswer, Decline, Failure
+from edgefl.wire import MAX_JSON_BYTES, Accepted, CheckIn, CheckInAnswer, Decline, Failure, Status
 
 M = TypeVar("M", bound=Message)
 _JSON = {"content-type": "application/json"}
@@ -88,6 +89,18 @@ class Remote:
             return decode_moves(answer.body, schema_id=schema.id, size=schema.size, versions=range(version))
         except DeltaError as exc:
             raise ServerNonsense(f"the steps to version {version} cannot be used: {exc}") from exc
+
+    def weights(self, version: int, form: str, schema: Schema) -> Arrays:
+        """The shared parameters of a version for inference, `int8` or `float16`."""
+        limit = 8 * schema.size + _HEADER_ROOM
+        answer = self._ask("GET", f"/v1/weights/{version}?form={quote(form)}", b"", {}, limit)
+        try:
+            return decode_weights(answer.body, schema, version)
+        except DeltaError as exc:
+            raise ServerNonsense(f"the weights of version {version} cannot be used: {exc}") from exc
+
+    def status(self) -> Status:
+        return _parsed(Status, self._ask("GET", "/v1/status", b"", {}))
 
     def upload(self, round_number: int, assignment: str, frame: bytes) -> Accepted:
         answer = self._ask("PUT", f"/v1/rounds/{round_number}/updates/{assignment}", frame, _FRAME)

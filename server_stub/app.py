@@ -39,6 +39,7 @@ from edgefl.wire import (
 RoundNumber = Annotated[int, Path(ge=1, le=MAX_COUNT)]
 VersionNumber = Annotated[int, Path(ge=0, le=MAX_VERSION)]
 AssignmentKey = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+Form = Annotated[str, Query(pattern="^(int8|float16)$")]
 Target = Annotated[str | None, Query(max_length=64)]
 
 _FRAME = {"requestBody": {"required": True, "content": {"application/vnd.edgefl.update": {}}}}
@@ -107,6 +108,12 @@ def _routes(service: Service) -> APIRouter:
     async def moves(request: Request, version: VersionNumber, held: VersionNumber) -> Response:
         """The steps from a version a device holds to another, as update frames; or all since the first."""
         data, tag = await service.moves(version, held)
+        return _entity(request, data, tag, _IMMUTABLE)
+
+    @router.get("/weights/{version}", responses=_MOVES)
+    async def weights(request: Request, version: VersionNumber, form: Form = "int8") -> Response:
+        """A version's shared parameters for inference, as int8 with a scale per row or as float16."""
+        data, tag = await service.weights(version, form)
         return _entity(request, data, tag, _IMMUTABLE)
 
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from edgefl.bundle import Bundle
 from edgefl.delta.lattice import fingerprint
+from edgefl.delta.snapshot import encode_weights
 from edgefl.errors import Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import averaging, digest
@@ -183,6 +184,15 @@ class Coordinator:
         if found is None:
             raise Refused(404, "unknown-version", f"there are no steps from version {held} to {version}")
         return found
+
+    def weights(self, version: int, form: str) -> bytes:
+        """The shared parameters of a version in few bytes, for devices that only infer.
+
+        Raises:
+            Refused: `unknown-version`.
+        """
+        vector = self._schema.flatten(read_tensors(self.parameters(version)))
+        return encode_weights(vector, self._schema, form, version)
 
     def rounds(self) -> list[RoundInfo]:
         """All rounds, oldest first, with bytes up to now."""

@@ -18,7 +18,7 @@ from edgefl.wire import Accepted, CheckIn, CheckInAnswer
 
 log = logging.getLogger("edgefl.server")
 T = TypeVar("T")
-_KEPT_MOVES = 16
+_KEPT = 16
 
 
 def etag(data: bytes) -> str:
@@ -35,7 +35,7 @@ class Service:
         self._stopping = False
         self._slices: dict[str | None, tuple[bytes, str]] = {}
         self._parameters: tuple[int, bytes, str] | None = None
-        self._moves: dict[tuple[int, int], tuple[bytes, str]] = {}
+        self._made: dict[tuple[object, ...], tuple[bytes, str]] = {}
         self._making = asyncio.Lock()
 
     async def call(self, work: Callable[..., T], *arguments: object) -> T:
@@ -91,14 +91,11 @@ class Service:
 
     async def moves(self, version: int, held: int) -> tuple[bytes, str]:
         """What leads from one version to another, and its ETag. Made once for all who ask."""
-        key = version, held
-        async with self._making:
-            if key not in self._moves:
-                data = await to_thread.run_sync(self.coordinator.moves, version, held)
-                if len(self._moves) >= _KEPT_MOVES:
-                    del self._moves[next(iter(self._moves))]
-                self._moves[key] = data, etag(data)
-            return self._moves[key]
+        return await self._once(self.coordinator.moves, version, held)
+
+    async def weights(self, version: int, form: str) -> tuple[bytes, str]:
+        """A version's weights for inference, and their ETag. Made once for all who ask."""
+        return await self._once(self.coordinator.weights, version, form)
 
     async def _watch(self) -> None:
         """Enforce deadlines and close rounds for as long as the server runs."""
@@ -117,6 +114,16 @@ class Service:
         self._stopping = True
         self._wake.set()
         self._announce()
+
+    async def _once(self, make: Callable[..., bytes], *key: object) -> tuple[bytes, str]:
+        """What work in a thread makes of a key, kept until others have been asked for since."""
+        async with self._making:
+            if (known := self._made.get((make.__name__, *key))) is None:
+                data = await to_thread.run_sync(make, *key)
+                if len(self._made) >= _KEPT:
+                    del self._made[next(iter(self._made))]
+                known = self._made[(make.__name__, *key)] = data, etag(data)
+            return known
 
     def _load(self, version: int) -> tuple[int, bytes, str]:
         data = self.coordinator.parameters(version)
