@@ -10,6 +10,7 @@ reaches the parser. Anything but a `DeltaError` or a sound update is a finding.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zlib
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 with atheris.instrument_imports(include=["edgefl"]):
     import numpy as np
 
-    from edgefl.delta import Limits, decode
+    from edgefl.delta import Limits, decode, lattice
     from edgefl.errors import DeltaError
 
 LIMITS = Limits(b"schema-8", 8192, max_nonzeros=4096, max_magnitude=1e6)
@@ -34,6 +35,7 @@ def attempts(data: bytes) -> Iterator[bytes]:
 
 
 def one_input(data: bytes) -> None:
+    one_body(data)
     for frame in attempts(data):
         try:
             update = decode(frame, LIMITS)
@@ -43,6 +45,16 @@ def one_input(data: bytes) -> None:
         assert len(indices) == len(values) <= 4096
         assert np.all(np.diff(indices) > 0) and np.all((indices >= 0) & (indices < 8192))
         assert np.all(np.abs(values) <= 1e6)
+
+
+def one_body(data: bytes) -> None:
+    """The same bytes as what a server may answer a device: frames one after the other."""
+    for body in attempts(data):
+        with contextlib.suppress(DeltaError):
+            steps = lattice.decode_moves(
+                body + body, schema_id=LIMITS.schema_id, size=LIMITS.size, versions=range(1 << 32)
+            )
+            assert len(steps) % 2 == 0 and all(np.isfinite(step.values).all() for step in steps)
 
 
 def main() -> None:
