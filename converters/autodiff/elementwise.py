@@ -102,6 +102,51 @@ def cos(op: Op, dy: Expr) -> Gradients:
     return (-(dy * op.x.apply("Sin")),)
 
 
+@vjp("Tan")
+def tan(op: Op, dy: Expr) -> Gradients:
+    return (dy * (1.0 + op.y * op.y),)
+
+
+@vjp("Sinh")
+def sinh(op: Op, dy: Expr) -> Gradients:
+    return (dy * op.x.apply("Cosh"),)
+
+
+@vjp("Cosh")
+def cosh(op: Op, dy: Expr) -> Gradients:
+    return (dy * op.x.apply("Sinh"),)
+
+
+@vjp("Asin")
+def asin(op: Op, dy: Expr) -> Gradients:
+    return (dy / (1.0 - op.x * op.x).sqrt(),)
+
+
+@vjp("Acos")
+def acos(op: Op, dy: Expr) -> Gradients:
+    return (-(dy / (1.0 - op.x * op.x).sqrt()),)
+
+
+@vjp("Atan")
+def atan(op: Op, dy: Expr) -> Gradients:
+    return (dy / (1.0 + op.x * op.x),)
+
+
+@vjp("Asinh")
+def asinh(op: Op, dy: Expr) -> Gradients:
+    return (dy / (1.0 + op.x * op.x).sqrt(),)
+
+
+@vjp("Acosh")
+def acosh(op: Op, dy: Expr) -> Gradients:
+    return (dy / (op.x * op.x - 1.0).sqrt(),)
+
+
+@vjp("Atanh")
+def atanh(op: Op, dy: Expr) -> Gradients:
+    return (dy / (1.0 - op.x * op.x),)
+
+
 @vjp("Erf")
 def erf(op: Op, dy: Expr) -> Gradients:
     return (dy * (-(op.x * op.x)).exp() * (2 / math.sqrt(math.pi)),)

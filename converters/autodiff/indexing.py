@@ -23,6 +23,8 @@ def gather(op: Op, dy: Expr) -> Gradients:
         kept = (*x.shape[:axis], len(run), *x.shape[axis + 1 :])
         return place(dy.reshape(kept), axis, run, x.shape[axis]), None
     count = int(np.prod(indices.shape))
+    if 0 in dy.shape:
+        return zeros_like(x), None
     rows = dy.reshape((*x.shape[:axis], count, *x.shape[axis + 1 :]))
     front = (axis, *(i for i in range(x.rank) if i != axis))
     moved = rows.transpose(*front)
