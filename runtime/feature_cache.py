@@ -90,7 +90,8 @@ class FeatureCache:
     def _keep(self, home: Path, keys: list[bytes], features: dict[bytes, Arrays], used: set[Path]) -> None:
         unique = list(dict.fromkeys(keys))
         each = sum(value.nbytes for value in features[unique[0]].values()) + _DIGEST
-        count = max(1, min(SEGMENT_BYTES, self._limit) // each)
+        # Small beside the limit, so that little is lost with one and the room is used to the end.
+        count = max(1, min(SEGMENT_BYTES, self._limit // 8) // each)
         try:
             home.mkdir(parents=True, exist_ok=True)
             for start in range(0, len(unique), count):

@@ -212,6 +212,8 @@ def loads(choice: Choice, threads: int) -> Verdict:
 def _check_loads(choice: Choice, threads: int) -> None:
     verdict = loads(choice, threads)
     if verdict.state != "right":
+        if verdict.state == "refused":
+            raise BackendUnavailable(verdict.reason)
         what = choice.library or choice.name
         raise BackendUnavailable(f"delegate {what!r} cannot be loaded: it {_says(verdict)}")
 

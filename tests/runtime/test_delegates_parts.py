@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users may ask for, what counts as right, and where operators went."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefl.bundle import ArtifactData, Bundle
+from edgefl.errors import OptionError
+from edgefl.runtime.backends.tflite import _placement
+from edgefl.runtime.cache import targets_for
+from edgefl.runtime.delegates import REGISTRY, Placement, Verdict
+from edgefl.runtime.delegates.compare import TOLERANCES, tolerance_for, worst
+from edgefl.runtime.delegates.presence import candidates, find_library
+from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
+from edgefl.runtime.kinds import features_kinds
+
+pytestmark = pytest.mark.device
+
+
+@pytest.mark.parametrize(
+    ("text", "wish"),
+    [
+        ("auto", Wish("auto")),
+        ("cpu", Wish("cpu")),
+        ("none", Wish("cpu")),
+        ("xnnpack", Wish("xnnpack", (), ("onnx", "tflite"))),
+        ("edgetpu", Wish("edgetpu", (), ("tflite",))),
+        ("cuda;device_id=1", Wish("cuda", (("device_id", "1"),), ("onnx",))),
+        ("./libx.so;a=b=c;d=", Wish("./libx.so", (("a", "b=c"), ("d", "")), ("tflite",))),
+        ("libedgetpu.so.1", Wish("libedgetpu.so.1", (), ("tflite",))),
+    ],
+)
+def test_wishes(text: str, wish: Wish) -> None:
+    assert parse_wish(text) == wish
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("gpu3", "allowed auto, cpu, edgetpu"),
+        ("", "allowed auto"),
+        ("auto;x=1", "takes no options"),
+        ("cuda;fast", "'fast' is no key=value"),
+        ("cuda;=1", "'=1' is no key=value"),
+    ],
+)
+def test_wishes_that_mean_nothing(text: str, why: str) -> None:
+    with pytest.raises(OptionError, match=why):
+        parse_wish(text)
+
+
+def test_the_registry_is_consistent() -> None:
+    keys = [(row.engine, row.name) for row in REGISTRY]
+
+    assert len(set(keys)) == len(keys)
+    assert {row.engine for row in REGISTRY} == set(ENGINES)
+    for row in REGISTRY:
+        assert bool(row.provider) == (row.engine == "onnx")
+        assert row.dtype in TOLERANCES
+        assert row.advice and row.drives
+
+
+def test_a_library_is_found_on_the_library_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libedgetpu.so.1").touch()
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere:{tmp_path}")
+
+    assert find_library(("libother.so", "libedgetpu.so.1")) == str(tmp_path / "libedgetpu.so.1")
+    assert find_library(("libnothing.so",)) == ""
+
+
+def test_accelerators_for_integers_are_only_offered_int8(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "libedgetpu.so.1").touch()
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+
+    assert "edgetpu" in [c.name for c in candidates("tflite", (), "features-int8")]
+    assert "edgetpu" not in [c.name for c in candidates("tflite", (), "features")]
+
+
+def test_providers_come_in_order_of_preference() -> None:
+    built_with = ("CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider")
+
+    assert [c.name for c in candidates("onnx", built_with, "step")] == ["tensorrt", "cuda"]
+
+
+def test_a_named_delegate_decides_what_a_device_downloads() -> None:
+    assert targets_for("auto", "edgetpu") == ("tflite",)
+    assert targets_for("auto", "cuda") == ("onnx",)
+    assert targets_for("auto", "./libmine.so") == ("tflite",)
+
+
+def test_int8_features_come_first(head: Bundle) -> None:
+    both = head.with_artifacts([ArtifactData("tflite", "features-int8", b"int8")])
+
+    assert features_kinds(head.manifest, "tflite") == ("features",)
+    assert features_kinds(both.manifest, "tflite") == ("features-int8", "features")
+    assert features_kinds(both.manifest, "coreml") == ()
+
+
+# -- right and wrong
+
+
+floats = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20)
+
+
+@given(floats)
+def test_equal_results_are_no_distance_apart(values: list[float]) -> None:
+    array = np.array(values, np.float32)
+
+    assert worst({"a": array}, {"a": array.copy()}, TOLERANCES["float32"])[0] == 0
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("times", "right"), [(0.5, True), (2.0, False)])
+def test_the_allowed_distance_is_relative_to_the_size(dtype: str, times: float, right: bool) -> None:
+    random = np.random.default_rng(0)
+    for scale in (1e-6, 1.0, 1e6):
+        expected = (scale * random.normal(size=1000)).astype(np.float32)
+        made = expected * np.float32(1 + times * TOLERANCES[dtype].norm)
+        assert (worst({"a": expected}, {"a": made}, TOLERANCES[dtype])[0] <= 1) is right
+
+
+def test_one_wrong_element_among_many_is_found() -> None:
+    expected = np.ones(100_000, np.float32)
+    made = expected.copy()
+    made[7] = 1.01
+
+    assert worst({"a": expected}, {"a": made}, TOLERANCES["float32"]) == (pytest.approx(10, rel=1e-3), "a")
+
+
+def test_noise_beside_large_outputs_is_not_held_against_a_delegate() -> None:
+    expected = {"big": np.ones(10, np.float32), "noise": np.full(10, 1e-9, np.float32)}
+    made = {"big": np.ones(10, np.float32), "noise": np.full(10, -1e-9, np.float32)}
+
+    assert worst(expected, made, TOLERANCES["float32"])[0] <= 1
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {},
+        {"a": np.ones(3, np.float32)},
+        {"a": np.ones(2, np.float64)},
+        {"a": np.array([1, math.nan], np.float32)},
+        {"a": np.array([1, math.inf], np.float32)},
+    ],
+)
+def test_what_cannot_be_compared_is_wrong(made: dict[str, np.ndarray]) -> None:
+    assert worst({"a": np.ones(2, np.float32)}, made, TOLERANCES["int8"]) == (math.inf, "a")
+
+
+def test_integers_are_exact_and_bytes_two_levels_off() -> None:
+    for dtype, apart, right in [
+        ("int32", 0, True),
+        ("int32", 1, False),
+        ("int8", 2, True),
+        ("uint8", 3, False),
+    ]:
+        expected = np.full(4, 9, dtype)
+        made = expected + np.asarray(apart, dtype)
+        assert (worst({"a": expected}, {"a": made}, TOLERANCES["int8"])[0] <= 1) is right
+
+
+def test_graphs_that_train_are_held_to_float32() -> None:
+    assert tolerance_for("step", "float16") == TOLERANCES["float32"]
+    assert tolerance_for("features", "float16") == TOLERANCES["float16"]
+    assert tolerance_for("features-int8", "float32") == TOLERANCES["int8"]
+
+
+# -- where operators went
+
+
+def test_operators_are_counted_between_a_delegates_inputs_and_outputs() -> None:
+    def node(index: int, op: str, inputs: list[int], outputs: list[int]) -> dict[str, object]:
+        return {"index": index, "op_name": op, "inputs": inputs, "outputs": outputs}
+
+    nodes = [
+        node(0, "CONV_2D", [0, 10], [1]),
+        node(1, "RELU", [1], [2]),
+        node(2, "CUSTOM", [2], [3]),
+        node(3, "ADD", [3, 1], [4]),
+        node(4, "MUL", [4, 4], [5]),
+        node(5, "DELEGATE", [0, 10], [1, 2]),
+        node(6, "DELEGATE", [3, 1], [5]),
+    ]
+
+    found = _placement("step", "npu", nodes)
+
+    assert (found.operators, found.taken, found.fell_back, found.partitions) == (5, 4, 1, 2)
+
+
+def test_a_placement_says_all_of_it() -> None:
+    lost = Verdict("gpu", "step", "wrong", "'loss' is off")
+
+    assert str(Placement("step", "npu", 5, 4, 2, (lost,), 1.83)) == (
+        "step on npu: 4 of 5 operators in 2 parts, 1 on cpu, 1.8 x the speed of cpu; "
+        "not gpu (wrong: 'loss' is off)"
+    )
+    assert str(Placement("step")) == "step on cpu"
+    assert Placement("step", "npu").fell_back is None
