@@ -8,6 +8,7 @@ and the whole parameters are tried in this order until it fits; a device never t
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,12 +78,15 @@ class HeldVersion:
             self._keep(position)
         return self._schema.unflatten(made)
 
-    def _moved(self, held: Position, steps: list[SparseDelta], task: Task) -> Position:
-        # The server leads devices too far behind from the first version on.
-        base = held if steps[0].base_version == held.version else self._origin
-        moved = base.moved.copy()
+    def _moved(self, held: Position, steps: Iterator[SparseDelta], task: Task) -> Position:
+        moved: Doubles | None = None
         for step in steps:
+            if moved is None:
+                # The server leads devices too far behind from the first version on.
+                base = held if step.base_version == held.version else self._origin
+                moved = base.moved.copy()
             moved[step.indices] += step.values
+        assert moved is not None  # a body without any frame is an error
         return Position(task.base_version, moved)
 
     def _whole(self, remote: Remote, task: Task) -> Arrays:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -81,12 +81,17 @@ class Remote:
             raise ServerNonsense(f"version {version} of the parameters cannot be used: {exc}") from exc
         return values
 
-    def moves(self, version: int, held: int, schema: Schema) -> list[SparseDelta]:
-        """The steps that lead from a version this device holds to another, or all since the first."""
+    def moves(self, version: int, held: int, schema: Schema) -> Iterator[SparseDelta]:
+        """The steps that lead from a version this device holds to another, or all since the first.
+
+        At least one; each is decoded when it is asked for.
+        """
         limit = 8 * schema.size + _HEADER_ROOM
         answer = self._ask("GET", f"/v1/parameters/{version}/from/{held}", b"", {}, limit)
         try:
-            return decode_moves(answer.body, schema_id=schema.id, size=schema.size, versions=range(version))
+            yield from decode_moves(
+                answer.body, schema_id=schema.id, size=schema.size, versions=range(version)
+            )
         except DeltaError as exc:
             raise ServerNonsense(f"the steps to version {version} cannot be used: {exc}") from exc
 

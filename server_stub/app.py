@@ -42,9 +42,10 @@ AssignmentKey = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Form = Annotated[str, Query(pattern="^(int8|float16)$")]
 Target = Annotated[str | None, Query(max_length=64)]
 
-_FRAME = {"requestBody": {"required": True, "content": {"application/vnd.edgefl.update": {}}}}
+_UPDATE = "application/vnd.edgefl.update"
+_FRAME = {"requestBody": {"required": True, "content": {_UPDATE: {}}}}
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
-_MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/vnd.edgefl.update": {}}}}
+_MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {_UPDATE: {}}}}
 _IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 _REVALIDATE = {"cache-control": "no-cache"}
 
@@ -108,13 +109,13 @@ def _routes(service: Service) -> APIRouter:
     async def moves(request: Request, version: VersionNumber, held: VersionNumber) -> Response:
         """The steps from a version a device holds to another, as update frames; or all since the first."""
         data, tag = await service.moves(version, held)
-        return _entity(request, data, tag, _IMMUTABLE)
+        return _entity(request, data, tag, _IMMUTABLE, _UPDATE)
 
     @router.get("/weights/{version}", responses=_MOVES)
     async def weights(request: Request, version: VersionNumber, form: Form = "int8") -> Response:
         """A version's shared parameters for inference, as int8 with a scale per row or as float16."""
         data, tag = await service.weights(version, form)
-        return _entity(request, data, tag, _IMMUTABLE)
+        return _entity(request, data, tag, _IMMUTABLE, _UPDATE)
 
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)
     async def update(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
@@ -176,12 +177,18 @@ def _failure(status: int, reason: str, detail: str) -> Response:
     return _json(Failure(reason, detail[:MAX_TEXT]), status)
 
 
-def _entity(request: Request, data: bytes, tag: str, headers: dict[str, str]) -> Response:
+def _entity(
+    request: Request,
+    data: bytes,
+    tag: str,
+    headers: dict[str, str],
+    kind: str = "application/octet-stream",
+) -> Response:
     headers = {"etag": tag, **headers}
     known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
     if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)
-    return Response(data, media_type="application/octet-stream", headers=headers)
+    return Response(data, media_type=kind, headers=headers)
 
 
 def _body_of(kind: type[Message]) -> dict[str, Any]:

@@ -81,8 +81,12 @@ def encode_moves(moves: Doubles, unit: float, *, schema_id: bytes, base_version:
     return above + _encode(multiples - coarse * _COARSER, unit, schema_id, base_version)
 
 
-def decode_moves(body: bytes, *, schema_id: bytes, size: int, versions: Container[int]) -> list[SparseDelta]:
-    """The updates in one or more frames that follow each other without anything between.
+def decode_moves(
+    body: bytes, *, schema_id: bytes, size: int, versions: Container[int]
+) -> Iterator[SparseDelta]:
+    """The updates in one or more frames that follow each other without anything between, one at a time.
+
+    Few bytes may stand for many values; whoever adds each update up before the next needs memory for one.
 
     Args:
         versions: base versions that may occur.
@@ -91,7 +95,8 @@ def decode_moves(body: bytes, *, schema_id: bytes, size: int, versions: Containe
         DeltaError: its subclass for the first thing found wrong; no body at all is `DeltaTruncated`.
     """
     limits = Limits(schema_id, size, versions=versions, max_bytes=len(body))
-    return [decode(frame, limits) for frame in split_frames(body)]
+    for frame in split_frames(body):
+        yield decode(frame, limits)
 
 
 def split_frames(body: bytes) -> Iterator[bytes]:

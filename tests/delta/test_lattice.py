@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -117,7 +118,7 @@ def forged_length(body: bytes, length: int) -> bytes:
 )
 def test_bodies_that_are_no_sequence_of_frames_are_refused(attack, error):
     with pytest.raises(error):
-        lattice.decode_moves(attack, schema_id=SCHEMA, size=50, versions=range(100))
+        list(lattice.decode_moves(attack, schema_id=SCHEMA, size=50, versions=range(100)))
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
@@ -127,8 +128,23 @@ def test_damage_is_an_update_or_a_delta_error(noise, at):
     damaged = body[:at] + noise + body[at + len(noise) :]
 
     try:
-        found = lattice.decode_moves(damaged, schema_id=SCHEMA, size=50, versions=range(100))
+        found = list(lattice.decode_moves(damaged, schema_id=SCHEMA, size=50, versions=range(100)))
     except DeltaError:
         return
 
     assert all(np.isfinite(update.values).all() for update in found)
+
+
+def test_many_values_in_few_bytes_need_memory_for_one_frame(size=200_000):
+    body = b"".join(
+        lattice.encode_moves(np.ones(size), 1.0, schema_id=SCHEMA, base_version=i) for i in range(64)
+    )
+    assert len(body) < 64 * 400
+
+    tracemalloc.start()
+    for update in lattice.decode_moves(body, schema_id=SCHEMA, size=size, versions=range(64)):
+        del update
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 80 * size

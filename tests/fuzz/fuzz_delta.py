@@ -51,8 +51,10 @@ def one_body(data: bytes) -> None:
     """The same bytes as what a server may answer a device: frames one after the other."""
     for body in attempts(data):
         with contextlib.suppress(DeltaError):
-            steps = lattice.decode_moves(
-                body + body, schema_id=LIMITS.schema_id, size=LIMITS.size, versions=range(1 << 32)
+            steps = list(
+                lattice.decode_moves(
+                    body + body, schema_id=LIMITS.schema_id, size=LIMITS.size, versions=range(1 << 32)
+                )
             )
             assert len(steps) % 2 == 0 and all(np.isfinite(step.values).all() for step in steps)
 

@@ -31,3 +31,23 @@ def test_follower_has_the_newest_model_in_few_bytes(serve, bundle, make_frame, h
     before = server.status().bytes_down
     assert follower.refresh().to_bytes() == newest.to_bytes() == follower.kept().to_bytes()
     assert server.status().bytes_down - before < 3000
+
+
+@pytest.mark.parametrize("path", ["/v1/parameters/1/from/0", "/v1/weights/1", "/v1/weights/1?form=float16"])
+def test_what_is_made_once_has_a_tag_and_never_changes(serve, make_frame, hello, path):
+    server = serve(goal=1, rounds=3, downlink=0.03)
+    remote = server.remote()
+    remote.upload(1, remote.check_in(hello("a")).task.assignment, make_frame(1))
+    server.wait_for_version(1)
+    transport = server.transport()
+
+    first = transport.request("GET", path, limit=1 << 20)
+    again = transport.request("GET", path, headers={"if-none-match": first.headers["etag"]}, limit=1 << 20)
+    server.kill()
+    server.start()
+    later = server.transport().request("GET", path, limit=1 << 20)
+
+    assert (first.status, again.status, later.status) == (200, 304, 200)
+    assert first.headers["content-type"] == "application/vnd.edgefl.update"
+    assert "immutable" in first.headers["cache-control"]
+    assert later.body == first.body and later.headers["etag"] == first.headers["etag"]
