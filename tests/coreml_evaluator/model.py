@@ -1,33 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The face of the evaluator: a saved model that takes arrays and gives arrays."""
+"""Executes saved Core ML files with NumPy: an oracle for the converter, which it shares no code with.
+
+`evaluate` and `load` run a model on arrays, ML Program or neural network; `train` does what an update
+task on a device would do. Everything is read back from disk. What files may say is taken from the
+format's documentation; what is not documented there is refused by name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tests.coreml_evaluator.blobs import Array
 from tests.coreml_evaluator.errors import MalformedFile, Unsupported, WrongFeeds
+from tests.coreml_evaluator.features import array_feature, to_blob
+from tests.coreml_evaluator.network import Network
 from tests.coreml_evaluator.package import Package
 from tests.coreml_evaluator.program import MilFunction, State
-from tests.coreml_evaluator.protos import messages
+from tests.coreml_evaluator.update import Updated, train
 
-_FEATURES = {
-    "FLOAT32": np.float32,
-    "FLOAT16": np.float16,
-    "INT32": np.int32,
-    "DOUBLE": np.float64,
-    "INT8": np.int8,
-}
+__all__ = ["Model", "State", "Updated", "evaluate", "load", "train"]
 
 
-class Runnable(Protocol):
-    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]: ...
+class _Layers:
+    """A neural network on one example, as a function of features."""
 
-    def operations(self) -> list[str]: ...
+    inputs: Mapping[str, Any] = {}
+    states: tuple[str, ...] = ()
+
+    def __init__(self, network: Network, outputs: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+        self._network, self._outputs = network, outputs
+
+    def operations(self) -> list[str]:
+        return self._network.operations()
+
+    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        blobs, _ = self._network.forward(
+            {n: to_blob(a[None]) for n, a in feeds.items()}, self._network.parameters
+        )
+        missing = [name for name in self._outputs if name not in blobs]
+        if missing:
+            raise MalformedFile(f"no layer gives the output {', '.join(missing)}")
+        return {
+            n: blobs[n].reshape(shape or (-1,)).astype(dtype) for n, (shape, dtype) in self._outputs.items()
+        }
 
 
 class Model:
@@ -42,12 +61,16 @@ class Model:
         self._package = Package(path)
         self.spec = self._package.spec
         kind = self.spec.WhichOneof("Type")
-        if kind != "mlProgram":
-            raise Unsupported(f"{path}: a model of type {kind}")
         description = self._description(function)
-        self.inputs = {f.name: _array_feature(f) for f in description.input}
-        self.outputs = {f.name: _array_feature(f) for f in description.output}
-        self._function = self._mil(function or self.spec.description.defaultFunctionName or "main")
+        self.inputs = {f.name: array_feature(f) for f in description.input}
+        self.outputs = {f.name: array_feature(f) for f in description.output}
+        self._function: MilFunction | _Layers
+        if kind == "mlProgram":
+            self._function = self._mil(function or self.spec.description.defaultFunctionName or "main")
+        elif kind == "neuralNetwork":
+            self._function = _Layers(Network(self.spec.neuralNetwork), self.outputs)
+        else:
+            raise Unsupported(f"{path}: a model of type {kind}")
 
     def operations(self) -> list[str]:
         """What is executed, in order, by the operations' names."""
@@ -125,16 +148,3 @@ def load(path: str | Path, function: str | None = None) -> Model:
 def evaluate(path: str | Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Run a saved model once."""
     return Model(path)(feeds)
-
-
-def _array_feature(feature: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    kind = feature.type.WhichOneof("Type")
-    if kind != "multiArrayType":
-        raise Unsupported(f"feature {feature.name} of {kind}")
-    array = feature.type.multiArrayType
-    if array.WhichOneof("ShapeFlexibility"):
-        raise Unsupported(f"feature {feature.name} has a flexible shape")
-    name = messages("FeatureTypes_pb2").ArrayFeatureType.ArrayDataType.Name(array.dataType)
-    if name not in _FEATURES:
-        raise Unsupported(f"feature {feature.name} of {name}")
-    return tuple(array.shape), np.dtype(_FEATURES[name])

@@ -112,10 +112,10 @@ class MilFunction:
         if kind == "read_state":
             return (inputs["input"].value.copy(),), False
         if kind == "write_state":
-            state: State = inputs["state"]
-            if state.value.shape != inputs["value"].shape or state.value.dtype != inputs["value"].dtype:
-                raise Refused(f"a state of {state.value.shape} written with {inputs['value'].shape}")
-            state.value = inputs["value"].copy()
+            state, data = inputs["input"], inputs["data"]
+            if state.value.shape != data.shape or state.value.dtype != data.dtype:
+                raise Refused(f"a state of {state.value.shape} written with {data.shape}")
+            state.value = data.copy()
             return (), False
         if kind == "cond":
             return tuple(self._run(operation.blocks[0 if inputs["pred"] else 1], scope.inner())), False
@@ -131,7 +131,10 @@ class MilFunction:
 
     def _inputs(self, operation: Any, scope: Scope) -> tuple[dict[str, Any], set[str]]:
         inputs: dict[str, Any] = {}
-        unknown = set()
+        unknown: set[str] = set()
+        if operation.type.startswith("constexpr_") and not operation.inputs:  # the form of iOS 16
+            named = {k: v for k, v in operation.attributes.items() if k != "name"}
+            return {k: constant(v, self._read_blob, k) for k, v in named.items()}, unknown
         for key, argument in operation.inputs.items():
             values = [self._binding(b, scope, key) for b in argument.arguments]
             listed = key in ("values", "loop_vars", "ref_tensors", "begins", "ends", "end_masks")
