@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgefl.cli import loss_options
+from edgefl.cli.coreml import NAMES, made, write_packages
 from edgefl.cli.options import AsJson, BundlePath, check_folder, open_bundle
-from edgefl.cli.output import err, print_json, print_rows, size
+from edgefl.cli.output import err, print_json, print_line, print_rows, size
 from edgefl.cli.report import print_int8, print_report
-from edgefl.errors import DataShape
+from edgefl.errors import DataShape, OptionError
+
+if TYPE_CHECKING:
+    from edgefl.bundle import Bundle
 
 Model = Annotated[
     str,
@@ -62,7 +66,12 @@ def convert(
     ] = 16,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="onnx or tflite; repeat for several. Default: both."),
+        typer.Option(
+            "--target",
+            "-t",
+            help="onnx, tflite or coreml (coreml:iOS17 for newer systems only); repeat for several. "
+            "Default: onnx and tflite.",
+        ),
     ] = None,
     calibration: Calibration = None,
     qat: Annotated[
@@ -109,32 +118,64 @@ def convert(
 def export(
     bundle: BundlePath,
     calibration: Annotated[
-        Path, typer.Option("--calibration", help="Examples: .npz with x (and y).", show_default=False)
-    ],
+        Path | None, typer.Option("--calibration", help="Examples: .npz with x (and y); int8 needs them.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("."),
     target: Annotated[list[str] | None, typer.Option("--target", "-t", help="onnx or tflite.")] = None,
+    coreml: Annotated[
+        Path | None,
+        typer.Option("--coreml", help="Folder for the Core ML files that an Xcode project takes."),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="The oldest system for Core ML files: iOS16, iOS17 or iOS18.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Weights of small Core ML models: int8, int4 (from iOS18) or palette4.")
+    ] = "int8",
     as_json: AsJson = False,
 ) -> None:
-    """Write the int8 model an app drops in, calibrated on your examples."""
+    """Write the int8 model an app drops in, calibrated on your examples, or a bundle's Core ML files."""
+    opened = open_bundle(bundle)
+    if coreml is not None:
+        _export_coreml(opened, coreml, system, weights, _examples(calibration), as_json)
+    elif calibration is None:
+        raise OptionError("export needs --calibration FILE for int8 files, or --coreml FOLDER for Core ML's")
+    else:
+        _export_int8(opened, calibration, output, tuple(target or ("onnx", "tflite")), as_json)
+
+
+def _export_coreml(
+    opened: Bundle, folder: Path, system: str | None, weights: str, examples: Any, as_json: bool
+) -> None:
+    rows = write_packages(made(opened, system, weights, examples), folder)
+    if as_json:
+        print_json({"files": rows, "names": str(folder / NAMES)})
+        return
+    print_rows("", ["kind", "file", "size"], [(r["kind"], r["file"], size(r["bytes"])) for r in rows])
+    print_line(f"{folder / NAMES}: names of inputs and outputs, loss scale, trained layers")
+
+
+def _export_int8(
+    opened: Bundle, calibration: Path, output: Path, targets: tuple[str, ...], as_json: bool
+) -> None:
     import edgefl
 
-    opened = open_bundle(bundle)
     with err.status("quantizing ..."):
-        made = edgefl.export_int8(opened, _examples(calibration), targets=tuple(target or ("onnx", "tflite")))
+        exported = edgefl.export_int8(opened, _examples(calibration), targets=targets)
     output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for kind, data in made.files.items():
+    for kind, data in exported.files.items():
         path = output / f"{opened.manifest.name}-int8.{kind}"
         path.write_bytes(data)
         rows.append({"target": kind, "file": str(path), "bytes": len(data)})
-    report = made.report.to_json()
+    report = exported.report.to_json()
     if as_json:
         print_json({"files": rows, "report": report})
         return
     print_rows(
         "",
         ["target", "file", "size"],
-        [(r["target"], r["file"], size(len(made.files[str(r["target"])]))) for r in rows],
+        [(r["target"], r["file"], size(len(exported.files[str(r["target"])]))) for r in rows],
     )
     print_int8(report)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edgefl.cli import coreml
 from edgefl.cli.options import AsJson, BundlePath, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import EdgeflError
@@ -37,6 +38,9 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
         ["target", "kind", "size", "sha256"],
         [(a.target, a.kind, size(a.size), a.sha256[:16]) for a in manifest.artifacts],
     )
+    if "coreml" in manifest.targets:
+        columns = ["kind", "size", "system", "operations", "float16", "note"]
+        print_rows("Core ML files", columns, coreml.files(manifest))
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
     for artifact in opened.manifest.artifacts:
         opened.artifact(artifact.target, artifact.kind)
     checks = check_backends(opened)
-    wrong = [c for c in checks if c.verdict == "differs"]
+    wrong = [c for c in checks if c.verdict in ("differs", coreml.INVALID)]
     if as_json:
         print_json({"artifacts": len(opened.manifest.artifacts), "checks": [asdict(c) for c in checks]})
     else:
@@ -72,11 +76,12 @@ def check_backends(bundle: Bundle) -> list[Check]:
 
     golden = bundle.golden()
     inputs = {spec.name: golden[spec.name] for spec in bundle.manifest.inputs}
-    reference = Trainer(bundle, backend="numpy").loss_and_gradients(inputs, golden["y"])
+    labels = {head.label.name: golden[head.label.name] for head in bundle.manifest.heads}
+    reference = Trainer(bundle, backend="numpy").loss_and_gradients(inputs, labels)
     checks = [Check("numpy", reference[0], 0.0, "reference")]
     for name in ("onnx", "tflite"):
         try:
-            loss, gradients = Trainer(bundle, backend=name).loss_and_gradients(inputs, golden["y"])
+            loss, gradients = Trainer(bundle, backend=name).loss_and_gradients(inputs, labels)
         except EdgeflError as exc:
             checks.append(Check(name, None, None, str(exc)))
             continue
@@ -84,6 +89,8 @@ def check_backends(bundle: Bundle) -> list[Check]:
             [_relative(loss, reference[0]), *(_relative(g, reference[1][n]) for n, g in gradients.items())]
         )
         checks.append(Check(name, loss, worst, "agrees" if worst <= TOLERANCE else "differs"))
+    if "coreml" in bundle.manifest.targets:
+        checks.append(Check("coreml", None, None, coreml.validity(bundle)))
     return checks
 
 

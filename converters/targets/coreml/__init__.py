@@ -9,7 +9,7 @@ from edgefl.converters.targets.coreml.export import (
     with_coreml,
 )
 from edgefl.converters.targets.coreml.program import TARGETS, CoreMLModel, check_target, to_coreml
-from edgefl.converters.targets.coreml.updatable import Updatable, to_updatable
+from edgefl.converters.targets.coreml.updatable import Updatable, to_updatable, validate
 
 __all__ = [
     "TARGETS",
@@ -22,5 +22,6 @@ __all__ = [
     "to_compressed",
     "to_coreml",
     "to_updatable",
+    "validate",
     "with_coreml",
 ]

@@ -63,8 +63,9 @@ def to_compressed(
         except Exception as exc:  # the optimizer's exceptions share no base class
             raise ConversionError(f"coremltools cannot compress {kind} to {weights}: {exc}") from exc
         data = package.pack_package(path, kind, f"edgefl {kind}, weights {weights}, float16")
-        counts = package.operators(package.load(data))
-    return replace(made, data=data, operators=counts)
+        spec = package.load(data)
+    counts, half_counts = package.operators(spec), package.operators(spec, "float16")
+    return replace(made, data=data, operators=counts, half_operators=half_counts)
 
 
 def _check(weights: str, target: str, activations: bool) -> None:

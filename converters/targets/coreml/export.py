@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.converters.graft import bind
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.calibration import Calibration, batches, check_calibration
 from edgefl.converters.targets.coreml import precision
 from edgefl.converters.targets.coreml.compress import to_compressed
+from edgefl.converters.targets.coreml.golden import golden_inputs
 from edgefl.converters.targets.coreml.program import TARGETS, CoreMLModel, check_target, to_coreml
 from edgefl.converters.targets.coreml.updatable import to_updatable
 from edgefl.converters.targets.single import single
 from edgefl.errors import ConversionError, UnsupportedOperator
-from edgefl.graph import Array, Graph, read_onnx, run
+from edgefl.graph import Graph, read_onnx
 
 KINDS = ("step", "features", "infer")
 
@@ -76,6 +75,7 @@ def with_coreml(
     target: str = TARGETS[0],
     calibration: Calibration | None = None,
     on_stage: Callable[[str], None] | None = None,
+    weights: str = "int8",
 ) -> Bundle:
     """The bundle with everything Core ML in it, the int8 files too where there are calibration examples.
 
@@ -87,7 +87,7 @@ def with_coreml(
     artifacts, report = list(made.artifacts), dict(made.report)
     if calibration is not None:
         tell("compressing for Core ML")
-        for kind, compressed in compressed_models(bundle, calibration, target).items():
+        for kind, compressed in compressed_models(bundle, calibration, target, weights).items():
             artifacts.append(as_artifact(kind, compressed))
             report[kind] = _row(compressed)
     changed = bundle.with_artifacts(artifacts)
@@ -136,7 +136,12 @@ def _differing(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _row(made: CoreMLModel) -> dict[str, Any]:
-    row: dict[str, Any] = {"bytes": len(made.data), "operators": dict(made.operators), "target": made.target}
+    row: dict[str, Any] = {
+        "bytes": len(made.data),
+        "operators": dict(made.operators),
+        "float16": dict(made.half_operators),
+        "target": made.target,
+    }
     return row if made.scale == 1 else {**row, "loss_scale": made.scale}
 
 
@@ -156,19 +161,9 @@ def _try(
 
 def _half(bundle: Bundle, graphs: Mapping[str, Graph], target: str) -> tuple[ArtifactData, dict[str, Any]]:
     step = graphs["step"]
-    scale = precision.choose_scale(step, _golden_feeds(bundle, graphs))
+    scale = precision.choose_scale(step, golden_inputs(bundle, step))
     made = to_coreml(step, "step-float16", target=target, half=True, scale=scale)
     return as_artifact("step-float16", made), _row(made)
-
-
-def _golden_feeds(bundle: Bundle, graphs: Mapping[str, Graph]) -> dict[str, Array]:
-    """The step's inputs for the golden batch."""
-    known = {**bundle.golden(), **bundle.parameters()}
-    if "features" in graphs:
-        features = graphs["features"]
-        known |= run(features, {name: known[name] for name in features.inputs})
-    step = graphs["step"]
-    return {name: known.get(name, np.zeros(type.shape, type.dtype)) for name, type in step.inputs.items()}
 
 
 def _updatable(bundle: Bundle, optimizer: str) -> tuple[ArtifactData, dict[str, Any]]:

@@ -125,9 +125,10 @@ def _types(operation: Any) -> tuple[str, ...]:
     return tuple(names.Name(out.type.tensorType.dataType).lower() for out in operation.outputs)
 
 
-def operators(spec: Any) -> Mapping[str, int]:
-    """How often each operator occurs, sorted by name."""
+def operators(spec: Any, only: str = "") -> Mapping[str, int]:
+    """How often each operator occurs, sorted by name; `only` those that give elements of one type."""
     counts: dict[str, int] = {}
-    for name, _ in operations(spec):
-        counts[name] = counts.get(name, 0) + 1
+    for name, types in operations(spec):
+        if not only or only in types:
+            counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))

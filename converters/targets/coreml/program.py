@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.converters.targets.coreml import package, precision
+from edgefl.converters.targets.coreml.border import Border
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import safe_names
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
@@ -45,6 +46,7 @@ class CoreMLModel:
         data: the package as a ZIP; equal for equal graphs.
         inputs, outputs: contract name to Core ML's name, in the graph's order.
         operators: MIL operator to number of uses, constants left out.
+        half_operators: those among them that give float16.
         target: the oldest system that runs it, such as `iOS16`.
         scale: the loss scale inside; 1 for float32.
     """
@@ -53,6 +55,7 @@ class CoreMLModel:
     inputs: dict[str, str]
     outputs: dict[str, str]
     operators: Mapping[str, int] = field(default_factory=dict)
+    half_operators: Mapping[str, int] = field(default_factory=dict)
     target: str = TARGETS[0]
     scale: float = 1.0
 
@@ -93,8 +96,9 @@ def to_coreml(
         if half:
             chosen = ct.transform.FP16ComputePrecision(op_selector=precision.in_half(set(outputs.values())))
         data = _saved(ct, program, kind, target, chosen, _description(kind, half, scale))
-        counts = package.operators(package.load(data))
-    return CoreMLModel(data, inputs, outputs, counts, target, scale)
+        spec = package.load(data)
+    counts, half_counts = package.operators(spec), package.operators(spec, "float16")
+    return CoreMLModel(data, inputs, outputs, counts, half_counts, target, scale)
 
 
 def check_target(target: str) -> None:
@@ -129,7 +133,7 @@ def _traced(
     scale: float,
     ranges: Mapping[str, float],
 ) -> Any:
-    from edgefl.converters.targets.coreml.lowering import Border, trace
+    from edgefl.converters.targets.coreml.lowering import trace
 
     prepared = precision.scaled(graph, scale) if scale != 1 else graph
     divided = {name: scale if name.startswith("grad/") else 1.0 for name in graph.outputs}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgefl.bundle import Bundle
+from edgefl.converters.targets.coreml import package
 from edgefl.converters.targets.coreml.package import serialized
 from edgefl.converters.targets.coreml.program import import_coremltools
 from edgefl.converters.targets.coreml.tail import ACTIVATIONS, Layer, Tail, find_tail
@@ -67,7 +68,7 @@ def to_updatable(bundle: Bundle, optimizer: str = "sgd") -> Updatable:
                 builder, bundle, optimizer, [names[i] for i, layer in enumerate(tail.layers) if layer.trained]
             )
             data = serialized(builder.spec, f"edgefl updatable, {bundle.manifest.loss}")
-            _validate(data)
+            validate("updatable", data)
         except (ValueError, TypeError, RuntimeError) as exc:
             raise ConversionError(f"coremltools refuses the updatable model: {exc}") from exc
     rows = tuple(_row(n, layer) for n, layer in zip(names, tail.layers, strict=True) if layer.trained)
@@ -148,13 +149,24 @@ def _train(builder: Any, bundle: Bundle, optimizer: str, layers: list[str]) -> N
     builder.set_epochs(epochs, sorted({*EPOCHS, epochs}))
 
 
-def _validate(data: bytes) -> None:
-    """Read the file back as coremltools does."""
-    ct = import_coremltools()
-    with tempfile.TemporaryDirectory() as folder:
+def validate(kind: str, data: bytes) -> None:
+    """Read an artifact back from disk as coremltools does.
+
+    Raises:
+        ConversionError: coremltools does not accept it.
+        MissingDependency: coremltools is not installed.
+    """
+    with quiet("coremltools"), tempfile.TemporaryDirectory() as folder:
+        ct = import_coremltools()
+        if kind != "updatable":
+            package.load(data)
+            return
         path = Path(folder) / "updatable.mlmodel"
         path.write_bytes(data)
-        ct.models.MLModel(str(path), skip_model_load=True)
+        try:
+            ct.models.MLModel(str(path), skip_model_load=True)
+        except Exception as exc:  # coremltools' own validation shares no base class
+            raise ConversionError(f"coremltools does not accept the updatable model: {exc}") from exc
 
 
 # -- layers

@@ -11,9 +11,9 @@ from edgefl.converters.targets.coreml.lowering import (
     resize,
     shape,
 )
-from edgefl.converters.targets.coreml.lowering.trace import Border, trace
+from edgefl.converters.targets.coreml.lowering.trace import trace
 
-__all__ = ["Border", "trace"]
+__all__ = ["trace"]
 
 # Importing the families is what registers their lowerings.
 _FAMILIES = (convolution, elementwise, indexing, linear, pooling, reduction, resize, shape)

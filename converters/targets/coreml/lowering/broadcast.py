@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb
 
-from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Shape, Value, ints, merged, reshape
+from edgefl.converters.targets.coreml.border import MAX_RANK
+from edgefl.converters.targets.coreml.lowering.value import Shape, Value, ints, merged, reshape
 
 
 def elementwise(function: Callable[..., Any], *values: Value, kind: str = "") -> Value:

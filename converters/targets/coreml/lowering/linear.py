@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb
 
+from edgefl.converters.targets.coreml.border import MAX_RANK
 from edgefl.converters.targets.coreml.lowering.registry import Call, lowering
-from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Value, count
+from edgefl.converters.targets.coreml.lowering.value import Value, count
 
 
 @lowering("MatMul")

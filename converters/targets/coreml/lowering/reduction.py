@@ -8,8 +8,9 @@ from typing import Any
 
 from coremltools.converters.mil.mil import Builder as mb
 
+from edgefl.converters.targets.coreml.border import MAX_RANK
 from edgefl.converters.targets.coreml.lowering.registry import LOWERINGS, Call, lowering
-from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Value, count, ints, merged, neighbours
+from edgefl.converters.targets.coreml.lowering.value import Value, count, ints, merged, neighbours
 
 _REDUCTIONS = {
     "ReduceSum": "reduce_sum",

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb
 
+from edgefl.converters.targets.coreml.border import MAX_RANK
 from edgefl.converters.targets.coreml.lowering.broadcast import spread
 from edgefl.converters.targets.coreml.lowering.elementwise import cast
 from edgefl.converters.targets.coreml.lowering.registry import Call, lowering
 from edgefl.converters.targets.coreml.lowering.value import (
-    MAX_RANK,
     Value,
     count,
     ints,

@@ -4,46 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
 
+from edgefl.converters.targets.coreml.border import Border
 from edgefl.converters.targets.coreml.lowering.elementwise import cast
 from edgefl.converters.targets.coreml.lowering.registry import LOWERINGS, Call
-from edgefl.converters.targets.coreml.lowering.value import MAX_RANK, Value, count, reshape
+from edgefl.converters.targets.coreml.lowering.value import Value, count, reshape
 from edgefl.errors import UnsupportedOperator
 from edgefl.graph import Array, Graph, Node, TensorType
 from edgefl.graph.interpreter import execute
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 NOTHING: Mapping[str, float] = {}
-
-
-@dataclass(frozen=True)
-class Border:
-    """How a tensor looks from outside: arrays have one to five axes of float32 or int32.
-
-    Attributes:
-        name: its own name.
-        shape: a scalar has one axis; of more than five axes the last are merged.
-        dtype: `float32`, or `int32` for whole numbers and truth values.
-        divisor: what a result is divided by on its way out, in float32.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    divisor: float = 1.0
-
-    @staticmethod
-    def of(name: str, type: TensorType, divisor: float = 1.0) -> Border:
-        shape = type.shape or (1,)
-        if len(shape) > MAX_RANK:
-            shape = (*shape[: MAX_RANK - 1], count(shape[MAX_RANK - 1 :]))
-        return Border(name, shape, "float32" if type.dtype.kind == "f" else "int32", divisor)
 
 
 def trace(

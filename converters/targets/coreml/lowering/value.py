@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb
 
+from edgefl.converters.targets.coreml.border import MAX_RANK
 from edgefl.graph import Array
 
-MAX_RANK = 5
 Shape = tuple[int, ...]
 
 
