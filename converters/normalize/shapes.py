@@ -279,7 +279,16 @@ def known_only(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tupl
     return keep(b, node, inputs)
 
 
-@rewrite("TopK", "Compress", "Resize")
+@rewrite("Compress")
+def compress(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
+    """A known choice of elements, of the flattened tensor where there is no axis."""
+    chosen = static(b, node, inputs, 1)
+    assert chosen is not None
+    x = inputs[0] if "axis" in node.attributes else reshape(b, inputs[0], (b.type(inputs[0]).size,))
+    return select(b, x, integer(node, "axis", 0) % len(b.shape(x)), np.flatnonzero(chosen))
+
+
+@rewrite("TopK", "Resize")
 def known_extent(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple[str, ...]:
     for i in range(1, len(inputs)):
         static(b, node, inputs, i)
