@@ -13,7 +13,6 @@ from edgefl._version import __version__
 from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
 from edgefl.converters.lora import adapt
 from edgefl.converters.losses import LossSpec, make_objective
-from edgefl.converters.normalize import normalize
 from edgefl.converters.precision import Precision
 from edgefl.converters.report import make_report
 from edgefl.converters.selection import Selection, select
@@ -23,6 +22,7 @@ from edgefl.converters.targets import Int8Features, int8_features, to_onnx, to_t
 from edgefl.converters.targets.calibration import batches, check_calibration, gather
 from edgefl.converters.targets.compact import compact
 from edgefl.converters.targets.compact_tflite import compact_tflite
+from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
 from edgefl.errors import ConversionError
 from edgefl.graph.model import Array, Graph, TensorType
@@ -48,6 +48,8 @@ def convert(
     batch_size: int = 16,
     targets: Sequence[str] = TARGETS,
     calibration: Any = None,
+    dropout: bool = False,
+    batch_norm: str = "frozen",
     qat: bool = False,
     frozen_bits: int | None = None,
     name: str = "model",
@@ -73,6 +75,9 @@ def convert(
             system than iOS 16). The ONNX graphs are always in the bundle: they are what the NumPy engine
             runs and what int8 exports are made from.
         calibration: examples for the int8 model, `[N, ...]`; None leaves the int8 model out.
+        dropout: keep the model's dropout in training; each step takes a seed. Off by default.
+        batch_norm: `frozen` keeps the running statistics, `batch` takes those of each batch and updates the
+            running ones, `group` replaces BatchNorm by GroupNorm.
         qat: steps compute with trained products' operands rounded to int8, so that the trained model loses
             less in the int8 export; weights only where there is no calibration.
         frozen_bits: 8 or 4 stores large frozen weights as integers with scales, dequantized in the graphs.
@@ -89,8 +94,10 @@ def convert(
         calibration = gather(calibration)
     tell = on_stage or (lambda text: None)
     tell("tracing the model")
-    forward = load_forward(model, example_inputs, batch_size=batch_size)
-    forward = replace(forward, graph=normalize(forward.graph))
+    forward = load_forward(
+        model, example_inputs, batch_size=batch_size, dropout=dropout, batch_norm=batch_norm
+    )
+    forward = prepare(forward, dropout=dropout, batch_norm=batch_norm)
     forward, chosen, adapters = adapt(forward, trainable)
     roles = select(
         list(forward.parameters),
@@ -99,6 +106,8 @@ def convert(
         personal=personal or None,
         buffers=forward.buffers,
     )
+    if qat and forward.training is not None:
+        raise ConversionError("qat knows inference only; convert without dropout and batch statistics")
     tell("differentiating")
     precision = Precision(frozen_bits, qat, _calibration_batches(forward, calibration) if qat else ())
     graphs = make_graphs(forward, roles, make_objective(loss, forward, label), precision)
@@ -115,6 +124,8 @@ def convert(
         activation=heads[0].activation,
         loss=heads[0].loss,
         more_heads=heads[1:],
+        updated=forward.updated,
+        seeded=forward.training is not None,
         batch_size=batch_size,
         artifacts=artifacts,
         golden=_golden(forward, graphs, calibration),
@@ -235,7 +246,7 @@ def _specs(types: Mapping[str, TensorType], names: Sequence[str]) -> list[Tensor
 
 
 def _step_inputs(graphs: Graphs) -> list[TensorSpec]:
-    others = {*graphs.labels, "weight", *graphs.trained}
+    others = {*graphs.labels, "weight", SEED, *graphs.roles}
     return [_spec(name, type) for name, type in graphs.step.inputs.items() if name not in others]
 
 
@@ -254,6 +265,8 @@ def _golden(forward: Forward, graphs: Graphs, calibration: Any) -> dict[str, Arr
     for term in graphs.terms:
         classes = graphs.infer.outputs[term.gives].shape[-1]
         batch[term.y] = _labels(graphs.labels[term.y], classes, rng)
+    if SEED in graphs.step.inputs:
+        batch[SEED] = np.ones(1, np.int32)
     batch["weight"] = np.ones(graphs.step.inputs["weight"].shape, np.float32)
     return batch
 

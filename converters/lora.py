@@ -144,11 +144,21 @@ class _Adaptation:
         adapted = replace(
             forward,
             graph=self._rebuilt(graph, places),
+            training=forward.training and self._in_training(forward.training, places),
             parameters={**forward.parameters, **self._values},
             trainable=forward.trainable | self._values.keys(),
             provenance={**forward.provenance, "lora": f"rank {self._plan.rank}, alpha {self._plan.alpha:g}"},
         )
         return adapted, tuple(self._adapters)
+
+    def _in_training(self, graph: Graph, places: Mapping[str, _Place]) -> Graph:
+        """The same adapters beside the same weights of the training graph."""
+        again = _Adaptation(self._forward, self._plan)
+        found = _places(graph, list(dict.fromkeys(place.weight for place in places.values())))
+        rebuilt = again._rebuilt(graph, found)
+        if sorted(map(str, again._adapters)) != sorted(map(str, self._adapters)):
+            raise SelectionError("a weight is used in training otherwise than at inference; leave it out")
+        return rebuilt
 
     def _is_wanted(self, name: str) -> bool:
         return name in self._forward.trainable and fnmatchcase(name, self._plan.pattern)

@@ -18,6 +18,7 @@ from edgefl.converters.normalize import simplify
 from edgefl.converters.precision import FULL, Precision
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.split import Cut, find_cut
+from edgefl.converters.training import BUFFER, SEED
 from edgefl.errors import SelectionError
 from edgefl.graph.model import Graph, TensorType
 from edgefl.parameters import Role
@@ -28,8 +29,8 @@ class Graphs:
     """What a model becomes.
 
     Attributes:
-        step: data inputs (or what `features` gives), `y`, `weight`, trained parameters
-            -> `loss`, `grad/<name>`.
+        step: data inputs (or what `features` gives), `y`, `weight`, trained parameters, and with a training
+            graph `seed` and updated buffers -> `loss`, `grad/<name>`, `buffer/<name>`.
         step_last: the same step with data moved as engines like it that keep channels last; None where
             nothing is convolved.
         features: data inputs -> the step's data inputs; None where no frozen prefix is worth a cut.
@@ -90,23 +91,28 @@ def make_graphs(
     """
     terms = _terms(forward, loss)
     trained = [name for name, role in roles.items() if role in ("shared", "personal")]
-    fixed = {name: value for name, value in forward.parameters.items() if name not in trained}
-    whole = precision.frozen(fold(bind(forward.graph, fixed), forward.inputs))
+    changing = {*trained, *forward.updated}
+    fixed = {name: value for name, value in forward.parameters.items() if name not in changing}
+    plain = precision.frozen(fold(bind(forward.graph, fixed), forward.inputs))
+    extra = _extra_inputs(forward)
+    whole = plain
+    if forward.training is not None:
+        whole = precision.frozen(fold(bind(forward.training, fixed), (*forward.inputs, *extra)))
     values = {name: forward.parameters[name] for name in trained}
     rounding = precision.training(whole, values, forward.inputs)
     heads = [_head(whole, term) for term in terms]
-    cut = find_cut(whole, [head.scores for head in heads], trained, forward.inputs)
+    cut = find_cut(whole, [head.scores for head in heads], [*trained, *extra], forward.inputs)
     inputs = _step_inputs(whole, forward.inputs, cut)
-    step = _step(rounding, inputs, trained, heads)
+    step = _step(rounding, inputs, trained, heads, extra)
     idle = [name for name in trained if f"grad/{name}" not in step.outputs]
     if idle:
         return _without(forward, roles, terms, idle, precision)
     convolves = any(node.op in ("Conv", "ConvTranspose") for node in step)
     return Graphs(
         step=step,
-        step_last=_step(rounding, inputs, trained, heads, channels_last=True) if convolves else None,
+        step_last=_step(rounding, inputs, trained, heads, extra, channels_last=True) if convolves else None,
         features=_features(whole, forward.inputs, cut) if cut else None,
-        infer=_infer(whole, forward.inputs, trained, terms),
+        infer=_infer(plain, forward.inputs, [*trained, *forward.updated], terms),
         roles=dict(roles),
         terms=terms,
         labels={head.term.y: head.label for head in heads},
@@ -179,11 +185,17 @@ def _step_inputs(whole: Graph, data: Sequence[str], cut: Cut | None) -> dict[str
     return {t: names.get(t, t) for t in cut.tensors}
 
 
+def _extra_inputs(forward: Forward) -> tuple[str, ...]:
+    """What the training graph takes beyond data and trained parameters."""
+    return () if forward.training is None else (SEED, "weight", *forward.updated)
+
+
 def _step(
     whole: Graph,
     inputs: Mapping[str, str],
     trained: Sequence[str],
     heads: Sequence[_Head],
+    extra: Sequence[str],
     *,
     channels_last: bool = False,
 ) -> Graph:
@@ -192,8 +204,11 @@ def _step(
     labels = {head.term.y: Expr(b, b.input(head.term.y, head.label)) for head in heads}
     batch = whole.type_of(next(iter(inputs), heads[0].scores)).shape[:1]
     weight = Expr(b, b.input("weight", TensorType(np.dtype(np.float32), batch)))
-    bound.update({name: b.input(name, whole.inputs[name]) for name in trained})
-    tensors = graft(b, whole, bound, [head.scores for head in heads])
+    if extra:
+        bound["weight"] = weight.name
+    bound.update({n: b.input(n, whole.inputs[n]) for n in (*trained, *extra) if n not in bound})
+    buffers = [name for name in whole.outputs if name.startswith(BUFFER)]
+    tensors = graft(b, whole, bound, [*(head.scores for head in heads), *buffers])
     losses = [
         h.term.loss.emit(Expr(b, tensors[h.scores]), labels[h.term.y], weight) * h.term.share for h in heads
     ]
@@ -203,6 +218,8 @@ def _step(
     for name in trained:
         if name in found:
             b.output(f"grad/{name}", found[name])
+    for name in buffers:
+        b.output(name, tensors[name])
     return simplify(b.build("step"))
 
 
@@ -217,9 +234,9 @@ def _features(whole: Graph, data: Sequence[str], cut: Cut) -> Graph:
     return b.build("features")
 
 
-def _infer(whole: Graph, data: Sequence[str], trained: Sequence[str], terms: Sequence[Term]) -> Graph:
+def _infer(whole: Graph, data: Sequence[str], taken: Sequence[str], terms: Sequence[Term]) -> Graph:
     b = GraphBuilder()
-    bound = {name: b.input(name, whole.inputs[name]) for name in (*data, *trained)}
+    bound = {name: b.input(name, whole.inputs[name]) for name in (*data, *taken)}
     tensors = graft(b, whole, bound, [term.output for term in terms])
     for term in terms:
         b.output(term.gives, tensors[term.output])

@@ -71,7 +71,7 @@ class TrainerLearner:
         """Check the examples and choose the engine.
 
         Args:
-            personal: file that keeps personal parameters over restarts.
+            personal: file that keeps personal parameters and updated buffers over restarts.
             features: keeps features of the frozen part over rounds and restarts.
 
         Raises:
@@ -84,7 +84,8 @@ class TrainerLearner:
         self._data, self._schema = examples, bundle.schema()
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
         self.examples = len(examples)
-        self._personal = [p.name for p in bundle.manifest.trained if p.role == "personal"]
+        personal_names = [p.name for p in bundle.manifest.trained if p.role == "personal"]
+        self._personal = [*personal_names, *bundle.manifest.updated]
         self._file = personal
         self._told: set[Placement] = set()
         self._restore()

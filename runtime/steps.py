@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,56 @@ from edgefl.runtime.optimizer import Optimizer, clip_by_norm
 
 Array = npt.NDArray[Any]
 
+SEEDS = 1 << 24
+"""The seed of a step is below this; -1 computes as at inference."""
+
+
+@dataclass
+class Mode:
+    """What a step takes beside examples and parameters.
+
+    Attributes:
+        buffers: those the step gives anew, such as statistics of BatchNorm.
+        seeds: draws the `seed` of each step; None where the step takes none.
+    """
+
+    buffers: dict[str, Array]
+    seeds: np.random.Generator | None = None
+
+    def feeds(self) -> dict[str, Array]:
+        """The next step's."""
+        if self.seeds is None:
+            return self.buffers
+        return {**self.buffers, "seed": self.seeds.integers(0, SEEDS, 1).astype(np.int32)}
+
+    def take(self, made: Mapping[str, Array]) -> None:
+        """Keep the buffers a step gave."""
+        self.buffers = {name: made[f"buffer/{name}"].copy() for name in self.buffers}
+
 
 class Steps:
-    """Parameters and optimizer state on their way through one `fit`."""
+    """Parameters, buffers and optimizer state on their way through one `fit`."""
 
     def __init__(
-        self, program: Program, rule: Optimizer, clip_norm: float | None, parameters: dict[str, Array]
+        self,
+        program: Program,
+        rule: Optimizer,
+        clip_norm: float | None,
+        parameters: dict[str, Array],
+        mode: Mode | None = None,
     ) -> None:
-        self.parameters, self.losses = parameters, list[float]()
+        self.parameters, self.losses, self.mode = parameters, list[float](), mode or Mode({})
         self._program, self._rule, self._clip_norm = program, rule, clip_norm
         self._state = rule.init(parameters)
 
     def step(self, feeds: Mapping[str, Array]) -> float:
         """Loss before the update; raises NotFinite and updates nothing where loss or gradients are not."""
-        made = self._program({**feeds, **self.parameters})
+        made = self._program({**feeds, **self.parameters, **self.mode.feeds()})
         loss, gradients = checked(made, self.parameters, len(self.losses) + 1)
         if self._clip_norm is not None:
             gradients = clip_by_norm(gradients, self._clip_norm)
         self.parameters, self._state = self._rule.apply(self.parameters, gradients, self._state)
+        self.mode.take(made)
         self.losses.append(loss)
         return loss
 

@@ -17,13 +17,14 @@ from edgefl.bundle import Bundle
 from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight
 from edgefl.errors import DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
+from edgefl.runtime.backends.base import Recipe, own_steps
 from edgefl.runtime.batches import Batches
 from edgefl.runtime.delegates.choice import Placement
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.frozen import FrozenPart, map_batches
 from edgefl.runtime.metrics import Metrics, accuracy
 from edgefl.runtime.optimizer import Optimizer, adam, proximal, sgd
-from edgefl.runtime.steps import Steps, check_finite, checked, passes
+from edgefl.runtime.steps import Mode, Steps, check_finite, checked, passes
 
 Array = npt.NDArray[Any]
 OnStep = Callable[[int, float], None]
@@ -90,6 +91,7 @@ class Trainer:
         values = bundle.parameters()
         self._parameters = {name: values[name] for name in self._trained}
         self._base = dict(self._parameters)
+        self._buffers = {name: values[name] for name in self._manifest.updated}
         self._programs: dict[str, Program] = {}
         self._frozen = FrozenPart(bundle, self.backend, self._program, features)
 
@@ -101,20 +103,25 @@ class Trainer:
     # -- parameters
 
     def parameters(self) -> dict[str, Array]:
-        """The trained parameters (copies), shared and personal, in manifest order."""
-        return {name: value.copy() for name, value in self._parameters.items()}
+        """Copies of the trained parameters, shared and personal, in manifest order, then updated buffers."""
+        return {name: value.copy() for name, value in {**self._parameters, **self._buffers}.items()}
 
     def load_parameters(self, values: Mapping[str, Array]) -> None:
-        """Replace some or all trained parameters; `delta` still counts from the same base.
+        """Replace some or all trained parameters and buffers; `delta` still counts from the same base.
 
         Raises:
             DataShape, DataType, NotFinite: a value does not fit; nothing is changed then.
         """
-        self._parameters = {**self._parameters, **self._fitting(values)}
+        fitting = self._fitting(values)
+        self._buffers = {name: fitting.pop(name, value) for name, value in self._buffers.items()}
+        self._parameters = {**self._parameters, **fitting}
 
     def rebase(self, values: Mapping[str, Array]) -> None:
-        """Take parameters, such as the server's new version, as current and as what `delta` counts from."""
-        fitting = self._fitting(values)
+        """Take parameters, such as the server's new version, as current and as what `delta` counts from.
+
+        Buffers stay this device's own, as in FedBN (Li et al., ICLR 2021).
+        """
+        fitting = {n: v for n, v in self._fitting(values).items() if n not in self._buffers}
         self._parameters = {**self._parameters, **fitting}
         self._base = {**self._base, **fitting}
 
@@ -150,7 +157,7 @@ class Trainer:
             y: labels, `[examples, ...]`, by output where several are trained.
             epochs: passes over the examples.
             lr: step length; the bundle's default where None.
-            seed: of the order of examples (PCG64), the same on every machine.
+            seed: of the order of examples and of dropout (PCG64), the same on every machine.
             momentum: of SGD.
             optimizer: `sgd` or `adam`.
             mu: FedProx's pull towards the base parameters.
@@ -173,7 +180,11 @@ class Trainer:
         rule = self._rule(optimizer, lr, momentum, mu, correction)
         batches = self._batches(x, y, sample_weight, counted=True)
         cached = self._frozen.cached
-        run = Steps(self._program("step"), rule, clip_norm, self._parameters)
+        seeds = np.random.Generator(np.random.PCG64([seed, 1])) if self._manifest.seeded else None
+        mode = Mode(self._buffers, seeds)
+        recipe = Recipe(optimizer, self._length(lr), momentum, mu, bool(correction), clip_norm)
+        run = own_steps(self.backend, self.bundle, recipe, self._parameters)
+        run = run or Steps(self._program("step"), rule, clip_norm, self._parameters, mode)
         order = np.random.Generator(np.random.PCG64(seed))
         stopped = False
         with np.errstate(all="ignore"):
@@ -184,7 +195,8 @@ class Trainer:
                 if on_step:
                     on_step(len(run.losses), loss)
         check_finite(run.parameters, len(run.losses))
-        self._parameters = run.parameters
+        check_finite(run.mode.buffers, len(run.losses))
+        self._parameters, self._buffers = run.parameters, run.mode.buffers
         losses = tuple(run.losses) or (math.nan,)
         return FitReport(
             losses=tuple(run.losses),
@@ -200,12 +212,14 @@ class Trainer:
         )
 
     def loss_and_gradients(
-        self, x: Inputs, y: Labels, weight: Array | None = None
+        self, x: Inputs, y: Labels, weight: Array | None = None, seed: int = 0
     ) -> tuple[float, dict[str, Array]]:
         """Weighted mean loss over any number of examples, and its gradient for each trained parameter.
 
         Args:
             weight: float, `[examples]`, 0 or more and not all 0; all 1 where None.
+            seed: of every batch's dropout where the step has any, in `[0, 2^24)`; -1 computes as at
+                inference.
         """
         batches = self._batches(x, y, weight)
         total, loss = 0.0, 0.0
@@ -213,7 +227,7 @@ class Trainer:
         for step, (feeds, _) in enumerate(batches(), start=1):
             share = float(feeds["weight"].sum())
             if share > 0:
-                made = checked(self._program("step")({**feeds, **self._parameters}), self._trained, step)
+                made = checked(self._step(feeds, seed), self._trained, step)
                 loss += share * made[0]
                 total += share
                 for name, gradient in made[1].items():
@@ -228,7 +242,7 @@ class Trainer:
         batches = self._batches(inputs, labels)
         loss = 0.0
         for feeds, count in batches():
-            loss += count * float(self._program("step")({**feeds, **self._parameters})["loss"])
+            loss += count * float(self._step(feeds, -1)["loss"])
         outputs = self._outputs(inputs)
         rates = (accuracy(h, outputs[h.output.name], labels[h.label.name]) for h in self._manifest.heads)
         found = next((rate for rate in rates if rate is not None), None)
@@ -244,7 +258,11 @@ class Trainer:
     # -- inside
 
     def _outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return self._map("infer", inputs, self._parameters)
+        return self._map("infer", inputs, {**self._parameters, **self._buffers})
+
+    def _step(self, feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
+        given = {"seed": np.array([seed], np.int32)} if self._manifest.seeded else {}
+        return self._program("step")({**feeds, **self._parameters, **self._buffers, **given})
 
     def _batches(self, x: Inputs, y: Labels, weight: Array | None = None, counted: bool = False) -> Batches:
         """Checked examples as the step takes them: through the features graph where there is one.
@@ -270,16 +288,21 @@ class Trainer:
     def _rule(
         self, name: str, lr: float | None, momentum: float, mu: float, correction: Mapping[str, Array] | None
     ) -> Optimizer:
-        length = float(self._manifest.defaults.get("lr", DEFAULT_LR) if lr is None else lr)
+        length = self._length(lr)
         v = proximal(mu, self._base, self._fitting(correction or {}))
         return sgd(length, momentum, mu, v) if name == "sgd" else adam(length, mu=mu, v=v)
 
+    def _length(self, lr: float | None) -> float:
+        return float(self._manifest.defaults.get("lr", DEFAULT_LR) if lr is None else lr)
+
     def _fitting(self, values: Mapping[str, Array]) -> dict[str, Array]:
         fitting = {}
+        buffers = {p.name: p for p in self._manifest.parameters if p.name in self._buffers}
+        known = {**self._trained, **buffers}
         for name, value in values.items():
-            if name not in self._trained:
-                raise DataShape(f"{name!r} is no trained parameter; those are {sorted(self._trained)}")
-            parameter = self._trained[name]
+            if name not in known:
+                raise DataShape(f"{name!r} is no trained parameter; those are {sorted(known)}")
+            parameter = known[name]
             if tuple(np.shape(value)) != parameter.shape:
                 raise DataShape(f"{name!r} has shape {np.shape(value)}, expected {parameter.shape}")
             if value.dtype.kind != "f":

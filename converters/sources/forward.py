@@ -12,8 +12,24 @@ import numpy as np
 from edgefl.errors import SourceError
 from edgefl.graph.model import Array, Graph, Node, TensorType
 
-RESERVED = frozenset({"x", "y", "weight", "loss", "output"})
+RESERVED = frozenset({"x", "y", "weight", "loss", "output", "seed"})
 """Names the step gives its own tensors; a parameter called so gets the prefix `model.`, an input `input.`."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The running statistics of a BatchNorm layer.
+
+    Attributes:
+        mean, variance: names of the buffers.
+        momentum: share of the new in the moving average.
+        unbiased: whether the running variance takes the batch's with n - 1.
+    """
+
+    mean: str
+    variance: str
+    momentum: float
+    unbiased: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +45,10 @@ class Forward:
         trainable: names of parameters that the framework would train; the rest is frozen or a buffer.
         buffers: names of the parameters that no gradient ever changes, such as BatchNorm statistics.
         provenance: what made it, such as `source`, `framework`, `model`, `dropout`.
+        statistics: of the BatchNorm layers that are not frozen.
+        training: the graph that computes outputs in training where that differs; it takes `seed` and `weight`
+            too, and gives `buffer/<name>` for each of `updated`. See `edgefl.converters.training`.
+        updated: buffers that training changes.
     """
 
     graph: Graph
@@ -38,6 +58,9 @@ class Forward:
     trainable: frozenset[str]
     buffers: frozenset[str] = frozenset()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    statistics: tuple[Statistics, ...] = ()
+    training: Graph | None = None
+    updated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +178,7 @@ def assemble(
     trainable: Iterable[str],
     buffers: Iterable[str],
     provenance: Mapping[str, str],
+    statistics: Iterable[Statistics] = (),
 ) -> Forward:
     """A Forward from an exported graph.
 
@@ -182,12 +206,19 @@ def assemble(
         trainable=frozenset(trainable),
         buffers=frozenset(buffers),
         provenance=dict(provenance),
+        statistics=tuple(statistics),
     )
 
 
 def _doubles(names: Iterable[str]) -> list[str]:
     listed = list(names)
     return sorted({n for n in listed if listed.count(n) > 1})
+
+
+def dropout_note(kept: Iterable[str], off: Iterable[str]) -> dict[str, str]:
+    """What became of a model's dropout, for its provenance."""
+    rows = [f"{word}: {', '.join(sorted(n))}" for word, n in (("kept", set(kept)), ("off", set(off))) if n]
+    return {"dropout": "; ".join(rows)} if rows else {}
 
 
 def output_names(keys: Sequence[str] | None, count: int) -> tuple[str, ...]:

@@ -14,13 +14,22 @@ import numpy as np
 from edgefl.converters.sources.forward import (
     Example,
     Forward,
+    Statistics,
     assemble,
+    dropout_note,
     example,
     output_names,
     parameter_names,
 )
 from edgefl.converters.sources.onnx_model import to_graph
 from edgefl.converters.sources.stopping_tensorflow import keeping_stops, refuse_own_gradients
+from edgefl.converters.sources.training_keras import (
+    Drops,
+    batch_norms,
+    keeping_dropout,
+    kept_layers,
+    showing_batch_norm,
+)
 from edgefl.converters.sources.unrolling import unrolled
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import EdgeflError, MissingDependency, SourceError
@@ -30,7 +39,9 @@ from edgefl.graph.model import TensorType
 _RANDOM = ("Dropout", "GaussianNoise", "Random")
 
 
-def load_keras_file(path: str | Path, example_inputs: object, *, batch_size: int) -> Forward:
+def load_keras_file(
+    path: str | Path, example_inputs: object, *, batch_size: int, dropout: bool = False, show: bool = False
+) -> Forward:
     """The forward pass of a `.keras` file; custom layers must be registered with Keras beforehand."""
     keras = _keras()
     try:
@@ -40,13 +51,16 @@ def load_keras_file(path: str | Path, example_inputs: object, *, batch_size: int
         raise SourceError(
             f"Keras cannot load {path}: {_first_line(exc)}; with custom layers give `module.py:factory`"
         ) from exc
-    return load_keras(model, example_inputs, batch_size=batch_size)
+    return load_keras(model, example_inputs, batch_size=batch_size, dropout=dropout, show=show)
 
 
-def load_keras(model: Any, example_inputs: object, *, batch_size: int) -> Forward:
+def load_keras(
+    model: Any, example_inputs: object, *, batch_size: int, dropout: bool = False, show: bool = False
+) -> Forward:
     """The forward pass of a Keras 3 model with `training=False`; recurrent layers are unrolled.
 
     Parameters are named by `variable.path`. Example inputs may be None where the model knows its input shape.
+    `dropout` leaves dropout layers, `show` BatchNormalization layers as operators of the graph.
 
     Raises:
         SourceError: the model cannot be called or traced, or runs on another backend than TensorFlow.
@@ -62,7 +76,7 @@ def load_keras(model: Any, example_inputs: object, *, batch_size: int) -> Forwar
     values = _variables(model)
     names = parameter_names(values)
     labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
-    proto, keys = _export(model, values, spec, labels)
+    proto, keys = _export(model, values, spec, labels, dropout, show)
     graph = to_graph(proto)
     trainable = {v.path for v in model.trainable_variables}
     return assemble(
@@ -76,7 +90,16 @@ def load_keras(model: Any, example_inputs: object, *, batch_size: int) -> Forwar
         ),
         trainable={names[n] for n, v in values.items() if v.path in trainable},
         buffers={names[n] for n, v in values.items() if id(v) in _never_trained(model)},
-        provenance=_provenance(model),
+        provenance=_provenance(model, dropout),
+        statistics=[
+            Statistics(
+                names[layer.moving_mean.path],
+                names[layer.moving_variance.path],
+                1 - float(layer.momentum),
+                unbiased=False,
+            )
+            for layer in batch_norms(model)
+        ],
     )
 
 
@@ -147,7 +170,7 @@ def _structured(spec: Example, data: Sequence[Any]) -> Any:
 
 
 def _export(
-    model: Any, values: dict[str, Any], spec: Example, labels: list[str]
+    model: Any, values: dict[str, Any], spec: Example, labels: list[str], dropout: bool, show: bool
 ) -> tuple[Any, list[str] | None]:
     """The ONNX model, its inputs named `labels`, and the names of its outputs where it returns a dict."""
     import tensorflow as tf
@@ -165,13 +188,23 @@ def _export(
         return [tf.identity(t) for t in tensors]
 
     types = [TensorType(np.dtype(v.dtype), tuple(v.shape)) for v in values.values()] + list(spec.types)
-    with unrolled(model):
-        proto = trace(forward, dict(zip(labels, types, strict=True)), f"Keras model {model.name!r}")
+    drops = Drops()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(unrolled(model))
+        if dropout:
+            stack.enter_context(keeping_dropout(model, drops))
+        if show:
+            stack.enter_context(showing_batch_norm(model))
+        proto = trace(forward, dict(zip(labels, types, strict=True)), f"Keras model {model.name!r}", drops)
     return proto, keys
 
 
-def trace(function: Callable[..., Any], types: Mapping[str, TensorType], what: str) -> Any:
+def trace(
+    function: Callable[..., Any], types: Mapping[str, TensorType], what: str, drops: Drops | None = None
+) -> Any:
     """The ONNX model of a function of TensorFlow tensors, its inputs named and typed as in `types`.
+
+    Dropout that `drops` collects while the function is traced is kept.
 
     Raises:
         SourceError: it cannot be traced; `what` says what it is.
@@ -186,7 +219,10 @@ def trace(function: Callable[..., Any], types: Mapping[str, TensorType], what: s
             traced = wrapped.get_concrete_function(*signature)
             refuse_own_gradients(traced.graph)
             proto, _ = tf2onnx.convert.from_function(
-                wrapped, input_signature=signature, opset=OPSET, **keeping_stops()
+                wrapped,
+                input_signature=signature,
+                opset=OPSET,
+                **keeping_stops((drops or Drops()).handlers()),
             )
             _fix_captures(proto, traced)
     except EdgeflError:
@@ -236,21 +272,23 @@ def _inlined() -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
-def _provenance(model: Any) -> dict[str, str]:
+def _provenance(model: Any, dropout: bool) -> dict[str, str]:
     import keras
     import tensorflow as tf
     import tf2onnx
 
+    kept = [layer.name for layer in kept_layers(model) if layer.rate] if dropout else []
     off = [
         layer.name
         for layer in model._flatten_layers()
-        if any(word in type(layer).__name__ for word in _RANDOM) or bool(getattr(layer, "dropout", False))
+        if layer.name not in kept
+        and (any(word in type(layer).__name__ for word in _RANDOM) or bool(getattr(layer, "dropout", False)))
     ]
     return {
         "source": "keras",
         "framework": f"keras {keras.__version__}, tensorflow {tf.__version__}, tf2onnx {tf2onnx.__version__}",
         "model": type(model).__name__,
-        **({"dropout": f"off: {', '.join(sorted(off))}"} if off else {}),
+        **dropout_note(kept, off),
     }
 
 

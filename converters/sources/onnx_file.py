@@ -8,6 +8,7 @@ and biases are. It is a buffer where BatchNormalization reads it as mean or vari
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from edgefl.converters.sources.forward import (
     Example,
     Forward,
+    Statistics,
     assemble,
     example,
     output_names,
@@ -63,6 +65,7 @@ def load_onnx(model: Any, example_inputs: object, *, batch_size: int, name: str 
         trainable={names[t] for t in weights if t not in buffers},
         buffers={names[t] for t in buffers},
         provenance={"source": "onnx", "model": name, "framework": _producer(proto)},
+        statistics=_batch_norms(graph, names),
     )
 
 
@@ -93,6 +96,21 @@ def _is_parameter(value: Any) -> bool:
 
 def _statistics(graph: Graph) -> set[str]:
     return {node.inputs[i] for node in graph for i in _STATISTICS.get(node.op, ()) if i < len(node.inputs)}
+
+
+def _batch_norms(graph: Graph, names: Mapping[str, str]) -> list[Statistics]:
+    """The running statistics that are parameters; ONNX's momentum is the share of the old."""
+    layers = [node for node in graph if node.op == "BatchNormalization"]
+    return [
+        Statistics(
+            names[node.inputs[3]],
+            names[node.inputs[4]],
+            1 - float(np.asarray(node.attributes.get("momentum", 0.9))),
+            unbiased=False,
+        )
+        for node in layers
+        if node.inputs[3] in names and node.inputs[4] in names
+    ]
 
 
 def _fix_shapes(proto: Any, given: Example | None, batch_size: int) -> tuple[TensorType, ...]:

@@ -11,7 +11,7 @@ from edgefl.graph import OPSET, Graph, read_onnx
 
 _STANDARD = ("", "ai.onnx")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
-STOP_DOMAIN, STOP_OPERATOR = "edgefl", "StopGradient"
+STOP_DOMAIN, STOP_OPERATOR, DROPOUT_OPERATOR = "edgefl", "StopGradient", "Dropout"
 _EXTRA_OPERATORS = frozenset({"Erfc"})  # no ONNX operators, but `normalize` rewrites them
 
 
@@ -37,6 +37,8 @@ def _mark_stops(model: Any) -> None:
     for node in model.graph.node:
         if (node.domain, node.op_type) == (STOP_DOMAIN, STOP_OPERATOR):
             node.domain, node.op_type, node.name = "", "Identity", f"{STOP_GRADIENT}/{node.name}"
+        elif (node.domain, node.op_type) == (STOP_DOMAIN, DROPOUT_OPERATOR):
+            node.domain = ""  # with attributes of our own: rate and shape of the mask
     own = [entry for entry in model.opset_import if entry.domain == STOP_DOMAIN]
     for entry in own:
         model.opset_import.remove(entry)

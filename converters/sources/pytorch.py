@@ -8,14 +8,18 @@ import copy
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgefl.converters.sources.dropout_torch import ALWAYS_OFF, keeping, mark_dropout
+from edgefl.converters.sources.dropout_torch import translations as dropout_translations
 from edgefl.converters.sources.forward import (
     Example,
     Forward,
+    Statistics,
     assemble,
+    dropout_note,
     example,
     output_names,
     parameter_names,
@@ -28,8 +32,10 @@ from edgefl.graph import OPSET
 from edgefl.graph.model import TensorType
 
 
-def load_pytorch(model: Any, example_inputs: object, *, batch_size: int) -> Forward:
+def load_pytorch(model: Any, example_inputs: object, *, batch_size: int, dropout: bool = False) -> Forward:
     """The forward pass of a `torch.nn.Module` in evaluation mode; the module is left as it was.
+
+    `dropout` leaves dropout as operators of the graph.
 
     A dict of example inputs is passed as keyword arguments. Tied parameters are one parameter. Parameters
     with `requires_grad=False` are not trainable; integer buffers are constants.
@@ -44,24 +50,26 @@ def load_pytorch(model: Any, example_inputs: object, *, batch_size: int) -> Forw
         )
     _refuse_projections(model)
     spec = example(example_inputs, batch_size)
-    return _load(_sharing(model), spec, _arguments(model.forward), type(model).__name__)
+    return _load(_sharing(model), spec, _arguments(model.forward), type(model).__name__, dropout)
 
 
-def load_exported(path: str | Path, example_inputs: object, *, batch_size: int) -> Forward:
+def load_exported(
+    path: str | Path, example_inputs: object, *, batch_size: int, dropout: bool = False
+) -> Forward:
     """The forward pass of a `.pt2` file of `torch.export.save`; its own example inputs serve by default."""
     import torch
 
     try:
         with quiet():
             program = torch.export.load(str(path))
-            _evaluation_mode(program.graph)
+            _evaluation_mode(program.graph, dropout)
             module = program.module(check_guards=False)
     except Exception as exc:
         raise SourceError(f"{path} is no program that torch.export.load reads: {_first_line(exc)}") from exc
     inputs = example_inputs if example_inputs is not None else _own_example(program)
     spec = example(inputs, batch_size)
     _check_batch(program, spec, batch_size)
-    return _load(module, spec, (), Path(path).name)
+    return _load(module, spec, (), Path(path).name, dropout)
 
 
 def _sharing(model: Any) -> Any:
@@ -83,7 +91,7 @@ def _refuse_projections(model: Any) -> None:
             )
 
 
-def _load(model: Any, spec: Example, arguments: Sequence[str], name: str) -> Forward:
+def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropout: bool) -> Forward:
     import torch
 
     values = dict(model.named_parameters()) | {
@@ -103,7 +111,7 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str) -> For
         return flattened
 
     labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
-    proto = export(_module(forward), (*tensors, *map(zeros, spec.types)), labels, model, name)
+    proto = export(_module(forward), (*tensors, *map(zeros, spec.types)), labels, model, name, dropout)
     graph = to_graph(proto)
     data = spec.names(arguments)
     return assemble(
@@ -120,8 +128,9 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str) -> For
             "source": "pytorch",
             "framework": f"torch {torch.__version__}",
             "model": name,
-            **_dropout(model),
+            **_dropout(model, dropout),
         },
+        statistics=_statistics(model, names),
     )
 
 
@@ -136,8 +145,12 @@ def _module(forward: Callable[..., Any]) -> Any:
     return Stateless().eval()
 
 
-def export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: Any, name: str) -> Any:
+def export(
+    stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: Any, name: str, dropout: bool = False
+) -> Any:
     """The ONNX model of a module called on `inputs`, with `model` in evaluation mode meanwhile.
+
+    `dropout` keeps dropout as if in training mode, as operators `edgefl.Dropout`.
 
     Raises:
         SourceError: torch cannot trace or export it; `name` says what it is.
@@ -145,9 +158,16 @@ def export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: An
     import torch
 
     try:
-        with quiet("torch.onnx", "torch.export", "torch"), _evaluating(model), refusing_own_gradients():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet("torch.onnx", "torch.export", "torch"))
+            stack.enter_context(_evaluating(model))
+            stack.enter_context(refusing_own_gradients())
+            if dropout:
+                stack.enter_context(keeping(model))
             traced = torch.export.export(stateless, inputs)
             mark(traced)
+            if dropout:
+                mark_dropout(traced)
             program = torch.onnx.export(
                 traced,
                 input_names=labels,
@@ -155,7 +175,7 @@ def export(stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: An
                 opset_version=OPSET,
                 verbose=False,
                 external_data=False,
-                custom_translation_table=translations(),
+                custom_translation_table={**translations(), **dropout_translations()},
             )
         return program.model_proto
     except Exception as exc:
@@ -211,15 +231,35 @@ def _arguments(forward: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds)
 
 
-def _dropout(model: Any) -> dict[str, str]:
-    """What evaluation mode switches off, for the report."""
+def _statistics(model: Any, names: Mapping[str, str]) -> list[Statistics]:
+    """Of the BatchNorm modules with running statistics.
+
+    A momentum of None, torch's average over all batches so far, is taken as its default.
+    """
+    import torch
+
+    found = []
+    for prefix, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            dot = f"{prefix}." if prefix else ""
+            mean, variance = f"{dot}running_mean", f"{dot}running_var"
+            momentum = 0.1 if module.momentum is None else float(module.momentum)
+            if mean in names:  # modules used twice are named once
+                found.append(Statistics(names[mean], names[variance], momentum, unbiased=True))
+    return found
+
+
+def _dropout(model: Any, keep: bool) -> dict[str, str]:
+    """What evaluation mode switches off, for the report, and what was kept."""
     off = [n for n, m in model.named_modules() if "Dropout" in type(m).__name__ and getattr(m, "p", 0) > 0]
     off += [
         n
         for n, m in model.named_modules()
         if isinstance(getattr(m, "dropout", None), float) and m.dropout > 0
     ]
-    return {"dropout": f"off: {', '.join(sorted(off))}"} if off else {}
+    named = dict(model.named_modules())
+    kept = [n for n in off if keep and not any(word in type(named[n]).__name__ for word in ALWAYS_OFF)]
+    return dropout_note(kept, set(off) - set(kept))
 
 
 def _innermost(exc: BaseException) -> BaseException:
@@ -264,10 +304,12 @@ def _first_line(exc: BaseException) -> str:
     return (str(exc).strip().splitlines() or ["no message"])[0]
 
 
-def _evaluation_mode(graph: Any) -> None:
-    """Switch off the dropout and batch statistics in a program that was exported in training mode."""
+def _evaluation_mode(graph: Any, dropout: bool) -> None:
+    """Switch off batch statistics, and dropout unless kept, in a program exported in training mode."""
     for node in list(graph.nodes):
         operator = str(node.target)
+        if dropout and "dropout" in operator:
+            continue
         if operator.startswith(("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout")):
             node.args = (*node.args[:2], False)
         elif operator.startswith("aten.batch_norm"):

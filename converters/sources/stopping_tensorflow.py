@@ -6,14 +6,19 @@ tf2onnx would drop both without a word; see `stopping_torch` for the counterpart
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edgefl.converters.sources.onnx_model import STOP_DOMAIN, STOP_OPERATOR
 from edgefl.errors import SourceError
 
 
-def keeping_stops() -> dict[str, Any]:
-    """Arguments of tf2onnx's converters that turn `tf.stop_gradient` into `edgefl.StopGradient`."""
+def keeping_stops(handlers: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of tf2onnx's converters that turn `tf.stop_gradient` into `edgefl.StopGradient`.
+
+    Args:
+        handlers: further ones, by operator.
+    """
     from onnx import helper
 
     def keep(context: Any, node: Any, name: str, arguments: Any) -> Any:
@@ -21,7 +26,7 @@ def keeping_stops() -> dict[str, Any]:
         return node
 
     return {
-        "custom_op_handlers": {"StopGradient": (keep, [])},
+        "custom_op_handlers": {"StopGradient": (keep, []), **handlers},
         "extra_opset": [helper.make_opsetid(STOP_DOMAIN, 1)],
     }
 

@@ -45,10 +45,11 @@ def _time_engine(bundle: Bundle, name: str, repeats: int, threads: int) -> dict[
         trainer = Trainer(bundle, backend=name, threads=threads)
         golden = bundle.golden()
         inputs = {spec.name: golden[spec.name] for spec in bundle.manifest.inputs}
+        labels = {head.label.name: golden[head.label.name] for head in bundle.manifest.heads}
         times = []
         for _ in range(repeats + 3):
             start = time.perf_counter()
-            trainer.loss_and_gradients(inputs, golden["y"])
+            trainer.loss_and_gradients(inputs, labels)
             times.append(1e3 * (time.perf_counter() - start))
     except EdgeflError as exc:
         return {"engine": name, "note": str(exc)}

@@ -74,6 +74,16 @@ def convert(
         ),
     ] = None,
     calibration: Calibration = None,
+    dropout: Annotated[
+        bool, typer.Option("--dropout", help="Keep dropout in training, seeded per step; off by default.")
+    ] = False,
+    batch_norm: Annotated[
+        str,
+        typer.Option(
+            help="BatchNorm in training: frozen (running statistics as they are), batch (statistics of each "
+            "batch, running ones updated) or group (replaced by GroupNorm)."
+        ),
+    ] = "frozen",
     qat: Annotated[
         bool,
         typer.Option(
@@ -103,6 +113,8 @@ def convert(
             batch_size=batch_size,
             targets=tuple(target or ("onnx", "tflite")),
             calibration=examples,
+            dropout=dropout,
+            batch_norm=batch_norm,
             qat=qat,
             frozen_bits=frozen_bits,
             name=name or output.stem,

@@ -140,14 +140,17 @@ def functional() -> Any:
     hidden = layers.Concatenate()([conv(first) + first, conv(conv(first))])
     pooled = layers.GlobalMaxPooling2D()(Scale(name="scale")(hidden))
     joined = layers.Concatenate()([pooled, second])
-    return keras.Model([first, second], [layers.Dense(3)(joined), layers.Multiply()([second, second])])
+    return keras.Model(
+        [first, second],
+        [layers.Dense(3, name="kind")(joined), layers.Multiply(name="square")([second, second])],
+    )
 
 
 def test_functional_models_with_shared_layers_and_several_inputs_and_outputs() -> None:
     forward = check(functional())
 
     assert forward.inputs == ("first", "second")
-    assert forward.outputs == ("output_0", "output_1")
+    assert forward.outputs == ("kind", "square")
     assert "scale/factor" in forward.parameters
     assert forward.buffers == {"scale/fixed"}
 
