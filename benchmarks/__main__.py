@@ -6,7 +6,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-COMMANDS = (["benchmarks.operators"], ["benchmarks.codec", "--real", "--keep"])
+COMMANDS = (
+    ["benchmarks.operators"],
+    ["benchmarks.codec", "--real", "--keep"],
+    ["benchmarks.features", "--keep"],
+)
 
 
 def main() -> int:

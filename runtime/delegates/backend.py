@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendError, BackendFailure, BackendUnavailable, OptionError
-from edgefl.runtime.backends.base import Backend, Program
+from edgefl.runtime.backends.base import Backend, Program, artifact_of
 from edgefl.runtime.delegates.choice import CPU, Choice, Placement, Verdict
 from edgefl.runtime.delegates.isolated import processes_allowed, try_isolated
 from edgefl.runtime.delegates.presence import candidates, wished
@@ -55,9 +55,13 @@ class AutoBackend:
         self.name, self.target, self.version = cpu.name, cpu.target, cpu.version
 
     def load(self, bundle: Bundle, kind: str) -> Program:
+        artifact_of(bundle, self.target, kind)
         verdicts = {}
         for choice in candidates(self.name, providers_of(self._cpu), kind):
-            verdicts[choice] = judge(bundle, kind, choice, self._threads, self.version)
+            try:
+                verdicts[choice] = judge(bundle, kind, choice, self._threads, self.version)
+            except BackendUnavailable as exc:
+                verdicts[choice] = Verdict(choice.name, kind, "untried", str(exc))
         right = [choice for choice, verdict in verdicts.items() if verdict.state == "right"]
         for best in sorted(right, key=lambda choice: verdicts[choice].ms):
             try:

@@ -7,6 +7,7 @@ what came of it. Only a clean end leaves a verdict.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ LOADING = "loading"
 
 def main(folder: Path) -> int:
     """Try what the job says; 0 where there is a verdict."""
+    _without_core_dumps()
     job: dict[str, Any] = json.loads((folder / JOB).read_text())
     choice = choice_of(job["choice"])
     try:
@@ -36,6 +38,14 @@ def main(folder: Path) -> int:
     sys.stdout.flush()
     # A delegate's clean-up is not waited for: the verdict is there, and exits are where drivers like to hang.
     os._exit(0)
+
+
+def _without_core_dumps() -> None:
+    # A crash is a result here, no reason to fill a device's disk.
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _run(folder: Path, job: dict[str, Any], choice: Choice) -> Verdict:

@@ -6,6 +6,7 @@ Runs in the process that calls it, which a bad delegate can take down; `isolated
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle import Bundle
-from edgefl.errors import BackendError, BackendUnavailable
+from edgefl.errors import BackendError, BackendFailure, BackendUnavailable
 from edgefl.runtime.backends.base import Backend, Program
 from edgefl.runtime.delegates.choice import Choice, Placement, State, Verdict
 from edgefl.runtime.delegates.compare import tolerance_for, worst
@@ -107,6 +108,8 @@ def golden_feeds(bundle: Bundle, kind: str, backend: Backend) -> dict[str, Array
     if kind.startswith("infer"):
         return {**inputs, **values}
     made = {**inputs, **_features(bundle, inputs, backend)}
+    if lacking := [spec.name for spec in bundle.manifest.step_inputs if spec.name not in made]:
+        raise BackendUnavailable(f"bundle {bundle.manifest.name!r} has no features graph to make {lacking}")
     return {**{spec.name: made[spec.name] for spec in bundle.manifest.step_inputs}, **golden, **values}
 
 
@@ -128,9 +131,11 @@ def _values(bundle: Bundle) -> dict[str, Array]:
 
 
 def _features(bundle: Bundle, inputs: Mapping[str, Array], backend: Backend) -> dict[str, Array]:
-    for kind in features_kinds(bundle.manifest, backend.target):
-        return _copies(backend.load(bundle, kind)(inputs))
-    return {}
+    *preferred, last = features_kinds(bundle.manifest, backend.target) or ("",)
+    for kind in preferred:
+        with contextlib.suppress(BackendFailure):
+            return _copies(backend.load(bundle, kind)(inputs))
+    return _copies(backend.load(bundle, last)(inputs)) if last else {}
 
 
 def _copies(made: Mapping[str, Array]) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgefl.bundle import Bundle
+from edgefl.bundle import ArtifactData, Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable, OptionError
 from edgefl.runtime import Trainer, open_backend
 from edgefl.runtime.delegates import Choice, Placement, Verdict, verdicts
@@ -345,3 +345,28 @@ def test_a_real_provider_gives_the_cpus_results(name: str, mlp: Bundle) -> None:
     found = try_isolated(mlp, "step", row.choice(), 1)
 
     assert found.state in ("right", "slower", "idle", "refused"), found
+
+
+def test_a_golden_batch_that_does_not_fit_leaves_the_graph_on_the_cpu(mlp: Bundle, monkeypatch) -> None:
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.setattr(Bundle, "golden", lambda _: {"z": np.zeros(1, np.float32)})
+
+    report = Trainer(mlp, backend="tflite").fit(*data(mlp))
+
+    (placement,) = report.placements
+    assert placement.delegate == "cpu"
+    assert [(v.delegate, v.state) for v in placement.tried] == [("xnnpack", "untried")]
+    assert "golden batch" in placement.tried[0].reason
+
+
+def test_features_in_int8_that_an_engine_refuses_are_made_in_float(head: Bundle, caplog) -> None:
+    pytest.importorskip("ai_edge_litert")
+    broken = head.with_artifacts([ArtifactData("tflite", "features-int8", b"no model")])
+    plain, trainer = (Trainer(b, backend="tflite") for b in (head, broken))
+
+    plain.fit(*data(head))
+    report = trainer.fit(*data(head))
+
+    assert "features is used in place of features-int8" in caplog.text
+    assert {p.graph for p in report.placements} == {"features", "step"}
+    assert_same(trainer.parameters(), plain.parameters())
