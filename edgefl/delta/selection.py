@@ -57,7 +57,7 @@ def top_k(vector: Vector, k: int) -> tuple[Ints, Vector]:
         raise not_finite(vector, found[sizes > _LIMIT][0])
     if len(found) > k:
         keep = _largest(sizes, k)
-        found, bits = found[keep], bits[keep]
+        found, bits = found.take(keep), bits.take(keep)
     return found.astype(np.int64), bits.view(np.float32)
 
 
@@ -117,9 +117,10 @@ def _scan(bits: Magnitudes, floor: np.int32) -> tuple[npt.NDArray[np.uint32], Ma
     return np.concatenate(indices), np.concatenate(found)
 
 
-def _largest(sizes: Magnitudes, k: int) -> npt.NDArray[np.bool_]:
+def _largest(sizes: Magnitudes, k: int) -> Ints:
+    """Ascending positions of the k largest; by index, since indexing by flags takes four times as long."""
     kth = np.partition(sizes, len(sizes) - k)[len(sizes) - k]
     keep: npt.NDArray[np.bool_] = sizes > kth
     ties = np.flatnonzero(sizes == kth)
     keep[ties[: k - np.count_nonzero(keep)]] = True
-    return keep
+    return np.flatnonzero(keep)
