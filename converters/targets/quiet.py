@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 def quiet(*loggers: str) -> Iterator[None]:
     """Silence Python warnings, the named loggers, and what native code writes to the terminal."""
     levels = {name: logging.getLogger(name).level for name in loggers}
-    with warnings.catch_warnings(), _no_native_output():
+    with warnings.catch_warnings(), _no_native_output(), _no_python_output():
         warnings.simplefilter("ignore")
         for name in loggers:
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -25,6 +26,13 @@ def quiet(*loggers: str) -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _no_python_output() -> Iterator[None]:
+    """Python's streams need not be descriptors 1 and 2: notebooks and tests put their own in place."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 @contextlib.contextmanager

@@ -19,6 +19,38 @@ from edgefl.graph import Graph
 TARGETS = ("iOS16", "iOS17", "iOS18")
 """Deployment targets; macOS 13, 14 and 15 run the same files."""
 
+_RESERVED = {
+    *(
+        "any",
+        "bool",
+        "program",
+        "func",
+        "tensor",
+        "list",
+        "dict",
+        "tuple",
+        "true",
+        "false",
+        "string",
+        "state",
+    ),
+    *(
+        "bf16",
+        "fp16",
+        "fp32",
+        "fp64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    ),
+}
+"""Words of the MIL language."""
+
 _CLEAN = (
     "common::noop_elimination",
     "common::dead_code_elimination",
@@ -119,9 +151,10 @@ def import_coremltools() -> Any:
 def border_names(inputs: Iterable[str], outputs: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Names of letters, digits and underscores for inputs and outputs, all distinct."""
     ins, outs = list(inputs), list(outputs)
-    clashing = {name: f"{name}/out" if name in ins else name for name in outs}
-    safe = safe_names([*ins, *clashing.values()])
-    return {name: safe[name] for name in ins}, {name: safe[clashing[name]] for name in outs}
+    wanted = [*ins, *(f"{name}/out" if name in ins else name for name in outs)]
+    safe = safe_names(f"{name}/tensor" if name in _RESERVED else name for name in wanted)
+    own = list(safe.values())
+    return dict(zip(ins, own, strict=False)), dict(zip(outs, own[len(ins) :], strict=True))
 
 
 def _traced(

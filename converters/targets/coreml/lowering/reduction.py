@@ -10,7 +10,7 @@ from coremltools.converters.mil.mil import Builder as mb
 
 from edgefl.converters.targets.coreml.border import MAX_RANK
 from edgefl.converters.targets.coreml.lowering.registry import LOWERINGS, Call, lowering
-from edgefl.converters.targets.coreml.lowering.value import Value, count, ints, merged, neighbours
+from edgefl.converters.targets.coreml.lowering.value import Value, count, ints, merged, neighbours, reshape
 
 _REDUCTIONS = {
     "ReduceSum": "reduce_sum",
@@ -27,9 +27,24 @@ def reduced(function: Callable[..., Any], value: Value, axes: Sequence[int], sha
     if not gone or all(value.shape[axis] == 1 for axis in gone):
         return value.become(value.data, shape)
     runs = _runs([axis in gone for axis in range(value.rank)])
+    if len(runs) > MAX_RANK:
+        return _one_by_one(function, value, sorted(gone), shape)
     data = value.at(*merged(value.shape, runs))
     places = [place for place, run in enumerate(runs) if run[0] in gone]
     return value.become(function(x=data, axes=ints(places), keep_dims=True), shape)
+
+
+def _one_by_one(
+    function: Callable[..., Any], value: Value, axes: Sequence[int], shape: Sequence[int]
+) -> Value:
+    """Reduce one axis after the other; sums, means and extremes do not mind."""
+    sizes = list(value.shape)
+    data = value.data
+    for axis in axes:
+        parts = count(sizes[:axis]), sizes[axis], count(sizes[axis + 1 :])
+        data = function(x=reshape(data, parts), axes=ints((1,)), keep_dims=True)
+        sizes[axis] = 1
+    return value.become(data, shape)
 
 
 def _runs(gone: Sequence[bool]) -> list[list[int]]:
@@ -46,13 +61,7 @@ def _runs(gone: Sequence[bool]) -> list[list[int]]:
 
 
 def _reduce(name: str) -> Callable[[Call], Value]:
-    def lower(call: Call) -> Value:
-        runs = len(_runs([axis in _axes(call) for axis in range(call[0].rank)]))
-        if runs > MAX_RANK:
-            raise call.refuse(f"its {len(_axes(call))} axes leave {runs} groups; Core ML holds {MAX_RANK}")
-        return reduced(getattr(mb, name), call[0], _axes(call), call.shape)
-
-    return lower
+    return lambda call: reduced(getattr(mb, name), call[0], _axes(call), call.shape)
 
 
 LOWERINGS.update({op: _reduce(name) for op, name in _REDUCTIONS.items()})

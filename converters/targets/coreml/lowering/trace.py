@@ -50,7 +50,16 @@ def trace(
         _body(graph, values, ranges)
         function.set_outputs([_leaving(values[name], border) for name, border in outputs.items()])
         program.add_function("main", function)
+    _set_apart(function, {border.name for border in (*inputs.values(), *outputs.values())})
     return program
+
+
+def _set_apart(function: Any, borders: set[str]) -> None:
+    """Rename what the builder happened to name as an input or output is named."""
+    for operation in function.operations:
+        for variable in operation.outputs:
+            if variable.name in borders and not any(variable is out for out in function.outputs):
+                variable.name = operation.name = f"{variable.name}_inside"
 
 
 def _check(graph: Graph) -> None:
