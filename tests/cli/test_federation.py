@@ -158,3 +158,31 @@ def test_the_same_seed_simulates_the_same(call: Command, mlp: Path, data: Path, 
         assert call(*common, "-o", f"{name}.edgefl").status == 0
 
     assert (tmp_path / "a.edgefl").read_bytes() == (tmp_path / "b.edgefl").read_bytes()
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("mode", ["topk", "unbiased", "ternary", "subset", "dense4"])
+def test_simulated_updates_fit_their_payload(call: Command, mlp: Path, data: Path, mode: str) -> None:
+    common = ("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 2, "-b", "numpy", "--mode", mode)
+
+    rows = call(*common, "--payload", "0.2kB", "--json").json()["rounds"]
+
+    assert all(row["bytes_up"] <= 3 * 200 for row in rows)
+    # The first version comes with the bundle; after it devices fetch steps.
+    assert rows[0]["bytes_down"] == 0 < rows[1]["bytes_down"]
+
+
+@pytest.mark.device
+def test_downlink_of_whole_models(call: Command, mlp: Path, data: Path) -> None:
+    common = ("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 2, "-b", "numpy")
+
+    rows = call(*common, "--downlink", 0, "--json").json()["rounds"]
+
+    assert rows[1]["bytes_down"] > 3 * 4 * 103
+
+
+@pytest.mark.device
+def test_a_size_that_is_none(call: Command, mlp: Path, data: Path) -> None:
+    ran = call("simulate", mlp, "-d", data, "--payload", "20 parsecs")
+
+    assert ran.status == 2 and "20 parsecs" in ran.err and "20kB" in ran.err
