@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a device holds, against a server in memory that answers with chains, sums, whole states or nonsense."""
+"""A device against a server in memory that answers with chains, sums, whole states and nonsense."""
 
 from __future__ import annotations
 
