@@ -276,7 +276,7 @@ def _explain(exc: Exception, name: str) -> str:
         return (
             f"torch.onnx.export cannot export {name}: operator {missing[1]} has no ONNX counterpart; replace "
             "it in the model by operators that have one (for experts in transformers: "
-            "`config._experts_implementation = 'eager'`)"
+            "`config._experts_implementation = 'batched_mm'`)"
         )
     where = f" at {_place(cause)}" if _place(cause) else ""
     what = f"{type(cause).__name__}: {_first_line(cause).rstrip('.')}{where}"

@@ -118,6 +118,13 @@ def mixtral() -> Any:
     return make("Mixtral", "ForCausalLM", **_GROUPED, num_local_experts=3, num_experts_per_tok=2)
 
 
+def mixtral_batched() -> Any:
+    """What the refusal of Mixtral recommends."""
+    model = mixtral()
+    model.config._experts_implementation = "batched_mm"
+    return model
+
+
 def mamba() -> Any:
     sizes = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, "vocab_size": 40}
     return make("Mamba", "ForCausalLM", **sizes, use_cache=False)
@@ -167,7 +174,7 @@ def pvt_v2() -> Any:
 
 
 def cvt() -> Any:
-    return classifier("Cvt", embed_dim=[8, 12, 16], num_heads=[1, 2, 2], depth=[1, 1, 1])
+    return classifier("Cvt", embed_dim=[8, 12, 16], num_heads=[1, 2, 2], depth=[1, 2, 3])
 
 
 def mobilevitv2() -> Any:
