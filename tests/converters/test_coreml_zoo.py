@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every model of the zoo as ML Programs: loss, gradients and outputs against the NumPy reference."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import edgefl
+from edgefl.converters.targets.coreml import precision, to_coreml
+from edgefl.converters.targets.coreml.golden import golden_inputs
+from edgefl.graph import Graph, read_onnx, run
+from tests.converters.coreml_oracle import difference, execute
+from tests.models.zoo import ENTRIES, Entry
+
+pytest.importorskip("coremltools")
+
+TOLERANCE = 1e-4
+HALF = 0.05
+"""Of all gradients together, in float16."""
+
+FAST = ("lenet", "bert", "lstm-lm-keras")
+
+
+def marked(entry: Entry) -> object:
+    return pytest.param(entry, id=entry.name, marks=() if entry.name in FAST else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("entry", [marked(entry) for entry in ENTRIES])
+def test_every_model_computes_the_same_as_an_ml_program(entry: Entry) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the frameworks' own
+        model = entry.build()
+        bundle = edgefl.convert(
+            model, entry.example_inputs(), loss=entry.loss, batch_size=2, targets=("onnx",), name=entry.name
+        )
+
+    for kind in ("step", "infer"):
+        graph = read_onnx(bundle.artifact("onnx", kind))
+        feeds = golden_inputs(bundle, graph)
+
+        found = execute(to_coreml(graph, kind), graph, feeds)
+
+        worst = difference(found, run(graph, feeds))
+        assert all(value < TOLERANCE for value in worst.values()), worst
+        if kind == "step":
+            check_half(graph, feeds)
+
+
+def check_half(step: Graph, feeds: dict[str, np.ndarray]) -> None:
+    """The float16 step's gradients point where the reference's do."""
+    model = to_coreml(step, "step", half=True, scale=precision.choose_scale(step, feeds))
+
+    found, expected = execute(model, step, feeds), run(step, feeds)
+
+    gradients = [name for name in expected if name.startswith("grad/")]
+    flat = [np.concatenate([values[name].reshape(-1) for name in gradients]) for values in (found, expected)]
+    assert np.linalg.norm(flat[0] - flat[1]) < HALF * np.linalg.norm(flat[1])
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=HALF)
