@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from edgefl.errors import BackendError, DataError, DeltaError, NotFinite, Protoc
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
+from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.learner import Learned, Learner, TrainerLearner
@@ -51,6 +52,7 @@ class RoundReport:
         bytes_down: bodies received for the round.
         seconds: time training and encoding took.
         error: why no update counts, empty where one does.
+        placements: which graph ran where; empty for an update left over from an earlier run.
     """
 
     round: int
@@ -63,6 +65,7 @@ class RoundReport:
     bytes_down: int = 0
     seconds: float = 0.0
     error: str = ""
+    placements: tuple[Placement, ...] = ()
 
 
 MakeLearner = Callable[[Bundle], Learner]
@@ -208,7 +211,7 @@ class DeviceClient:
         note = Note(task.round, task.assignment, task.base_version, learned.loss, seconds, len(encoded.frame))
         pending = Pending(note, encoded.frame)
         self._outbox.put(pending, residual)
-        return self._send(pending, up, down)
+        return replace(self._send(pending, up, down), placements=learned.placements)
 
     def _encode(
         self, bundle: Bundle, learner: Learner, task: Task, learned: Learned

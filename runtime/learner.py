@@ -33,10 +33,12 @@ class Learned:
     Attributes:
         delta: new minus base of the shared parameters, float32 of shape `(schema.size,)`, finite.
         loss: mean of the steps' losses.
+        placements: which graph ran where.
     """
 
     delta: Vector
     loss: float
+    placements: tuple[Placement, ...] = ()
 
 
 class Learner(Protocol):
@@ -110,7 +112,7 @@ class TrainerLearner:
         if not np.isfinite(delta).all() or not math.isfinite(loss):
             raise NotFinite(f"training gave an update that is not finite, with loss {loss}")
         self._keep()
-        return Learned(delta, loss)
+        return Learned(delta, loss, report.placements)
 
     def _tell(self, report: FitReport) -> None:
         """Say where graphs run, once and when it changes."""

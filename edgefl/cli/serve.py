@@ -155,17 +155,23 @@ def device(
         backend=backend,
         delegate=delegate,
     )
+    told: set[str] = set()
     for report in client.run(max_rounds=max_rounds):
-        _tell(report, as_json)
+        _tell(report, as_json, told)
 
 
-def _tell(report: RoundReport, as_json: bool) -> None:
+def _tell(report: RoundReport, as_json: bool, told: set[str]) -> None:
+    """One round; where graphs ran is said once, and again when it changes."""
     from dataclasses import asdict
 
     if as_json:
         print_json_line(asdict(report))
-    else:
-        print_line(_line(report))
+        return
+    for place in map(str, report.placements):
+        if place not in told:
+            print_line(place)
+            told.add(place)
+    print_line(_line(report))
 
 
 def _line(report: RoundReport) -> str:

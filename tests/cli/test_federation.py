@@ -79,7 +79,8 @@ def test_two_devices_run_two_rounds_and_everyone_ends_well(
     server.process.wait(timeout=30)
 
     assert [first.returncode, second.returncode, server.process.returncode] == [0, 0, 0]
-    lines = ended[0][0].splitlines()
+    place, *lines = ended[0][0].splitlines()
+    assert place.startswith("step on ")
     assert [line.split()[:3] for line in lines] == [["round", "1", "loss"], ["round", "2", "loss"]]
     assert all(" sent " in line and line.endswith("s  accepted") for line in lines)
     reports = [json.loads(line) for line in ended[1][0].splitlines()]

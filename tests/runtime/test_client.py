@@ -18,8 +18,9 @@ from edgefl.data import Examples
 from edgefl.delta import Limits, decode
 from edgefl.errors import DataShape, NotFinite, OptionError, Refused, ServerNonsense, ServerUnreachable
 from edgefl.parameters import Parameter
+from edgefl.runtime.backends.numpy import NumpyBackend
 from edgefl.runtime.cache import BundleCache, targets_for
-from edgefl.runtime.client import DeviceClient
+from edgefl.runtime.client import DeviceClient, RoundReport
 from edgefl.runtime.learner import Learned, TrainerLearner
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.remote import Remote
@@ -553,6 +554,26 @@ def test_real_training_with_the_numpy_backend(tmp_path, sleeps):
     values = SCHEMA.unflatten(SCHEMA.flatten(MODEL.parameters()) + delta)
     training = Training(epochs=1, lr=1e-9)
     assert start.learn(values, training).loss < start.learn(MODEL.parameters(), training).loss - 0.05
+
+
+def test_features_are_made_once_for_all_rounds_and_restarts(tmp_path, sleeps, monkeypatch):
+    head = Bundle.open(Path(__file__).parent.parent / "fixtures" / "head.edgefl")
+    server = FakeServer(rounds=4, bundle=head, density=1.0)
+    kinds = []
+    load = NumpyBackend.load
+    monkeypatch.setattr(NumpyBackend, "load", lambda b, m, kind: kinds.append(kind) or load(b, m, kind))
+
+    def take_part() -> list[RoundReport]:
+        client = DeviceClient(LoopbackTransport(server), examples(), tmp_path, backend="numpy")
+        return list(client.run(max_rounds=2))
+
+    before, after = take_part(), take_part()
+
+    assert all(report.accepted for report in before + after)
+    assert [p.graph for p in before[0].placements] == ["features", "step"]
+    assert [p.graph for p in after[1].placements] == ["step"]
+    assert kinds.count("features") == 1
+    assert len(list((tmp_path / "features").rglob("*.features"))) == 1
 
 
 def test_personal_parameters_stay_and_survive_a_restart(tmp_path):
