@@ -18,6 +18,7 @@ from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weig
 from edgefl.errors import DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.backends.base import Recipe, own_steps
+from edgefl.runtime.backends.fastest import Speed
 from edgefl.runtime.batches import Batches
 from edgefl.runtime.delegates.choice import Placement
 from edgefl.runtime.feature_cache import FeatureCache
@@ -48,6 +49,7 @@ class FitReport:
         stopped: `should_stop` ended it early; the steps made so far count.
         placements: which graph ran where, and which delegates were passed over and why.
         features_cached: examples whose features were on disk, so that the frozen part did not run for them.
+        speeds: of the engines `auto` chose among, the fastest first; empty where there was no choice.
     """
 
     losses: tuple[float, ...]
@@ -60,6 +62,7 @@ class FitReport:
     stopped: bool = False
     placements: tuple[Placement, ...] = ()
     features_cached: int = 0
+    speeds: tuple[Speed, ...] = ()
 
 
 class Trainer:
@@ -204,6 +207,7 @@ class Trainer:
             steps=len(run.losses),
             seconds=time.perf_counter() - started,
             backend=self.backend.name,
+            speeds=getattr(self.backend, "speeds", ()),
             loss_first=losses[0],
             loss_last=losses[-1],
             stopped=stopped,

@@ -15,6 +15,7 @@ import typer
 
 from edgefl import __version__
 from edgefl.cli.doctor_delegates import delegate_rows, placement_rows, show_delegates, show_placements
+from edgefl.cli.doctor_engines import engine_speeds, show_speeds, speed_row
 from edgefl.cli.options import AsJson, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows
 
@@ -55,6 +56,7 @@ PARTS = (
         "onnx",
         ("onnxruntime", "onnxruntime-training-cpu", "onnxruntime-gpu", "onnxruntime-training"),
     ),
+    Part("train on OpenVINO", "openvino", "openvino", ("openvino",)),
     Part("train on TFLite", "ai_edge_litert", "tflite", ("ai-edge-litert",)),
     Part(
         "train on older TFLite",
@@ -99,10 +101,19 @@ def doctor(
     found = [(part, part.version()) for part in PARTS]
     delegates = delegate_rows()
     placements = placement_rows(opened) if opened else []
+    speeds = engine_speeds(opened) if opened else ()
     if as_json:
         parts = [_row(part, version) for part, version in found]
         rows = [asdict(row) for row in delegates]
-        print_json({"machine": machine(), "parts": parts, "delegates": rows, "placements": placements})
+        print_json(
+            {
+                "machine": machine(),
+                "parts": parts,
+                "delegates": rows,
+                "placements": placements,
+                "speeds": list(map(speed_row, speeds)),
+            }
+        )
         return
     print_line("  ".join(f"{key} {value}" for key, value in machine().items()))
     print_rows(
@@ -113,6 +124,7 @@ def doctor(
     show_delegates(delegates)
     if opened:
         show_placements(placements)
+        show_speeds(speeds)
 
 
 def machine() -> dict[str, str]:

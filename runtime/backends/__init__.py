@@ -6,10 +6,13 @@ from __future__ import annotations
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendUnavailable, OptionError
 from edgefl.runtime.backends.base import Array, Backend, Program
+from edgefl.runtime.backends.fastest import Chosen, speeds
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 
 BACKENDS = ("onnx", "openvino", "tflite", "numpy")
 """Names `open_backend` takes, in the order `auto` tries them."""
+
+_CPU = parse_wish("cpu")
 
 __all__ = ["BACKENDS", "Array", "Backend", "Program", "open_backend"]
 
@@ -18,7 +21,8 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
     """The engine to run a bundle with.
 
     Args:
-        name: `auto` takes the first of `BACKENDS` that is installed and has artifacts in the bundle.
+        name: `auto` takes the first of `BACKENDS` that is installed and has artifacts in the bundle; of
+            engines that run the same graphs the fastest on the golden batch (see `fastest`).
         delegate: `auto` gives each graph the fastest delegate that is here and proves right; `cpu` or `none`
             is the engine's own code; a name of `edgefl.runtime.delegates.REGISTRY` or the path of a TFLite
             delegate library, with options as in `cuda;device_id=1`, is that or an error.
@@ -34,9 +38,12 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
     if name != "auto":
         return _open(bundle, name, wish, threads)
     reasons = []
-    for candidate in wish.engines if wish.named else BACKENDS:
+    measured = () if wish.named else speeds(bundle, threads, lambda engine: _make(engine, _CPU, threads))
+    faster = [speed.engine for speed in measured if not speed.reason]
+    for candidate in wish.engines if wish.named else dict.fromkeys((*faster, *BACKENDS)):
         try:
-            return _open(bundle, candidate, wish, threads)
+            backend = _open(bundle, candidate, wish, threads)
+            return Chosen(backend, measured) if candidate in faster else backend
         except BackendUnavailable as exc:
             reasons.append(f"{candidate}: {exc}")
     raise BackendUnavailable(f"no engine here can run bundle {bundle.manifest.name!r}: " + "; ".join(reasons))

@@ -45,12 +45,15 @@ class _OpenVinoProgram:
     def __init__(self, request: Any, model: Any, names: Names, label: str) -> None:
         self._request, self._names, self._label = request, names, label
         self._outputs = [names.to_contract(output.any_name) for output in model.outputs]
-        self._known = {name for port in model.inputs for name in port.names}
+        self._inputs = [port.any_name for port in model.inputs]
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         own = self._names.to_own(feeds)
+        # A request keeps what it was last given: an input left out would go unnoticed.
+        if missing := [name for name in self._inputs if name not in own]:
+            raise BackendFailure(f"{self._label}: no value for {', '.join(missing)}")
         try:
-            self._request.infer({n: v for n, v in own.items() if n in self._known}, share_inputs=True)
+            self._request.infer({name: own[name] for name in self._inputs}, share_inputs=True)
             made = [self._request.get_output_tensor(i).data for i in range(len(self._outputs))]
         except Exception as exc:  # the engine raises RuntimeError and its own types alike
             raise BackendFailure(f"{self._label}: {exc}") from exc

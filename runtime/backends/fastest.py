@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of the stock engines for ONNX trains a bundle fastest: measured once per device, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefl._version import __version__
+from edgefl.bundle import Bundle
+from edgefl.errors import BackendError
+from edgefl.runtime.backends.base import Backend, Program
+from edgefl.runtime.caches import load_json, save_json
+from edgefl.strictjson import canonical
+
+Array = npt.NDArray[Any]
+Open = Callable[[str], Backend]
+"""An engine by name, with its own CPU code."""
+
+RIVALS = {
+    "onnx": ("onnxruntime", ("onnxruntime", "onnxruntime-training-cpu", "onnxruntime-gpu")),
+    "openvino": ("openvino", ("openvino",)),
+}
+"""Engines that run the same graphs: the module of each, and the distributions that may bring it."""
+
+_ROUNDS, _BUDGET_S = 5, 0.4
+_TOLERANCE = 1e-3  # of the largest gradient
+_FOLDER = "engines"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One engine's step on the golden batch.
+
+    Attributes:
+        engine: the backend's name.
+        ms: of the fastest of a few steps; infinite where it was passed over.
+        reason: why it was passed over, or "".
+    """
+
+    engine: str
+    ms: float
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.engine}: {self.reason or f'{self.ms:.2f} ms'}"
+
+
+def speeds(bundle: Bundle, threads: int, open_engine: Open) -> tuple[Speed, ...]:
+    """The rivals that are installed, the fastest first; empty where there is no choice to make.
+
+    A file of the cache folder answers the next time, until the bundle, an engine or the device changes. An
+    engine whose gradients are not those of the first one is passed over.
+    """
+    versions = {name: version for name in RIVALS if (version := _version(name))}
+    if len(versions) < 2 or bundle.manifest.find("onnx", "step") is None:
+        return ()
+    file = _file(bundle, threads, versions)
+    if kept := _recall(file):
+        return kept
+    measured = tuple(sorted(_measure(bundle, list(versions), open_engine), key=lambda speed: speed.ms))
+    save_json([_row(speed) for speed in measured], _FOLDER, file)
+    return measured
+
+
+class Chosen:
+    """A backend that was the fastest.
+
+    Attributes:
+        speeds: what it was measured against, the fastest first.
+    """
+
+    def __init__(self, backend: Backend, measured: tuple[Speed, ...]) -> None:
+        self._backend, self.speeds = backend, measured
+        self.name, self.target, self.version = backend.name, backend.target, backend.version
+
+    def load(self, bundle: Bundle, kind: str) -> Program:
+        return self._backend.load(bundle, kind)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+def _measure(bundle: Bundle, names: Sequence[str], open_engine: Open) -> list[Speed]:
+    """Steps of all engines in turn, so that what else the device does meets each of them."""
+    programs: dict[str, Program] = {}
+    out: list[Speed] = []
+    feeds: Mapping[str, Array] = {}
+    expected: dict[str, Array] = {}
+    for name in names:
+        try:
+            engine = open_engine(name)
+            feeds = feeds or _feeds(bundle, engine)
+            program = engine.load(bundle, "step")
+            made = {key: np.array(value) for key, value in program(feeds).items()}
+        except BackendError as exc:
+            out.append(Speed(name, float("inf"), str(exc)))
+            continue
+        expected = expected or made
+        if wrong := _differing(made, expected):
+            out.append(Speed(name, float("inf"), wrong))
+        else:
+            programs[name] = program
+    return out + [Speed(name, 1e3 * seconds) for name, seconds in _race(programs, feeds).items()]
+
+
+def _feeds(bundle: Bundle, engine: Backend) -> Mapping[str, Array]:
+    from edgefl.runtime.delegates.trial import golden_feeds
+
+    return golden_feeds(bundle, "step", engine)
+
+
+def _race(programs: Mapping[str, Program], feeds: Mapping[str, Array]) -> dict[str, float]:
+    """The shortest time of each program."""
+    best = dict.fromkeys(programs, float("inf"))
+    end = time.perf_counter() + _BUDGET_S * len(programs)
+    for turn in range(4 * _ROUNDS):
+        if turn >= _ROUNDS and time.perf_counter() > end:
+            break
+        for name, program in programs.items():
+            start = time.perf_counter()
+            program(feeds)
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def _differing(made: Mapping[str, Array], expected: Mapping[str, Array]) -> str:
+    """What is not as expected, or ""."""
+    for name, want in expected.items():
+        limit = _TOLERANCE * max(float(np.abs(want).max(initial=0)), 1e-6)
+        if not np.allclose(made[name], want, rtol=_TOLERANCE, atol=limit):
+            return f"{name} differs from the other engine's"
+    return ""
+
+
+def _version(name: str) -> str:
+    """The installed version of an engine, found without loading it; "" where there is none."""
+    module, distributions = RIVALS[name]
+    try:
+        if importlib.util.find_spec(module) is None:
+            return ""
+    except (ImportError, ValueError):
+        return ""
+    for distribution in distributions:
+        try:
+            return f"{distribution} {importlib.metadata.version(distribution)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _file(bundle: Bundle, threads: int, versions: Mapping[str, str]) -> str:
+    """Everything the measurement depends on, as a file name."""
+    found = (bundle.manifest.find("onnx", kind) for kind in ("step", "step-channels-last"))
+    subject = {
+        "edgefl": __version__,
+        "engines": dict(versions),
+        "step": [artifact.entry.sha256 for artifact in found if artifact],
+        "threads": threads,
+        "machine": [platform.node(), platform.machine(), platform.system(), platform.release()],
+    }
+    return hashlib.blake2b(canonical(subject), digest_size=16).hexdigest() + ".json"
+
+
+def _recall(file: str) -> tuple[Speed, ...]:
+    rows = load_json(_FOLDER, file)
+    try:
+        return tuple(Speed(str(r["engine"]), float(r["ms"] or "inf"), str(r["reason"])) for r in rows or ())
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _row(speed: Speed) -> dict[str, Any]:
+    # JSON has no infinity.
+    return {**asdict(speed), "ms": speed.ms if speed.ms < float("inf") else 0}

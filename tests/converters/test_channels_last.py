@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps for engines that keep channels last, on OpenVINO, against the NumPy reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgefl.bundle import Bundle
+from edgefl.converters import convert
+from edgefl.runtime import Trainer, open_backend
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 3, padding=1, groups=12),
+        nn.ReLU6(),
+        nn.Conv2d(12, 6, 1),
+        nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=3),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 6, (5, 2), padding=(2, 1)),
+        nn.Flatten(),
+        nn.LazyLinear(4),
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    torch.manual_seed(0)
+    module = convolutions()
+    module(torch.zeros(1, 3, 13, 11))
+    return convert(module, np.zeros((1, 3, 13, 11), np.float32), batch_size=4, targets=("onnx",))
+
+
+def test_openvino_gives_the_gradients_of_the_reference(bundle: Bundle) -> None:
+    golden = bundle.golden()
+    results = [
+        Trainer(bundle, engine).loss_and_gradients(golden["x"], golden["y"])
+        for engine in ("numpy", "openvino")
+    ]
+
+    (loss, expected), (other, found) = results
+    assert other == pytest.approx(loss, rel=1e-5)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5 * float(np.abs(value).max()))
+
+
+def test_the_two_steps_are_the_same_function(bundle: Bundle) -> None:
+    feeds = {**bundle.golden(), **bundle.parameters()}
+    engine = open_backend(bundle, "numpy")
+    step, last = (engine.load(bundle, kind)(feeds) for kind in ("step", "step-channels-last"))
+
+    assert step.keys() == last.keys()
+    for name, value in step.items():
+        np.testing.assert_allclose(last[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_models_without_convolutions_have_one_step() -> None:
+    made = convert(nn.Linear(3, 2), np.zeros((1, 3), np.float32), batch_size=4, targets=("onnx",))
+
+    assert made.manifest.find("onnx", "step-channels-last") is None
