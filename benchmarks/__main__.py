@@ -10,6 +10,8 @@ COMMANDS = (
     ["benchmarks.operators"],
     ["benchmarks.codec", "--real", "--keep"],
     ["benchmarks.features", "--keep"],
+    ["benchmarks.peers", "--keep"],
+    ["benchmarks.curves", "--keep"],
 )
 
 

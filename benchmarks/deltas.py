@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real updates: models trained here and now, each from a half-trained start, for one device's local steps.
 
-Every function returns the flat difference of one device's weights, or raises ImportError or MissingDependency
-where the package that brings its data is not installed. All are seeded and take seconds on one core.
+Every function returns the difference of one device's weights by name, or raises ImportError or
+MissingDependency where the package that brings its data is not installed. All are seeded and take seconds on
+one core.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 from edgefl.cli.demo.watch import load_recordings
 from edgefl.parameters import Vector
 
-Update = Vector
+Update = dict[str, Any]
+"""Float32 arrays by name, in the model's order."""
+
 Batches = Iterator[tuple[Any, Any]]
 
 
@@ -120,13 +123,26 @@ def lora_transformer() -> Update:
     return _local_update(model, _text(words[:half], 5), _text(words[half : half + 4000], 30), 0.5)
 
 
-UPDATES: dict[str, Callable[[], Update]] = {
+NAMED_UPDATES: dict[str, Callable[[], Update]] = {
     "watch CNN": watch_cnn,
     "MNIST CNN": mnist_cnn,
     "LSTM language model": lstm_language_model,
     "MobileNetV2": mobilenet_v2,
     "LoRA transformer": lora_transformer,
 }
+
+
+def flat(update: Update) -> Vector:
+    """All arrays as one float32 vector, in their order."""
+    vector: Vector = np.concatenate([value.ravel() for value in update.values()]).astype(np.float32)
+    return vector
+
+
+def _as_vector(make: Callable[[], Update]) -> Callable[[], Vector]:
+    return lambda: flat(make())
+
+
+UPDATES: dict[str, Callable[[], Vector]] = {name: _as_vector(make) for name, make in NAMED_UPDATES.items()}
 
 
 def _train(model: Any, batches: Batches, rate: float) -> None:
@@ -145,15 +161,13 @@ def _train(model: Any, batches: Batches, rate: float) -> None:
 def _local_update(model: Any, common: Batches, own: Batches, rate: float) -> Update:
     """Train on what everyone has, then on one device's own data; the difference the latter made."""
     _train(model, common, rate)
-    before = _flat(model)
+    before = _trained(model)
     _train(model, own, rate)
-    return _flat(model) - before
+    return {name: value - before[name] for name, value in _trained(model).items()}
 
 
-def _flat(model: Any) -> Update:
-    values = [p.detach().numpy().ravel() for p in model.parameters() if p.requires_grad]
-    update: Update = np.concatenate(values).astype(np.float32)
-    return update
+def _trained(model: Any) -> Update:
+    return {n: p.detach().numpy().copy() for n, p in model.named_parameters() if p.requires_grad}
 
 
 def _batches(x: Any, y: Any, steps: int, size: int = 32) -> Batches:

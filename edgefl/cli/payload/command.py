@@ -47,6 +47,9 @@ def payload(
     quick: Annotated[
         bool, typer.Option("--quick", help="With --train: a minute instead of an hour.")
     ] = False,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="With --train: only tell of the runs that are there.")
+    ] = False,
     out: Annotated[
         Path, typer.Option(help="With --train: folder for runs, results and pictures; runs there go on.")
     ] = Path("payload-out"),
@@ -61,7 +64,7 @@ def payload(
     if train:
         from edgefl.cli.payload.training import compare
 
-        compare(out, quick=quick, as_json=as_json)
+        compare(out, quick=quick, finished=finished, as_json=as_json)
         return
     if bundle is None:
         raise OptionError(

@@ -39,11 +39,11 @@ class Overhead:
 
 @dataclass
 class _Kept:
-    """A transport that remembers the frames it sent and the length of the parameters it fetched."""
+    """A transport that remembers the frames it sent and the lengths of the parameters it fetched."""
 
     inner: HttpTransport
     frames: list[bytes] = field(default_factory=list)
-    fetched: int = 0
+    fetched: list[int] = field(default_factory=list)
 
     def request(
         self,
@@ -58,7 +58,7 @@ class _Kept:
         if "/updates/" in path:
             self.frames.append(body)
         if "/parameters/" in path:
-            self.fetched += len(answer.body)
+            self.fetched.append(len(answer.body))
         return answer
 
 
@@ -73,15 +73,18 @@ def measure(way: Way, bundle: Bundle, devices: Mapping[str, Examples], folder: P
     bundle.save(folder / "model.edgefl")
     server = Process("the server", _command(way, folder), folder / "server.log")
     server.start()
+    kept: list[tuple[threading.Thread, _Kept]] = []
     try:
         url = f"http://127.0.0.1:{_port(folder / 'port', server)}"
-        kept = [_take_part(url, name, examples, folder) for name, examples in devices.items()]
+        kept += [_take_part(url, name, examples, folder) for name, examples in devices.items()]
         for thread, _ in kept:
             thread.join()
-        with HttpTransport(url) as transport:
-            answer = transport.request("GET", "/v1/rounds", limit=_LIMIT)
+        with HttpTransport(url) as asking:
+            answer = asking.request("GET", "/v1/rounds", limit=_LIMIT)
     finally:
         server.stop()
+        for _, transport in kept:
+            transport.inner.close()
     return _overhead(Rounds.from_bytes(answer.body), [transport for _, transport in kept])
 
 
@@ -92,8 +95,8 @@ def _overhead(rounds: Rounds, kept: list[_Kept]) -> Overhead:
     frames = [frame for transport in kept for frame in transport.frames[1:]]
     metadata = sum(_metadata(frame) for frame in frames) / len(frames)
     up = sum(info.bytes_up - info.frame_bytes for info in later) / updates + metadata
-    fetched = sum(transport.fetched for transport in kept) / len(kept) / len(rounds.rounds)
-    return Overhead(round(up, 1), round(sum(info.bytes_down for info in later) / updates - fetched, 1))
+    fetched = sum(sum(transport.fetched[1:]) for transport in kept)
+    return Overhead(round(up, 1), round((sum(info.bytes_down for info in later) - fetched) / updates, 1))
 
 
 def _metadata(frame: bytes) -> int:

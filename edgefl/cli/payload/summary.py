@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a goal was reached in a setting, and by which way at best."""
+    """Whether a goal was reached in a setting, by which way at best, or which came closest."""
 
     setting: Setting
     times: int
@@ -78,27 +78,27 @@ def rows(done: Iterable[tuple[Run, Curve]], overheads: Mapping[str, Overhead]) -
     by_way: dict[tuple[Setting, Way], dict[int, Curve]] = defaultdict(dict)
     for run, curve in done:
         by_way[Setting(run.task, run.skewed, run.everyone), run.way][run.seed] = curve
-    return [
-        _row(setting, way, curves, by_way.get((setting, DENSE), {}), _overhead(overheads, way.mode))
-        for (setting, way), curves in by_way.items()
-    ]
+    made = []
+    for (setting, way), curves in by_way.items():
+        dense = by_way.get((setting, DENSE), {})
+        # A seed counts once its line to match is there.
+        pairs = [(dense[seed], curve) for seed, curve in curves.items() if seed in dense]
+        if pairs:
+            made.append(_row(setting, way, pairs, _overhead(overheads, way.mode)))
+    return made
 
 
 def verdicts(found: Sequence[Row]) -> list[Verdict]:
-    """For every setting and goal, the unbiased way that saves enough and loses least."""
+    """For every setting and goal, the unbiased way that saves enough and loses least, or else saves most."""
     made = []
     for setting in dict.fromkeys(row.setting for row in found):
         mine = [row for row in found if row.setting == setting and row.way.mode == "unbiased"]
-        for times, points in GOALS:
+        for times, points in GOALS if mine else ():
             enough = [row for row in mine if row.times_fewer >= times]
-            if enough:
-                best = min(enough, key=lambda row: row.lost)
-                reached = best.lost <= points and not best.diverged
-                made.append(
-                    Verdict(
-                        setting, times, points, best.way.name, best.times_fewer, round(best.lost, 2), reached
-                    )
-                )
+            best = min(enough, key=lambda row: row.lost) if enough else max(mine, key=lambda r: r.times_fewer)
+            reached = bool(enough) and best.lost <= points and not best.diverged
+            lost = round(best.lost, 2)
+            made.append(Verdict(setting, times, points, best.way.name, best.times_fewer, lost, reached))
     return made
 
 
@@ -124,14 +124,12 @@ def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(
-    setting: Setting, way: Way, curves: Mapping[int, Curve], dense: Mapping[int, Curve], overhead: float
-) -> Row:
-    finals = [100 * curve.final for curve in curves.values()]
-    losses = [100 * (dense[s].final - c.final) for s, c in curves.items() if s in dense] or [float("nan")]
-    frames = float(np.mean([np.mean(c.frame_bytes) for c in curves.values() if c.frame_bytes]))
-    bytes_up = frames + overhead
-    parameters = next(iter(curves.values())).parameters
+def _row(setting: Setting, way: Way, pairs: Sequence[tuple[Curve, Curve]], overhead: float) -> Row:
+    """A row of curves, each with the dense one of its seed before it."""
+    curves = [curve for _, curve in pairs]
+    finals = [100 * curve.final for curve in curves]
+    losses = [100 * (dense.final - curve.final) for dense, curve in pairs]
+    bytes_up = float(np.mean([np.mean(c.frame_bytes) for c in curves if c.frame_bytes])) + overhead
     return Row(
         setting,
         way,
@@ -141,9 +139,9 @@ def _row(
         float(np.mean(losses)),
         float(np.std(losses)),
         bytes_up,
-        4 * parameters / bytes_up,
-        sum(c.diverged for c in curves.values()),
-        _mean_curve(list(curves.values())),
+        4 * curves[0].parameters / bytes_up,
+        sum(curve.diverged for curve in curves),
+        _mean_curve(curves),
     )
 
 

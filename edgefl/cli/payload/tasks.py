@@ -22,20 +22,32 @@ from edgefl.cli.demo.watch import load_recordings
 from edgefl.cli.simulate import divide
 from edgefl.data import Examples
 from edgefl.errors import MissingDependency
+from edgefl.runtime import Trainer
 from edgefl.wire import Training
 
 Array = npt.NDArray[Any]
 
 WORDS, LENGTH, TESTED = 1500, 10, 800
+WARM_PARTS, WARM_STEPS, WARM_LR = 2, 300, 1.0
+PUBLIC = 0.3
+"""Part of the text that is public: a keyboard's model has read something before its first round."""
+
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Examples to share out, and those nobody trains on."""
+    """Examples to share out, and those nobody trains on.
+
+    Attributes:
+        train: of the devices.
+        test: accuracy is measured on these.
+        public: what the model was trained on before it came to the devices, None for initial values.
+    """
 
     train: Examples
     test: Examples
+    public: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Task:
 
     Attributes:
         title: what is learned, for people.
-        model: how it is made, for people.
+        model: what it is, for people.
         measure: what accuracy means here.
         training: what a device does in a round.
         rounds: of the federation.
@@ -79,7 +91,7 @@ class Task:
 
 @lru_cache(maxsize=4)
 def bundle(task: Task, seed: int) -> Bundle:
-    """The untrained model, with initial values of a seed."""
+    """The model that the rounds begin with: initial values of a seed, then what public examples teach."""
     try:
         import torch
     except ImportError as exc:
@@ -88,7 +100,16 @@ def bundle(task: Task, seed: int) -> Bundle:
 
     torch.manual_seed(seed)
     example = torch.from_numpy(_rows(task.test())[: task.batch])
-    return convert(task.build(), example, batch_size=task.batch, targets=("onnx",), name=task.title)
+    made = convert(task.build(), example, batch_size=task.batch, targets=("onnx",), name=task.title)
+    public = _data(task.load).public
+    return made if public is None else _warmed(made, public, seed)
+
+
+def _warmed(made: Bundle, public: Examples, seed: int) -> Bundle:
+    trainer = Trainer(made)
+    for part in range(WARM_PARTS):
+        trainer.fit(public.x, public.y, 3, WARM_LR, WARM_PARTS * seed + part, 0.5, max_steps=WARM_STEPS)
+    return made.with_parameters(trainer.parameters(), made.manifest.model_version)
 
 
 @lru_cache(maxsize=8)
@@ -135,15 +156,18 @@ def words() -> Data:
     names, counts = np.unique(np.concatenate([np.array(f) for f in files]), return_counts=True)
     kept = names[np.argsort(-counts, kind="stable")][: WORDS - 1]
     known = {name: i + 1 for i, name in enumerate(kept)}
-    train, test = [], []
+    train, late = [], []
     for file in files:
         numbers = np.array([known.get(word, 0) for word in file], np.int64)
         cut = len(numbers) * 9 // 10
         train.append(_sequences(numbers[:cut]))
-        test.append(_sequences(numbers[cut:]))
+        late.append(_sequences(numbers[cut:]))
     # Every file's end has its share of the test, which is kept short since it is taken often.
-    held = np.concatenate(test)
-    return Data(_examples(np.concatenate(train)), _examples(held[:: -(-len(held) // TESTED)]))
+    held = np.concatenate(late)
+    test = _examples(held[:: -(-len(held) // TESTED)])
+    sequences = np.concatenate(train)
+    cut = int(PUBLIC * len(sequences))
+    return Data(_examples(sequences[cut:]), test, _examples(sequences[:cut]))
 
 
 def _sources() -> list[str]:
@@ -257,8 +281,8 @@ TASKS: Mapping[str, Task] = {
             title="words",
             model="GRU language model",
             measure="next words guessed",
-            training=Training(epochs=5, steps=5, lr=2.0),
-            rounds=30,
+            training=Training(epochs=5, steps=5, lr=0.5),
+            rounds=20,
             batch=8,
             skew="blocks",
             load=words,

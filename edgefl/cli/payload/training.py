@@ -22,20 +22,32 @@ from edgefl.cli.payload.sockets import Overhead, measure
 from edgefl.cli.payload.summary import Row, Verdict
 from edgefl.cli.payload.tasks import TASKS, bundle
 from edgefl.delta import MODES
+from edgefl.errors import DataError
 
 _MEASURED = "digits"
 RUNS, RESULTS = "runs.jsonl", "curves.json"
 
 
-def compare(out: Path, *, quick: bool = False, as_json: bool = False) -> dict[str, Any]:
+def compare(
+    out: Path, *, quick: bool = False, finished: bool = False, as_json: bool = False
+) -> dict[str, Any]:
     """Train what is not trained yet, then tell and draw.
 
     Args:
         out: folder for `runs.jsonl`, which is added to, and for `curves.json` and the pictures.
+        quick: a small part of the runs.
+        finished: train nothing, tell of the runs that are there.
+
+    Raises:
+        DataError: no run is finished.
     """
     out.mkdir(parents=True, exist_ok=True)
-    runs = quick_grid() if quick else grid()
     journal = Journal(out / RUNS)
+    runs = quick_grid() if quick else grid()
+    if finished:
+        runs = [run for run in runs if run.key in journal.curves]
+    if not runs:
+        raise DataError(f"{journal.path} has no finished run to tell of")
     with progress("runs", len(runs), quiet=as_json) as advance:
         curves = complete(journal, runs, advance)
     return report(out, list(zip(runs, curves, strict=True)), as_json=as_json)
@@ -112,7 +124,7 @@ def _draw(rows: Sequence[Row], out: Path) -> list[Path]:
 
 
 def _show(rows: Sequence[Row], verdicts: Sequence[Verdict], overheads: Mapping[str, Overhead]) -> None:
-    columns = ["sent as", "accuracy", "+-", "points lost", "+-", "up per round", "x fewer", "seeds"]
+    columns = ["sent as", "accuracy", "points lost", "a round", "x fewer", "seeds"]
     for setting in dict.fromkeys(row.setting for row in rows):
         title = f"{setting.task} ({TASKS[setting.task].model}), {setting.name}"
         print_rows(title, columns, [_cells(row) for row in rows if row.setting == setting])
@@ -135,12 +147,11 @@ def _show(rows: Sequence[Row], verdicts: Sequence[Verdict], overheads: Mapping[s
 
 
 def _cells(row: Row) -> tuple[object, ...]:
+    lost = f"{row.lost:+.2f} ± {row.lost_spread:.2f}"
     return (
         row.way.name,
-        f"{row.accuracy:.1f}",
-        f"{row.spread:.1f}",
-        f"{row.lost:+.2f}" if not row.diverged else f"{row.diverged} of {row.seeds} diverged",
-        f"{row.lost_spread:.2f}",
+        f"{row.accuracy:.1f} ± {row.spread:.1f}",
+        f"{row.diverged} of {row.seeds} diverged" if row.diverged else lost,
         size(row.bytes_up),
         f"{row.times_fewer:,.0f}",
         row.seeds,
