@@ -31,7 +31,7 @@ from edgefl.parameters import Parameter
 TARGETS = ("onnx", "tflite")
 """Written unless said otherwise."""
 
-MORE_TARGETS = ("coreml",)
+MORE_TARGETS = ("coreml", "ort-training")
 DEFAULTS = {"lr": 0.05, "momentum": 0.0, "epochs": 1}
 
 Stage = Callable[[str], None]
@@ -72,8 +72,8 @@ def convert(
         personal: what is trained but never leaves the device.
         batch_size: examples per step; static, smaller batches are padded with weight 0.
         targets: engines to write artifacts for: `onnx`, `tflite`, `coreml` (`coreml:iOS17` for a newer
-            system than iOS 16). The ONNX graphs are always in the bundle: they are what the NumPy engine
-            runs and what int8 exports are made from.
+            system than iOS 16), `ort-training` (docs/ort-training.md says why rather not). The ONNX graphs
+            are always in the bundle: they are what the NumPy engine runs and what int8 exports are made from.
         calibration: examples for the int8 model, `[N, ...]`; None leaves the int8 model out.
         dropout: keep the model's dropout in training; each step takes a seed. Off by default.
         batch_norm: `frozen` keeps the running statistics, `batch` takes those of each batch and updates the
@@ -144,6 +144,11 @@ def convert(
         from edgefl.converters.targets.coreml import with_coreml
 
         bundle = with_coreml(bundle, system, examples, tell)
+    if "ort-training" in targets:
+        from edgefl.converters.targets.ort_training import with_ort_training
+
+        tell("writing the artifacts of onnxruntime-training")
+        bundle = with_ort_training(bundle)
     return bundle
 
 

@@ -25,7 +25,7 @@ def targets_for(backend: str | Backend, delegate: str = "auto") -> tuple[str, ..
     wish = parse_wish(delegate)
     if backend == "auto" and wish.named:
         return wish.engines
-    if backend == "numpy":
+    if backend in ("numpy", "openvino"):
         return ("onnx",)
     if backend != "auto":
         return (backend,)

@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from edgefl.bundle import manifest_json
 from edgefl.bundle.archive import MAX_BUNDLE_BYTES, pack, unpack
-from edgefl.bundle.manifest import EXTENSIONS, KINDS, Artifact, Entry, Head, Manifest, TensorSpec, extension
+from edgefl.bundle.manifest import (
+    ALSO,
+    EXTENSIONS,
+    KINDS,
+    Artifact,
+    Entry,
+    Head,
+    Manifest,
+    TensorSpec,
+    extension,
+)
 from edgefl.errors import (
     BundleEntry,
     BundleError,
@@ -219,7 +229,8 @@ class Bundle:
         entry = _entry(manifest_json.FILES["parameters"], data)
         manifest = replace(self.manifest, files={**self.manifest.files, "parameters": entry})
         light = Bundle(manifest, {**self._files, entry.path: data})
-        return light._keeping(a for a in manifest.artifacts if a.target == target)
+        needed = (target, *ALSO.get(target, ()))
+        return light._keeping(a for a in manifest.artifacts if a.target in needed)
 
     # -- inside
 

@@ -12,17 +12,24 @@ from edgefl.parameters import Parameter, Schema
 FORMAT = "edgefl-bundle"
 FORMAT_VERSION = 1
 
-EXTENSIONS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage.zip"}
+EXTENSIONS = {"onnx": "onnx", "tflite": "tflite", "coreml": "mlpackage.zip", "ort-training": "onnx"}
 """Targets an artifact can be made for, with the file extension of each."""
 
-KINDS = ("step", "step-channels-last", "step-float16", "features", "features-int8", "infer", "infer-int8", "updatable")
+ALSO = {"ort-training": ("onnx",)}
+"""Targets whose devices use another target's artifacts as well, for what their own do not cover."""
+
+KINDS = (
+    "step", "step-channels-last", "step-float16", "features", "features-int8", "infer", "infer-int8",
+    "updatable", "training", "eval", "optimizer-sgd", "optimizer-adamw", "checkpoint",
+)  # fmt: skip
 """`step` trains, `features` is the frozen prefix, `infer` predicts, `infer-int8` too, with weights inside;
-`updatable` is Core ML's classic form of what `step` trains."""
+`updatable` is Core ML's classic form of what `step` trains; those after it are onnxruntime-training's."""
 
 
 def extension(target: str, kind: str) -> str:
     """The file extension of an artifact."""
-    return "mlmodel" if (target, kind) == ("coreml", "updatable") else EXTENSIONS[target]
+    special = {("coreml", "updatable"): "mlmodel", ("ort-training", "checkpoint"): "ckpt"}
+    return special.get((target, kind), EXTENSIONS[target])
 
 
 ACTIVATIONS = ("", "Softmax", "Sigmoid")

@@ -9,7 +9,7 @@ from edgefl.runtime.backends.base import Array, Backend, Program
 from edgefl.runtime.backends.fastest import Chosen, speeds
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 
-BACKENDS = ("onnx", "openvino", "tflite", "numpy")
+BACKENDS = ("onnx", "openvino", "tflite", "numpy", "ort-training")
 """Names `open_backend` takes, in the order `auto` tries them."""
 
 _CPU = parse_wish("cpu")
@@ -72,6 +72,10 @@ def _make(name: str, wish: Wish, threads: int) -> Backend:
         from edgefl.runtime.backends.openvino import OpenVinoBackend
 
         return OpenVinoBackend(threads)
+    if name == "ort-training":
+        from edgefl.runtime.backends.ort_training import OrtTrainingBackend
+
+        return OrtTrainingBackend(threads)
     from edgefl.runtime.backends.numpy import NumpyBackend
 
     return NumpyBackend()

@@ -31,7 +31,7 @@ class Backend(Protocol):
     """An engine.
 
     Attributes:
-        name: `onnx`, `tflite` or `numpy`.
+        name: one of `edgefl.runtime.backends.BACKENDS`.
         target: whose artifacts it runs.
         version: the package that does the work, and its version.
     """
@@ -48,6 +48,34 @@ class Backend(Protocol):
             BackendFailure: the engine refuses the artifact.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a fit trains, for engines whose update rule is their own (see `own_steps`).
+
+    Attributes:
+        optimizer: `sgd` or `adam`.
+        lr: step length.
+        momentum, mu: as `edgefl.runtime.optimizer` has them.
+        corrected: whether a direction is added to each gradient.
+        clip_norm: largest joint norm of a step's gradients, or None.
+    """
+
+    optimizer: str
+    lr: float
+    momentum: float = 0.0
+    mu: float = 0.0
+    corrected: bool = False
+    clip_norm: float | None = None
+
+
+def own_steps(
+    backend: Backend, bundle: Bundle, recipe: Recipe, parameters: Mapping[str, Array]
+) -> Any | None:
+    """The engine's own training in place of `edgefl.runtime.steps.Steps`; None for engines without one."""
+    make = getattr(backend, "steps", None)
+    return None if make is None else make(bundle, recipe, parameters)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Artifacts of onnxruntime-training, whose optimizer is a graph of its own: SGD or Adam, and nothing beside
+it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgefl.bundle import Bundle
+from edgefl.errors import BackendFailure, BackendUnavailable, NotFinite, OptionError
+from edgefl.runtime.backends.base import Array, Program, Recipe, artifact_of
+from edgefl.runtime.backends.onnx import OnnxBackend
+from edgefl.runtime.steps import Mode
+
+_FILES = ("training", "eval", "checkpoint")
+_OPTIMIZERS = {"sgd": "optimizer-sgd", "adam": "optimizer-adamw"}
+_INSTEAD = "backend onnx has it, on the same onnxruntime"
+
+
+class OrtTrainingBackend:
+    """onnxruntime-training: it trains with its own graphs, and runs the bundle's ONNX graphs for all else."""
+
+    name = target = "ort-training"
+
+    def __init__(self, threads: int = 1) -> None:
+        self._engine, self._threads = _import(), threads
+        self._plain = OnnxBackend(threads)
+        self.version = self._plain.version.replace("onnxruntime", "onnxruntime-training")
+
+    def load(self, bundle: Bundle, kind: str) -> Program:
+        """The bundle's ONNX graph of that kind: losses, features and predictions need no training API."""
+        return self._plain.load(bundle, kind)
+
+    def steps(self, bundle: Bundle, recipe: Recipe, parameters: Mapping[str, Array]) -> OrtSteps:
+        """Training from these parameters, with the optimizer's state at zero.
+
+        Raises:
+            OptionError: momentum, mu, correction or clip_norm, which the optimizer graphs do not have.
+            BackendUnavailable, BackendFailure: an artifact is missing or refused.
+        """
+        _check(recipe)
+        return OrtSteps(self._engine, bundle, recipe, parameters, self._threads)
+
+
+class OrtSteps:
+    """One `fit`: the parameters live in the engine's checkpoint state until they are asked for.
+
+    Attributes:
+        losses: of every step, before its update.
+        mode: holds no buffers.
+    """
+
+    def __init__(
+        self, engine: Any, bundle: Bundle, recipe: Recipe, parameters: Mapping[str, Array], threads: int
+    ) -> None:
+        self.losses, self.mode = list[float](), Mode({})
+        self._engine, self._names = engine, list(parameters)
+        self._label = (
+            f"{engine.__name__.split('.')[0]} on {artifact_of(bundle, 'ort-training', 'training').path}"
+        )
+        # The engine reads files by path only; it holds nothing open once they are loaded.
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                self._open(Path(folder), bundle, recipe, threads)
+                self._load(parameters)
+            except (RuntimeError, ValueError, OSError) as exc:
+                raise BackendFailure(f"{self._label}: {exc}") from exc
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The trained parameters as they are now, copied out of the engine, in the bundle's order."""
+        return {n: np.array(self._state.get_parameter(n).data.numpy(), np.float32) for n in self._names}
+
+    def step(self, feeds: Mapping[str, Array]) -> float:
+        """Loss before the update; raises NotFinite and updates nothing where the loss is not finite."""
+        fetches = self._engine.OrtValueVector()
+        try:
+            self._module.train_step([np.asarray(feeds[name]) for name in self._inputs], fetches)
+            loss = float(fetches[0].numpy())
+            if not np.isfinite(loss):
+                raise NotFinite(f"loss is {loss} at step {len(self.losses) + 1}: a smaller lr may help")
+            self._optimizer.optimizer_step()
+            self._module.lazy_reset_grad()
+        except RuntimeError as exc:
+            raise BackendFailure(f"{self._label}: {exc}") from exc
+        self.losses.append(loss)
+        return loss
+
+    def _open(self, folder: Path, bundle: Bundle, recipe: Recipe, threads: int) -> None:
+        engine, paths = self._engine, {}
+        for kind in (*_FILES, _OPTIMIZERS[recipe.optimizer]):
+            artifact_of(bundle, "ort-training", kind)
+            paths[kind] = str(folder / kind)
+            Path(paths[kind]).write_bytes(bundle.artifact("ort-training", kind))
+        options = engine.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        device = _cpu(engine)
+        self._state = engine.load_checkpoint(paths["checkpoint"])
+        self._module = engine.Module(paths["training"], self._state, paths["eval"], device, options)
+        self._inputs = self._module.input_names(True)
+        self._optimizer = engine.Optimizer(paths[_OPTIMIZERS[recipe.optimizer]], self._state, device, options)
+        self._optimizer.set_learning_rate(recipe.lr)
+
+    def _load(self, parameters: Mapping[str, Array]) -> None:
+        for name, value in parameters.items():
+            data = np.ascontiguousarray(value, np.float32)
+            held = self._engine.OrtValue.ortvalue_from_numpy(data, _cpu(self._engine))
+            self._state.get_parameter(name).copy_from(self._state, held)
+
+
+def _cpu(engine: Any) -> Any:
+    return engine.OrtDevice(engine.OrtDevice.cpu(), engine.OrtDevice.default_memory(), 0)
+
+
+def _check(recipe: Recipe) -> None:
+    asked = {
+        "momentum": recipe.momentum != 0,
+        "mu (FedProx)": recipe.mu != 0,
+        "correction (SCAFFOLD)": recipe.corrected,
+        "clip_norm": recipe.clip_norm is not None,
+    }
+    if missing := [name for name, given in asked.items() if given]:
+        raise OptionError(f"backend ort-training has no {', '.join(missing)} in its optimizers; {_INSTEAD}")
+
+
+def _import() -> Any:
+    """The engine's bindings; `onnxruntime.training` itself imports onnx and torch, which devices lack."""
+    try:
+        from onnxruntime.capi import _pybind_state as bindings
+    except ImportError as exc:
+        raise BackendUnavailable(
+            f"backend 'ort-training' needs onnxruntime-training ({exc}); {_ADVICE}"
+        ) from exc
+    if not hasattr(bindings, "Optimizer"):
+        raise BackendUnavailable(
+            f"backend 'ort-training': this onnxruntime is built without training; {_ADVICE}"
+        )
+    return bindings
+
+
+_ADVICE = "pip install 'edgefl[ort-training]' where it has wheels, or backend onnx, which needs none of it"
