@@ -133,7 +133,7 @@ def example_digests(inputs: Mapping[str, Array]) -> list[bytes]:
     for i in range(len(rows[0])):
         digest = hashlib.blake2b(head, digest_size=_DIGEST)
         for array in rows:
-            digest.update(array[i].tobytes())
+            digest.update(array[i].data if array.ndim > 1 else array[i].tobytes())
         digests.append(digest.digest())
     return digests
 

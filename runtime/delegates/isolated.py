@@ -73,7 +73,9 @@ def _run(folder: Path, limit_s: float) -> int | None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and what it started; one stuck in the kernel is left behind, never waited for."""
+    """End a process that went wrong and what it started; one stuck in the kernel is not waited for."""
+    if process.returncode == 0:
+        return
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
