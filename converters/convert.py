@@ -14,17 +14,17 @@ from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
 from edgefl.converters.lora import adapt
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.precision import Precision
-from edgefl.converters.report import make_report
+from edgefl.converters.report import make_report, what_runs
 from edgefl.converters.selection import Selection, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
-from edgefl.converters.targets import Int8Features, int8_features, to_onnx, to_tflite
+from edgefl.converters.targets import Int8Features, TFLiteModel, int8_features, to_onnx, to_tflite
 from edgefl.converters.targets.calibration import batches, check_calibration, gather
 from edgefl.converters.targets.compact import compact
 from edgefl.converters.targets.compact_tflite import compact_tflite
 from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
-from edgefl.errors import ConversionError
+from edgefl.errors import ConversionError, UnsupportedOperator
 from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
 
@@ -149,7 +149,8 @@ def convert(
 
         tell("writing the artifacts of onnxruntime-training")
         bundle = with_ort_training(bundle)
-    return bundle
+    report = {**bundle.manifest.report, "runs": what_runs(bundle.manifest)}
+    return replace(bundle, manifest=replace(bundle.manifest, report=report))
 
 
 def _check_targets(targets: Sequence[str]) -> None:
@@ -183,7 +184,7 @@ def _artifacts(
         made.append(ArtifactData("onnx", kind, to_onnx(compact(graph, bits) if bits else graph)))
         if "tflite" in targets:
             tell(f"writing {kind} for TFLite")
-            lite = to_tflite(graph, kind)
+            lite = _lite(graph, kind)
             if bits:
                 lite = compact_tflite(lite, bits)
             made.append(
@@ -200,6 +201,16 @@ def _artifacts(
         last = compact(graphs.step_last, bits) if bits else graphs.step_last
         made.append(ArtifactData("onnx", "step-channels-last", to_onnx(last)))
     return made, report
+
+
+def _lite(graph: Graph, kind: str) -> TFLiteModel:
+    try:
+        return to_tflite(graph, kind)
+    except UnsupportedOperator as exc:
+        raise UnsupportedOperator(
+            f"{kind} for TFLite: {exc}; leave this target out (targets=('onnx',), --target onnx), or freeze "
+            "or rewrite the layer"
+        ) from exc
 
 
 def _differing(names: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgefl.bundle import Manifest
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.step import Graphs
 from edgefl.graph.model import Graph
@@ -83,6 +84,27 @@ def make_report(forward: Forward, graphs: Graphs) -> TrainabilityReport:
         memory=step_memory(graphs.step),
         notes=graphs.notes,
     )
+
+
+def what_runs(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """For each target of a bundle: whether it trains there, its graphs, and the engines that run them."""
+    found = {}
+    for target in manifest.targets:
+        kinds = [a.kind for a in manifest.artifacts if a.target == target]
+        trains = any(kind in ("step", "updatable") for kind in kinds)
+        found[target] = {"trains": trains, "graphs": kinds, "engines": _engines(manifest, target)}
+    return found
+
+
+def _engines(manifest: Manifest, target: str) -> str:
+    row = manifest.report.get("targets", {}).get(target, {})
+    if target == "onnx":
+        return "onnxruntime from 1.17, OpenVINO, NumPy"
+    if target == "tflite":
+        needed = [str(kind["min_runtime"]) for kind in row.values() if kind.get("min_runtime")]
+        newest = max(needed, key=lambda text: [int(n) for n in text.split(".") if n.isdecimal()], default="")
+        return f"LiteRT, tflite-runtime from {newest}" if newest else "LiteRT, tflite-runtime"
+    return f"Core ML from {row['system']}" if row.get("system") else target
 
 
 def _total(forward: Forward, graphs: Graphs, role: str) -> RoleTotal:

@@ -19,16 +19,24 @@ def print_report(bundle: Bundle, path: Path) -> None:
     """The trainability report of a bundle just written."""
     manifest = bundle.manifest
     report = manifest.report
-    print_line(f"{path}: {size(path.stat().st_size)}, {manifest.loss}, batches of {manifest.batch_size}")
+    print_line(f"{path}: {size(path.stat().st_size)}, {_losses(manifest)}, batches of {manifest.batch_size}")
     print_line(", ".join(_sources(manifest)))
     rows = [(role, t["tensors"], t["elements"], size(t["nbytes"])) for role, t in _roles(report)]
     print_rows("Parameters", ["role", "tensors", "elements", "size"], rows)
     print_line(f"Trained     {_some(report['trained'])}")
     print_line(f"Cut         {_cut(report)}")
     print_line(f"Memory      {_memory(report['memory'])}")
+    for key, title in (("batch_norm", "BatchNorm"), ("dropout", "Dropout")):
+        if key in manifest.provenance:
+            print_line(f"{title:12}{manifest.provenance[key]}")
     print_line(f"Update      {size(4 * bundle.schema().size)} as dense float32, before it is made sparse")
     rows_of_graphs = list(_graphs(manifest))
     print_rows("Graphs", ["graph", "ONNX", "TFLite", "transposes", "operators"], rows_of_graphs)
+    rows = [
+        (target, row["trains"], ", ".join(row["graphs"]), row["engines"])
+        for target, row in report.get("runs", {}).items()
+    ]
+    print_rows("What runs it", ["target", "trains", "graphs", "engines"], rows)
     if "int8" in report:
         print_int8(report["int8"])
     for note in report.get("notes", ()):
@@ -43,6 +51,13 @@ def print_int8(report: Mapping[str, Any]) -> None:
     ]
     title = f"int8 against float on {report['examples']} examples"
     print_rows(title, ["target", "size", "same class", "error"], rows)
+
+
+def _losses(manifest: Manifest) -> str:
+    """The loss, or each output's."""
+    if not manifest.more_heads:
+        return manifest.loss
+    return ", ".join(f"{head.output.name.removeprefix('output/')}: {head.loss}" for head in manifest.heads)
 
 
 def _sources(manifest: Manifest) -> Iterator[str]:
