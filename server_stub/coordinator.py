@@ -14,20 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgefl.bundle import Bundle
-from edgefl.delta.lattice import fingerprint
-from edgefl.delta.snapshot import encode_weights
 from edgefl.errors import Refused
 from edgefl.parameters import Schema
-from edgefl.server_stub.aggregate import averaging, digest
+from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.checks import Checks, reported_loss
-from edgefl.server_stub.downlink import CHAIN, shortest, since_first
-from edgefl.server_stub.publish import Standing
 from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
 from edgefl.server_stub.settings import Settings
+from edgefl.server_stub.shelf import Shelf
 from edgefl.server_stub.store import Store
 from edgefl.server_stub.values import Traffic, Version
-from edgefl.server_stub.versions import Line
-from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, RoundInfo, Status, Task
 
 log = logging.getLogger("edgefl.server")
@@ -70,10 +65,10 @@ class Coordinator:
         self._traffic, self._clock = traffic, clock
         self._counted = traffic()
         self._lock, self._closing = threading.RLock(), threading.Lock()
-        self._round: Round | None = None
         self._store = Store(settings.database_url())
-        self._fingerprint: tuple[int, str] = (-1, "")
-        self._line = self._start()
+        self.shelf = Shelf(self._store, self.bundle, settings, clock())
+        self._round = self._store.current_round()
+        self._start()
 
     def close(self) -> None:
         self._store.close()
@@ -166,34 +161,6 @@ class Coordinator:
         """Number of the current round, None when all are done."""
         return None if self._round is None else self._round.number
 
-    def parameters(self, version: int) -> bytes:
-        """Encoded shared parameters of a version; Refused (`unknown-version`) where there is none."""
-        found = self._store.parameters(version)
-        if found is None:
-            raise Refused(404, "unknown-version", f"there is no version {version} of the parameters")
-        return found
-
-    def moves(self, version: int, held: int) -> bytes:
-        """Frames that lead a device from one version to another; where it is too far behind, from the first.
-
-        Raises:
-            Refused: `unknown-version`: there is no such way, the version is to be fetched whole.
-        """
-        links = self._store.links(held, version) if 0 < version - held <= CHAIN else []
-        found = shortest(links, held, version, self._schema, lambda: self._whole(version))
-        if found is None:
-            raise Refused(404, "unknown-version", f"there are no steps from version {held} to {version}")
-        return found
-
-    def weights(self, version: int, form: str) -> bytes:
-        """The shared parameters of a version in few bytes, for devices that only infer.
-
-        Raises:
-            Refused: `unknown-version`.
-        """
-        vector = self._schema.flatten(read_tensors(self.parameters(version)))
-        return encode_weights(vector, self._schema, form, version)
-
     def rounds(self) -> list[RoundInfo]:
         """All rounds, oldest first, with bytes up to now."""
         with self._lock:
@@ -219,21 +186,8 @@ class Coordinator:
 
     # -- inside
 
-    def _start(self) -> Line:
-        values, at = self.bundle.parameters(), self._clock()
-        shared = {p.name: values[p.name] for p in self._schema.parameters}
-        optimizer = averaging(self.settings.server_lr, self.settings.server_momentum)
-        state = optimizer.init(self._schema.size)
-        fresh = Version(self.bundle.manifest.model_version, write_tensors(shared), write_tensors(state))
-        self._store.found(self._schema.id.hex(), self.bundle.manifest.name, fresh, at)
-        first = self._store.first_version()
-        start = self._schema.flatten(read_tensors(self.parameters(first)))
-        line = Line(self._schema, first, start, optimizer, self.settings.downlink)
-        self._open(at)
-        return line
-
-    def _open(self, at: float) -> None:
-        self._round = self._store.current_round()
+    def _start(self) -> None:
+        at = self._clock()
         if self._round is None and (fresh := self._following(self._store.rounds_done(), at)) is not None:
             self._store.open_round(fresh, at)
             self._round = fresh
@@ -257,26 +211,8 @@ class Coordinator:
             cohort=current.plan.goal,
             max_bytes=self.max_bytes,
             deadline_s=max(0.0, current.deadline - at),
-            fingerprint=self._fingerprint_of(current.base_version),
+            fingerprint=self.shelf.fingerprint(current.base_version),
         )
-
-    def _fingerprint_of(self, version: int) -> str:
-        """Empty for versions that are fetched whole."""
-        if self._fingerprint[0] != version:
-            published = self._store.publication(version)
-            found = "" if published is None else published.fingerprint
-            if version == self._line.first and self.settings.downlink:
-                found = fingerprint(Standing.first(self._line.start).weights())
-            self._fingerprint = version, found
-        return self._fingerprint[1]
-
-    def _whole(self, version: int) -> bytes | None:
-        """All steps since the first version as one, None where it is not known any more what they were."""
-        published = self._store.publication(version)
-        if published is None or published.standing is None:
-            return None
-        standing = Standing.from_bytes(published.standing, self._line.start)
-        return since_first(standing, self._schema, self._line.first)
 
     def _pass_time(self, at: float) -> None:
         before = self._round
@@ -331,7 +267,7 @@ class Coordinator:
             (self._checks.decode(u.frame, full.base_version), u.weight)
             for u in self._store.updates_of(full.number)
         )
-        return self._line.next_version(self._store.newest_version(), updates)
+        return self.shelf.line.next_version(self._store.newest_version(), updates)
 
     def _uncounted(self) -> Traffic:
         total = self._traffic()

@@ -91,11 +91,11 @@ class Service:
 
     async def moves(self, version: int, held: int) -> tuple[bytes, str]:
         """What leads from one version to another, and its ETag. Made once for all who ask."""
-        return await self._once(self.coordinator.moves, version, held)
+        return await self._once(self.coordinator.shelf.moves, version, held)
 
     async def weights(self, version: int, form: str) -> tuple[bytes, str]:
         """A version's weights for inference, and their ETag. Made once for all who ask."""
-        return await self._once(self.coordinator.weights, version, form)
+        return await self._once(self.coordinator.shelf.weights, version, form)
 
     async def _watch(self) -> None:
         """Enforce deadlines and close rounds for as long as the server runs."""
@@ -126,7 +126,7 @@ class Service:
             return known
 
     def _load(self, version: int) -> tuple[int, bytes, str]:
-        data = self.coordinator.parameters(version)
+        data = self.coordinator.shelf.parameters(version)
         return version, data, etag(data)
 
     def _slice(self, target: str | None) -> tuple[bytes, str]:

@@ -59,7 +59,7 @@ def start(tmp_path, clock):
 
 
 def flat(coordinator, version):
-    return coordinator.bundle.schema().flatten(read_tensors(coordinator.parameters(version)))
+    return coordinator.bundle.schema().flatten(read_tensors(coordinator.shelf.parameters(version)))
 
 
 def test_update_survives_a_restart_and_the_round_goes_on(start, bundle, make_frame, hello):

@@ -60,9 +60,9 @@ class Served:
         words = path.split("/")
         try:
             if "from" in words:
-                found = self.coordinator.moves(int(words[3]), int(words[5]))
+                found = self.coordinator.shelf.moves(int(words[3]), int(words[5]))
             else:
-                found = self.coordinator.parameters(int(words[3]))
+                found = self.coordinator.shelf.parameters(int(words[3]))
         except Refused as exc:
             return Response(exc.status, {}, Failure(exc.reason, exc.detail).to_bytes())
         return Response(200, {}, self.damage(path, found))
@@ -100,7 +100,7 @@ def test_every_path_leads_to_the_same_bits(history, tmp_path_factory, stops, res
             # Only the newest versions have a way from far behind; that is no round this device could be in.
             assert version < ROUNDS - 2
             continue
-        np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.parameters(version))))
+        np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.shelf.parameters(version))))
         if version in restarts:
             device = HeldVersion(file, BUNDLE)
 
@@ -111,7 +111,7 @@ def test_every_path_leads_to_the_same_bits(history, tmp_path_factory, stops, res
 def test_steps_are_shorter_than_the_model(history, held):
     coordinator, _ = history
 
-    assert len(coordinator.moves(ROUNDS - 1, held)) < 4 * SCHEMA.size + 100
+    assert len(coordinator.shelf.moves(ROUNDS - 1, held)) < 4 * SCHEMA.size + 100
 
 
 def test_first_version_costs_nothing(history, tmp_path):
@@ -121,7 +121,7 @@ def test_first_version_costs_nothing(history, tmp_path):
     found = HeldVersion(tmp_path / "held", BUNDLE).fetch(served.remote(), tasks[0])
 
     assert not served.paths
-    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.parameters(0))))
+    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.shelf.parameters(0))))
 
 
 @pytest.mark.parametrize(
@@ -143,19 +143,19 @@ def test_nonsense_is_reported_and_leaves_what_is_held(history, tmp_path, damage)
 
     served.damage = lambda path, body: body
     found = device.fetch(served.remote(), tasks[ROUNDS - 1])
-    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.parameters(ROUNDS - 1))))
+    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.shelf.parameters(ROUNDS - 1))))
 
 
 def test_other_steps_than_the_task_s_are_found_out(history, tmp_path):
     coordinator, tasks = history
     served, device = Served(coordinator), HeldVersion(tmp_path / "held", BUNDLE)
-    other = coordinator.moves(5, 4)
+    other = coordinator.shelf.moves(5, 4)
     served.damage = lambda path, body: other if "from" in path else body
 
     found = device.fetch(served.remote(), tasks[ROUNDS - 1])
 
     assert served.paths[-1] == f"/v1/parameters/{ROUNDS - 1}"
-    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.parameters(ROUNDS - 1))))
+    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.shelf.parameters(ROUNDS - 1))))
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", "moved", "wrong size"])
@@ -171,7 +171,7 @@ def test_damaged_file_costs_bytes_only(history, tmp_path, content):
 
     found = HeldVersion(file, BUNDLE).fetch(Served(coordinator).remote(), tasks[ROUNDS - 1])
 
-    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.parameters(ROUNDS - 1))))
+    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.shelf.parameters(ROUNDS - 1))))
 
 
 def test_restarted_server_goes_on_with_what_it_had_published(tmp_path):
@@ -183,8 +183,8 @@ def test_restarted_server_goes_on_with_what_it_had_published(tmp_path):
             if restarts:
                 coordinator.close()
                 coordinator = Coordinator(settings_for(tmp_path / f"{name}.db"))
-        made[name] = [coordinator.parameters(v) for v in range(6)]
-        made[name + " moves"] = [coordinator.moves(5, v) for v in range(5)]
+        made[name] = [coordinator.shelf.parameters(v) for v in range(6)]
+        made[name + " moves"] = [coordinator.shelf.moves(5, v) for v in range(5)]
         coordinator.close()
 
     assert made["a"] == made["b"] and made["a moves"] == made["b moves"]
@@ -204,9 +204,9 @@ def test_crash_while_closing_publishes_nothing(tmp_path, monkeypatch):
 
     again = Coordinator(settings_for(tmp_path / "x.db"))
     with pytest.raises(Refused):
-        again.moves(1, 0)
+        again.shelf.moves(1, 0)
     again.tick()
-    assert len(again.moves(1, 0)) > 32
+    assert len(again.shelf.moves(1, 0)) > 32
     again.close()
 
 
@@ -219,7 +219,7 @@ def test_publishing_may_change_between_starts(tmp_path, sequence):
             task = run_round(coordinator, 2 * n + i)
             found = device.fetch(Served(coordinator).remote(), task)
             np.testing.assert_array_equal(
-                flat(found), flat(read_tensors(coordinator.parameters(task.base_version)))
+                flat(found), flat(read_tensors(coordinator.shelf.parameters(task.base_version)))
             )
         coordinator.close()
 
@@ -263,7 +263,7 @@ def test_zero_step_publishes_nothing():
 
 def test_step_that_overflows_leaves_devices_where_they_are(tmp_path):
     coordinator = Coordinator(settings_for(tmp_path / "x.db"))
-    line, base = coordinator._line, coordinator._store.newest_version()
+    line, base = coordinator.shelf.line, coordinator._store.newest_version()
 
     made = line._moved(base, np.zeros(SCHEMA.size), b"")
     broken = type(line)(line.schema, line.first, line.start, averaging(1e38), line.error)
@@ -285,7 +285,9 @@ def test_examples_count_up_to_a_limit(tmp_path):
         coordinator.accept(1, task.assignment, frame)
     coordinator.tick()
 
-    moved = SCHEMA.flatten(read_tensors(coordinator.parameters(1))) - SCHEMA.flatten(BUNDLE.parameters())
+    moved = SCHEMA.flatten(read_tensors(coordinator.shelf.parameters(1))) - SCHEMA.flatten(
+        BUNDLE.parameters()
+    )
     assert moved.max() == pytest.approx(0.75)
     coordinator.close()
 
@@ -304,6 +306,6 @@ def test_restarts_while_devices_follow(tmp_path):
             device = HeldVersion(tmp_path / "held", BUNDLE)
         if dice.random() < 0.4:
             found = device.fetch(Served(coordinator).remote(), task)
-            expected = read_tensors(coordinator.parameters(task.base_version))
+            expected = read_tensors(coordinator.shelf.parameters(task.base_version))
             np.testing.assert_array_equal(flat(found), flat(expected))
     coordinator.close()

@@ -57,7 +57,7 @@ def test_server_takes_every_mode(tmp_path, mode, shape):
     coordinator.accept(1, task.assignment, encoded.frame)
     coordinator.tick()
 
-    made = SCHEMA.flatten(read_tensors(coordinator.parameters(1))) - SCHEMA.flatten(BUNDLE.parameters())
+    made = SCHEMA.flatten(read_tensors(coordinator.shelf.parameters(1))) - SCHEMA.flatten(BUNDLE.parameters())
     np.testing.assert_allclose(made, encoded.dense(), atol=1e-6)
     assert (residual is None) == (mode in STATELESS_MODES)
     coordinator.close()

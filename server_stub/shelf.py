@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The published versions, in whatever form a device can use. Safe to call from many threads."""
+
+from __future__ import annotations
+
+from edgefl.bundle import Bundle
+from edgefl.delta import lattice
+from edgefl.delta.snapshot import encode_weights
+from edgefl.errors import Refused
+from edgefl.server_stub.aggregate import averaging
+from edgefl.server_stub.downlink import CHAIN, shortest, since_first
+from edgefl.server_stub.publish import Standing
+from edgefl.server_stub.settings import Settings
+from edgefl.server_stub.store import Store
+from edgefl.server_stub.values import Version
+from edgefl.server_stub.versions import Line
+from edgefl.tensorfile import read_tensors, write_tensors
+
+
+class Shelf:
+    """The versions of one model in one store.
+
+    Attributes:
+        line: makes the next version of the newest one.
+    """
+
+    def __init__(self, store: Store, bundle: Bundle, settings: Settings, at: float) -> None:
+        """Make the bundle's parameters the first version of an empty store; StoreError in another model's."""
+        self._store, self._schema = store, bundle.schema()
+        values = bundle.parameters()
+        shared = {p.name: values[p.name] for p in self._schema.parameters}
+        optimizer = averaging(settings.server_lr, settings.server_momentum)
+        state = write_tensors(optimizer.init(self._schema.size))
+        fresh = Version(bundle.manifest.model_version, write_tensors(shared), state)
+        store.found(self._schema.id.hex(), bundle.manifest.name, fresh, at)
+        first = store.first_version()
+        start = self._schema.flatten(read_tensors(self.parameters(first)))
+        self.line = Line(self._schema, first, start, optimizer, settings.downlink)
+        self._fingerprint: tuple[int, str] = (-1, "")
+
+    def parameters(self, version: int) -> bytes:
+        """Encoded shared parameters of a version; Refused (`unknown-version`) where there is none."""
+        found = self._store.parameters(version)
+        if found is None:
+            raise Refused(404, "unknown-version", f"there is no version {version} of the parameters")
+        return found
+
+    def moves(self, version: int, held: int) -> bytes:
+        """Frames that lead a device from one version to another; where it is too far behind, from the first.
+
+        Raises:
+            Refused: `unknown-version`: there is no such way, the version is to be fetched whole.
+        """
+        links = self._store.links(held, version) if 0 < version - held <= CHAIN else []
+        found = shortest(links, held, version, self._schema, lambda: self._since_first(version))
+        if found is None:
+            raise Refused(404, "unknown-version", f"there are no steps from version {held} to {version}")
+        return found
+
+    def weights(self, version: int, form: str) -> bytes:
+        """The shared parameters of a version in few bytes, for devices that only infer.
+
+        Raises:
+            Refused: `unknown-version`.
+        """
+        vector = self._schema.flatten(read_tensors(self.parameters(version)))
+        return encode_weights(vector, self._schema, form, version)
+
+    def fingerprint(self, version: int) -> str:
+        """Of the parameters devices hold at a version; empty where it is fetched whole."""
+        known, found = self._fingerprint
+        if known != version:
+            published = self._store.publication(version)
+            found = "" if published is None else published.fingerprint
+            if version == self.line.first and self.line.error:
+                found = lattice.fingerprint(Standing.first(self.line.start).weights())
+            self._fingerprint = version, found
+        return found
+
+    def _since_first(self, version: int) -> bytes | None:
+        """All steps since the first version as one, None where it is not known any more what they were."""
+        published = self._store.publication(version)
+        if published is None or published.standing is None:
+            return None
+        standing = Standing.from_bytes(published.standing, self.line.start)
+        return since_first(standing, self._schema, self.line.first)
