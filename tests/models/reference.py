@@ -53,7 +53,9 @@ def _torch(entry: Entry, model: Any) -> Reference:
         data = {n: v.double() if v.is_floating_point() else v for n, v in data.items()}
         args, kwargs = ((next(iter(data.values())),), {}) if len(data) == 1 else ((), data)
         with _in_double():
-            made = torch.func.functional_call(double, {names[n]: v for n, v in weights.items()}, args, kwargs)
+            # A copy for each call: some models keep what they computed from earlier parameters.
+            net = copy.deepcopy(double)
+            made = torch.func.functional_call(net, {names[n]: v for n, v in weights.items()}, args, kwargs)
         loss = _torch_loss(entry.loss, _first(made), torch.tensor(y))
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
         gradients = {n: g.double().numpy() for n, g in zip(weights, found, strict=True)}
