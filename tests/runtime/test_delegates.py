@@ -6,7 +6,9 @@ The library is built from delegate.c; how it behaves is an option.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -253,9 +255,23 @@ def test_a_lost_delegate_leaves_no_process_behind(library: str, mlp: Bundle) -> 
     found = try_isolated(mlp, "step", choice, 1)
 
     assert found.state == "hung"
-    if Path("/proc").is_dir():
-        commands = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-        assert not [c for c in commands if b"runtime.delegates.probe" in c and library.encode() in c]
+    children = [pid for pid, parent in processes() if parent == os.getpid()]
+    assert not [pid for pid in children if b"delegates.probe" in command_of(pid)]
+
+
+def processes() -> list[tuple[int, int]]:
+    """Every process and its parent, where the system shows them as files."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            found.append((int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])))
+    return found
+
+
+def command_of(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 # -- where no process can be started
