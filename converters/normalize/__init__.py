@@ -21,6 +21,7 @@ from edgefl.converters.normalize import (  # noqa: F401  imported for their regi
     shapes,
 )
 from edgefl.converters.normalize.joining import JOINS
+from edgefl.converters.normalize.narrow import narrow
 from edgefl.converters.normalize.registry import REWRITES, replay, rewrite
 from edgefl.converters.normalize.simplify import SIMPLIFICATIONS
 from edgefl.graph.model import Graph
@@ -39,7 +40,7 @@ def normalize(graph: Graph) -> Graph:
         UnsupportedOperator: an operator has neither rewrite nor kernel, or shapes would depend on data.
         ConversionError: a node's inputs do not fit together.
     """
-    return simplify(replay(graph, REWRITES))
+    return simplify(narrow(simplify(replay(graph, REWRITES))))
 
 
 def simplify(graph: Graph) -> Graph:

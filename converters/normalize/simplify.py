@@ -29,7 +29,7 @@ from edgefl.graph.model import Node
 SIMPLIFICATIONS: dict[str, Rewrite] = {}
 simplification = registrar(SIMPLIFICATIONS)
 
-_UNARY = (
+UNARY = (
     *(
         "Neg",
         "Abs",
@@ -47,13 +47,13 @@ _UNARY = (
     ),
     *("Clip", "Softplus", "HardSigmoid", "Cast", "Not", "Floor", "Ceil", "Round", "Sin", "Cos"),
 )
-_BROADCAST = (
+BROADCAST = (
     *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "And", "Or", "Where"),
     *("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"),
 )
 
 
-@simplification(*_UNARY)
+@simplification(*UNARY)
 def unary(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple[str, ...]:
     moved = b.producer(inputs[0])
     if moved is None or moved.op not in ("Transpose", "Reshape"):
@@ -62,7 +62,7 @@ def unary(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple[str
     return _again(b, moved, inner, b.shape(inputs[0]))
 
 
-@simplification(*_BROADCAST)
+@simplification(*BROADCAST)
 def broadcast(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple[str, ...]:
     neutral = _neutral(b, node, inputs)
     if neutral:
