@@ -183,3 +183,18 @@ def _examples(spec: Any, examples: Mapping[str, Array], target: str) -> dict[str
         if examples[name].shape[1:] != shape:
             raise WrongFeeds(f"examples {name} are {examples[name].shape[1:]}, asked {shape}")
     return {n: a if n == target else to_blob(a) for n, a in examples.items()}
+
+
+def write_parameters(path: Path, parameters: Parameters) -> None:
+    """Give a saved model other parameters, by layer and by `weight` and `bias`, of the layers' shapes."""
+    package = Package(path)
+    held = Network(package.spec.neuralNetwork).parameters
+    for layer in package.spec.neuralNetwork.layers:
+        for key, value in parameters.get(layer.name, {}).items():
+            if value.shape != held[layer.name][key].shape:
+                raise WrongFeeds(f"{layer.name}.{key} is {value.shape}, asked {held[layer.name][key].shape}")
+            message = getattr(
+                getattr(layer, layer.WhichOneof("layer")), "weights" if key == "weight" else key
+            )
+            message.floatValue[:] = np.asarray(value, np.float32).reshape(-1).tolist()
+    path.write_bytes(package.spec.SerializeToString())
