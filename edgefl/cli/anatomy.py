@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgefl.bundle import Bundle
     from edgefl.delta.anatomy import FrameAnatomy, SectionAnatomy
 
-_TELLING = 256
+_TELLING = 4096
 """Streams of fewer bytes say little about how well they are coded."""
 
 

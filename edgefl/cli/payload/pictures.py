@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The curves as pictures: accuracy by round, and by bytes a device has sent."""
+"""The curves as pictures: accuracy by round, and by bytes sent up."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def draw(rows: Sequence[Row], skewed: bool, everyone: bool, path: Path) -> None:
         _by_bytes(grid[1][column], mine)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
-    heading = f"Accuracy by round, and by bytes one device has sent ({Setting('', skewed, everyone).name})"
+    heading = f"Accuracy by round, and by bytes sent up ({Setting('', skewed, everyone).name})"
     figure.suptitle(heading, x=0.02, ha="left", color=INK, fontsize=12, fontweight="bold")
     figure.tight_layout(rect=(0, 0.08, 1, 0.96))
     figure.savefig(path)
@@ -71,12 +71,13 @@ def _by_round(axes: Any, rows: dict[Way, Row], title: str) -> None:
     for way, color, line in SHOWN:
         if way in rows:
             numbers, values = zip(*rows[way].curve, strict=True)
-            axes.plot(numbers, values, line, color=color, linewidth=1.8, label=_label(rows[way]))
-    axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0f} %")
+            axes.plot(numbers, values, line, color=color, linewidth=1.8, label=way.name)
+    axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _by_bytes(axes: Any, rows: dict[Way, Row]) -> None:
-    style(axes, "", "sent by one device (log scale)")
+    style(axes, "", "sent up for one place in every round (log scale)")
     for way, color, line in SHOWN:
         if way in rows:
             numbers, values = zip(*rows[way].curve, strict=True)
@@ -84,8 +85,4 @@ def _by_bytes(axes: Any, rows: dict[Way, Row]) -> None:
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda v, _: size(v).replace(".0", ""))
-    axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0f} %")
-
-
-def _label(row: Row) -> str:
-    return row.way.name if row.way == DENSE else f"{row.way.name}: {row.times_fewer:,.0f} x fewer"
+    axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")

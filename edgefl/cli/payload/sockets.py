@@ -39,11 +39,11 @@ class Overhead:
 
 @dataclass
 class _Kept:
-    """A transport that remembers the frames it sent and the lengths of the parameters it fetched."""
+    """Remembers the frames it sent, and how much of parameters it fetched after the first of them."""
 
     inner: HttpTransport
     frames: list[bytes] = field(default_factory=list)
-    fetched: list[int] = field(default_factory=list)
+    fetched: int = 0
 
     def request(
         self,
@@ -57,8 +57,8 @@ class _Kept:
         answer = self.inner.request(method, path, body, headers, limit=limit)
         if "/updates/" in path:
             self.frames.append(body)
-        if "/parameters/" in path:
-            self.fetched.append(len(answer.body))
+        if "/parameters/" in path and self.frames:
+            self.fetched += len(answer.body)
         return answer
 
 
@@ -95,7 +95,7 @@ def _overhead(rounds: Rounds, kept: list[_Kept]) -> Overhead:
     frames = [frame for transport in kept for frame in transport.frames[1:]]
     metadata = sum(_metadata(frame) for frame in frames) / len(frames)
     up = sum(info.bytes_up - info.frame_bytes for info in later) / updates + metadata
-    fetched = sum(sum(transport.fetched[1:]) for transport in kept)
+    fetched = sum(transport.fetched for transport in kept)
     return Overhead(round(up, 1), round((sum(info.bytes_down for info in later) - fetched) / updates, 1))
 
 
