@@ -351,6 +351,26 @@ def test_a_provider_that_is_not_built_in(mlp: Bundle) -> None:
         open_backend(mlp, "onnx", "qnn")
 
 
+def test_a_provider_that_onnxruntime_drops_without_a_word_is_refused(mlp: Bundle) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    row = next(k for k in known("onnx") if k.provider not in ort.get_available_providers())
+
+    found = try_isolated(mlp, "step", row.choice(), 1)
+
+    assert found.state == "refused"
+    assert row.provider in found.reason
+
+
+def test_a_provider_without_kernels_for_a_graph_is_idle(mlp: Bundle) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    if "AzureExecutionProvider" not in ort.get_available_providers():
+        pytest.skip("this onnxruntime has no AzureExecutionProvider, which runs only calls to servers")
+
+    found = try_isolated(mlp, "step", Choice("onnx", "azure", provider="AzureExecutionProvider"), 1)
+
+    assert (found.state, found.taken) == ("idle", 0)
+
+
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "xnnpack", "openvino", "coreml"])
 def test_a_real_provider_gives_the_cpus_results(name: str, mlp: Bundle) -> None:
     ort = pytest.importorskip("onnxruntime")

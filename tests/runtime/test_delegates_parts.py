@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.errors import OptionError
+from edgefl.runtime.backends.onnx import _placement as by_provider
 from edgefl.runtime.backends.tflite import _placement
 from edgefl.runtime.cache import targets_for
 from edgefl.runtime.delegates import REGISTRY, Placement, Verdict
@@ -204,3 +205,24 @@ def test_a_placement_says_all_of_it() -> None:
     )
     assert str(Placement("step")) == "step on cpu"
     assert Placement("step", "npu").fell_back is None
+
+
+def test_onnxruntimes_profile_is_counted_by_provider() -> None:
+    def ran(name: str, provider: str, op: str = "Conv") -> dict[str, object]:
+        return {"cat": "Node", "name": name, "args": {"provider": provider, "op_name": op}}
+
+    cpu, gpu = "CPUExecutionProvider", "CUDAExecutionProvider"
+    events = [
+        {"cat": "Session", "name": "run", "args": {}},
+        {"cat": "Node", "name": "a_fence_before", "args": {"op_name": "Conv"}},
+        ran("a", gpu),
+        ran("b", gpu),
+        ran("copy", gpu, "MemcpyToHost"),
+        ran("c", cpu),
+        ran("d", gpu),
+        ran("a", gpu),
+    ]
+
+    found = by_provider("step", "cuda", events)
+
+    assert (found.operators, found.taken, found.fell_back, found.partitions) == (4, 3, 1, 2)
