@@ -67,6 +67,7 @@ class Coordinator:
         self._lock, self._closing = threading.RLock(), threading.Lock()
         self._store = Store(settings.database_url())
         self.shelf = Shelf(self._store, self.bundle, settings, clock())
+        self.bundle = self.shelf.as_founded(self.bundle)
         self._round = self._store.current_round()
         self._start()
 

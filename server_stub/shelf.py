@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import logging
+
+import numpy as np
+
 from edgefl.bundle import Bundle
 from edgefl.delta import lattice
 from edgefl.delta.snapshot import encode_weights
@@ -15,6 +19,8 @@ from edgefl.server_stub.store import Store
 from edgefl.server_stub.values import Version
 from edgefl.server_stub.versions import Line
 from edgefl.tensorfile import read_tensors, write_tensors
+
+log = logging.getLogger("edgefl.server")
 
 
 class Shelf:
@@ -37,6 +43,20 @@ class Shelf:
         start = self._schema.flatten(read_tensors(self.parameters(first)))
         self.line = Line(self._schema, first, start, optimizer, settings.downlink)
         self._fingerprint: tuple[int, str] = (-1, "")
+
+    def as_founded(self, bundle: Bundle) -> Bundle:
+        """The bundle with the parameters of the first version, from which devices count all steps."""
+        version, values = bundle.manifest.model_version, bundle.parameters()
+        own = self._schema.flatten({p.name: values[p.name] for p in self._schema.parameters})
+        if version == self.line.first and np.array_equal(own, self.line.start):
+            return bundle
+        log.warning(
+            "the bundle is version %d with parameters of its own; the database began with version %d, so "
+            "that is what devices get",
+            version,
+            self.line.first,
+        )
+        return bundle.with_parameters(self._schema.unflatten(self.line.start), self.line.first)
 
     def parameters(self, version: int) -> bytes:
         """Encoded shared parameters of a version; Refused (`unknown-version`) where there is none."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,21 @@ def test_publishing_may_change_between_starts(tmp_path, sequence):
                 flat(found), flat(read_tensors(coordinator.shelf.parameters(task.base_version)))
             )
         coordinator.close()
+
+
+def test_bundle_converted_anew_is_served_as_the_rounds_began(tmp_path):
+    coordinator = Coordinator(settings_for(tmp_path / "x.db"))
+    run_round(coordinator, 1)
+    coordinator.close()
+    other = BUNDLE.with_parameters({n: v * 2 for n, v in BUNDLE.parameters().items()}, 7).to_bytes()
+    coordinator = Coordinator(replace(settings_for(tmp_path / "x.db"), bundle=other))
+    task, served = run_round(coordinator, 2), Served(coordinator)
+
+    found = HeldVersion(tmp_path / "held", coordinator.bundle).fetch(served.remote(), task)
+
+    assert coordinator.bundle.manifest.model_version == 0 and served.paths == ["/v1/parameters/1/from/0"]
+    np.testing.assert_array_equal(flat(found), flat(read_tensors(coordinator.shelf.parameters(1))))
+    coordinator.close()
 
 
 def test_nothing_that_was_rounded_away_is_lost():
