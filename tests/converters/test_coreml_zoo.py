@@ -19,7 +19,7 @@ pytest.importorskip("coremltools")
 
 TOLERANCE = 1e-4
 HALF = 0.05
-"""Of all gradients together, in float16."""
+"""Of all gradients together, in float16. Deep networks of ReLU6 amplify any rounding, in float32 too."""
 
 FAST = ("lenet", "bert", "lstm-lm-keras")
 
@@ -50,12 +50,21 @@ def test_every_model_computes_the_same_as_an_ml_program(entry: Entry) -> None:
 
 
 def check_half(step: Graph, feeds: dict[str, np.ndarray]) -> None:
-    """The float16 step's gradients point where the reference's do."""
+    """The float16 step errs little, or little more than rounding what goes into the float32 one does."""
     model = to_coreml(step, "step", half=True, scale=precision.choose_scale(step, feeds))
+    rounded = {
+        n: v.astype(np.float16).astype(v.dtype) if v.dtype == np.float32 else v for n, v in feeds.items()
+    }
 
     found, expected = execute(model, step, feeds), run(step, feeds)
 
-    gradients = [name for name in expected if name.startswith("grad/")]
-    flat = [np.concatenate([values[name].reshape(-1) for name in gradients]) for values in (found, expected)]
-    assert np.linalg.norm(flat[0] - flat[1]) < HALF * np.linalg.norm(flat[1])
+    inherent = whole_error(run(step, rounded), expected)
+    assert whole_error(found, expected) < HALF + 4 * inherent
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=HALF)
+
+
+def whole_error(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """Relative distance of all gradients, as one vector."""
+    names = [name for name in expected if name.startswith("grad/")]
+    made, true = (np.concatenate([values[n].reshape(-1) for n in names]) for values in (found, expected))
+    return float(np.linalg.norm(made - true) / np.linalg.norm(true))
