@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from edgefl.converters.autodiff.expression import Expr, add_all, zeros_like
+from edgefl.converters.autodiff.expression import Expr, zeros_like
 from edgefl.converters.autodiff.registry import FLAT, VJPS, Gradient, NoGradient, Op, emit
+from edgefl.converters.autodiff.sums import total
 from edgefl.converters.builder import STOP_GRADIENT, GraphBuilder
 from edgefl.errors import NotDifferentiable
 from edgefl.graph.model import Node
@@ -42,7 +43,7 @@ def gradients(builder: GraphBuilder, of: str, wrt: Sequence[str]) -> dict[str, s
             dy = [_total(builder, adjoints, out, wrt) for out in node.outputs]
             for tensor, gradient in _pull(builder, node, dy, active, wrt):
                 adjoints.setdefault(tensor, []).append(gradient)
-    return {name: add_all(adjoints[name]).name for name in wrt if name in adjoints}
+    return {name: total(adjoints[name]).name for name in wrt if name in adjoints}
 
 
 def _reached_from(builder: GraphBuilder, nodes: Sequence[Node], sources: Collection[str]) -> set[str]:
@@ -67,10 +68,10 @@ def _total(builder: GraphBuilder, adjoints: dict[str, list[Expr]], tensor: str, 
     """The gradient of a tensor all of whose readers have been passed; kept where it is itself wanted."""
     if tensor not in adjoints:
         return zeros_like(Expr(builder, tensor))
-    total = add_all(adjoints.pop(tensor))
+    made = total(adjoints.pop(tensor))
     if tensor in wrt:
-        adjoints[tensor] = [total]
-    return total
+        adjoints[tensor] = [made]
+    return made
 
 
 def _pull(
