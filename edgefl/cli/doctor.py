@@ -32,7 +32,9 @@ class Part:
 
     def version(self) -> str | None:
         """Installed version, or None."""
-        if importlib.util.find_spec(self.module.split(".")[0]) is None:
+        package, *inner = self.module.split(".")
+        spec = importlib.util.find_spec(package)
+        if spec is None or (inner and not Path(spec.origin or "").with_name(inner[0]).exists()):
             return None
         for name in self.distributions:
             try:
@@ -63,6 +65,13 @@ PARTS = (
         "tflite_runtime",
         "tflite-runtime",
         ("tflite-runtime",),
+        newest_python=(3, 11),
+    ),
+    Part(
+        "train on ort-training",
+        "onnxruntime.training",
+        "ort-training",
+        ("onnxruntime-training-cpu", "onnxruntime-training"),
         newest_python=(3, 11),
     ),
     Part("train with NumPy alone", "numpy", "all", ("numpy",)),

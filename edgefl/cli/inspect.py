@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -85,20 +86,51 @@ def check_backends(bundle: Bundle) -> list[Check]:
         except EdgeflError as exc:
             checks.append(Check(name, None, None, str(exc)))
             continue
-        worst = max(
-            [_relative(loss, reference[0]), *(_relative(g, reference[1][n]) for n, g in gradients.items())]
-        )
+        worst = max(_relative(loss, reference[0]), _apart(gradients, reference[1]))
         checks.append(Check(name, loss, worst, "agrees" if worst <= TOLERANCE else "differs"))
+    if "ort-training" in bundle.manifest.targets:
+        checks.append(_own_training(bundle, "ort-training", inputs, labels, reference))
     if "coreml" in bundle.manifest.targets:
         checks.append(Check("coreml", None, None, coreml.validity(bundle)))
     return checks
 
 
-def _relative(value: object, reference: object) -> float:
+def _own_training(
+    bundle: Bundle, name: str, inputs: dict[str, Any], labels: dict[str, Any], reference: tuple[float, Any]
+) -> Check:
+    """One SGD step of an engine that shows no gradients: how far it moved each parameter, over the rate."""
+    from edgefl.runtime import Trainer
+
+    rate = 16.0  # so long that rounding of the parameters does not show beside the move
+    try:
+        trainer = Trainer(bundle, backend=name)
+        before = trainer.parameters()
+        loss = trainer.fit(inputs, labels, lr=rate, max_steps=1).loss_first
+    except EdgeflError as exc:
+        return Check(name, None, None, str(exc))
+    after = trainer.parameters()
+    moved = {n: (value - after[n]) / rate for n, value in before.items()}
+    worst = max(_relative(loss, reference[0]), _apart(moved, reference[1]))
+    return Check(name, loss, worst, "agrees" if worst <= TOLERANCE else "differs")
+
+
+def _apart(gradients: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    """The worst relative difference.
+
+    Gradients far below the largest are rounding noise, as that of a bias before a BatchNorm with the batch's
+    statistics, and are compared with a thousandth of the largest.
+    """
+    import numpy as np
+
+    least = 1e-3 * max(float(np.linalg.norm(g)) for g in reference.values())
+    return max(_relative(gradients[name], g, least) for name, g in reference.items())
+
+
+def _relative(value: object, reference: object, least: float = 1e-12) -> float:
     import numpy as np
 
     a, b = np.asarray(value, np.float64), np.asarray(reference, np.float64)
-    return float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-12))
+    return float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), least, 1e-12))
 
 
 def _text(value: float | None) -> str:

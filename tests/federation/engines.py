@@ -62,7 +62,7 @@ class _CoreMLProgram:
 class UpdatableLearner:
     """What an app does with the classic form: an update task from the server's parameters.
 
-    The saved file is given the parameters, trained by the evaluator, and its layers' weights are the new ones.
+    The saved file is given the parameters and trained by the evaluator; the weights it then has are the new.
     """
 
     engine = "coreml updatable evaluator"
