@@ -8,6 +8,7 @@ import sys
 
 COMMANDS = (
     ["benchmarks.operators"],
+    ["benchmarks.step"],
     ["benchmarks.codec", "--real", "--keep"],
     ["benchmarks.features", "--keep"],
     ["benchmarks.peers", "--keep"],

@@ -90,7 +90,7 @@ class Worker:
 
     def end(self) -> None:
         self._tell("\n")
-        self.process.wait()
+        self.process.communicate()  # closes the pipes and waits
 
     def _tell(self, line: str) -> None:
         assert self.process.stdin is not None

@@ -85,7 +85,7 @@ def _norm(w: Loader, x: Tensor) -> Tensor:
     return w(FrozenNorm(epsilon=1e-5), x)
 
 
-class FrozenNorm(layers.BatchNormalization):
+class FrozenNorm(layers.BatchNormalization):  # type: ignore[misc]
     """BatchNorm by its moving statistics, in training too; scale and shift are trained."""
 
     def call(self, x: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def dscnn(w: Loader) -> keras.Model:
     return keras.Model(given, w(layers.Dense(12), layers.GlobalAveragePooling2D()(x)))
 
 
-class Attention(layers.Layer):
+class Attention(layers.Layer):  # type: ignore[misc]
     """Attention of `[B, T, C]` tensors by Keras's fused operation."""
 
     def __init__(self, heads: int, causal: bool) -> None:
@@ -148,7 +148,7 @@ class Attention(layers.Layer):
         return ops.reshape(ops.dot_product_attention(*parts, is_causal=self.causal), (-1, steps, width))
 
 
-class Positions(layers.Layer):
+class Positions(layers.Layer):  # type: ignore[misc]
     """Learned positions added to `[B, T, C]`."""
 
     def build(self, shape: Any) -> None:
@@ -177,7 +177,7 @@ def gru(w: Loader) -> keras.Model:
     return keras.Model(given, w(layers.Dense(1000), x))
 
 
-class Lora(layers.Layer):
+class Lora(layers.Layer):  # type: ignore[misc]
     """A frozen product with a trained update of rank 8, scaled by 2."""
 
     def __init__(self, made: int) -> None:
@@ -193,7 +193,7 @@ class Lora(layers.Layer):
         return x @ self.base + ((x @ self.a) @ self.b) * 2.0
 
 
-class Scale(layers.Layer):
+class Scale(layers.Layer):  # type: ignore[misc]
     """Llama's RMSNorm, frozen."""
 
     def build(self, shape: Any) -> None:
@@ -203,7 +203,7 @@ class Scale(layers.Layer):
         return x * ops.rsqrt(ops.mean(ops.square(x), -1, keepdims=True) + 1e-6) * self.weight
 
 
-class Rotated(layers.Layer):
+class Rotated(layers.Layer):  # type: ignore[misc]
     """Rotary positions on `[B, T, C]`."""
 
     def __init__(self, heads: int) -> None:

@@ -42,7 +42,7 @@ def conv_bn(given: int, made: int, kernel: int | tuple[int, int], stride: int = 
     return nn.Sequential(conv, nn.BatchNorm2d(made))
 
 
-class Cnn(nn.Sequential):
+class Cnn(nn.Sequential):  # type: ignore[misc]
     """Three 3x3 convolutions, each pooled, and two dense layers; 105,486 parameters."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Cnn(nn.Sequential):
         )  # fmt: skip
 
 
-class Residual(nn.Module):
+class Residual(nn.Module):  # type: ignore[misc]
     """ResNet's basic block."""
 
     def __init__(self, given: int, made: int, stride: int) -> None:
@@ -68,7 +68,7 @@ class Residual(nn.Module):
         return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
-class ResNet8(nn.Sequential):
+class ResNet8(nn.Sequential):  # type: ignore[misc]
     """MLPerf Tiny's image classifier."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class ResNet8(nn.Sequential):
         )  # fmt: skip
 
 
-class Inverted(nn.Module):
+class Inverted(nn.Module):  # type: ignore[misc]
     """MobileNetV2's block."""
 
     def __init__(self, given: int, made: int, stride: int, factor: int) -> None:
@@ -93,7 +93,7 @@ class Inverted(nn.Module):
         return x + self.body(x) if self.residual else self.body(x)
 
 
-class MobileNetV2(nn.Sequential):
+class MobileNetV2(nn.Sequential):  # type: ignore[misc]
     """Width 0.35, 408,938 parameters with 10 classes."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class MobileNetV2(nn.Sequential):
         )  # fmt: skip
 
 
-class DsCnn(nn.Sequential):
+class DsCnn(nn.Sequential):  # type: ignore[misc]
     """MLPerf Tiny's keyword spotter on 49 x 10 features."""
 
     def __init__(self) -> None:
@@ -121,12 +121,12 @@ class DsCnn(nn.Sequential):
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool) -> Tensor:
     """Attention of `[B, T, C]` tensors."""
     batch, steps, width = q.shape
-    parts = [t.reshape(batch, steps, heads, width // heads).transpose(1, 2) for t in (q, k, v)]
-    made = F.scaled_dot_product_attention(*parts, is_causal=causal)
+    q, k, v = (t.reshape(batch, steps, heads, width // heads).transpose(1, 2) for t in (q, k, v))
+    made = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return made.transpose(1, 2).reshape(batch, steps, width)
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module):  # type: ignore[misc]
     """BERT's layer: attention and feed-forward, each followed by a LayerNorm."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -142,7 +142,7 @@ class Encoder(nn.Module):
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
-class Bert(nn.Module):
+class Bert(nn.Module):  # type: ignore[misc]
     """BERT-tiny: 2 layers, 128 wide, 30,522 tokens, two classes from the first position."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Bert(nn.Module):
         return self.head(torch.tanh(self.pooler(x[:, 0])))
 
 
-class GruModel(nn.Module):
+class GruModel(nn.Module):  # type: ignore[misc]
     """A language model: 1,000 tokens, 64 wide, 128 hidden; 267,496 parameters."""
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class GruModel(nn.Module):
         return self.head(self.gru(self.tokens(x))[0])
 
 
-class Lora(nn.Module):
+class Lora(nn.Module):  # type: ignore[misc]
     """A frozen linear layer with a trained update of rank 8, scaled by 2."""
 
     def __init__(self, given: int, made: int) -> None:
@@ -183,7 +183,7 @@ class Lora(nn.Module):
         return F.linear(x, self.base) + F.linear(F.linear(x, self.a), self.b) * 2.0
 
 
-class Scale(nn.Module):
+class Scale(nn.Module):  # type: ignore[misc]
     """Llama's RMSNorm, frozen."""
 
     def __init__(self, width: int) -> None:
@@ -194,7 +194,7 @@ class Scale(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.weight
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module):  # type: ignore[misc]
     """Llama's layer with LoRA on all seven products."""
 
     def __init__(self, width: int, inner: int, heads: int) -> None:
@@ -218,7 +218,7 @@ class Decoder(nn.Module):
         return (parts * cos + torch.cat([-right, left], -1) * sin).flatten(-2)
 
 
-class Llama(nn.Module):
+class Llama(nn.Module):  # type: ignore[misc]
     """Two layers, 128 wide, 4 heads, 1,000 tokens; only LoRA factors are trained."""
 
     def __init__(self, steps: int = 64, width: int = 128, heads: int = 4) -> None:
