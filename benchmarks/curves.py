@@ -49,8 +49,12 @@ def goals(found: Row) -> str:
 def settings(found: Row) -> str:
     """One table per setting: ways of sending down, tasks across."""
     rows = found["rows"]
-    kinds = list(dict.fromkeys((row["skewed"], row["everyone"]) for row in rows))
-    return "\n\n".join(_table([r for r in rows if (r["skewed"], r["everyone"]) == kind]) for kind in kinds)
+    kinds = dict.fromkeys(map(_kind, rows))
+    return "\n\n".join(_table([row for row in rows if _kind(row) == kind]) for kind in kinds)
+
+
+def _kind(row: Row) -> tuple[bool, bool, int]:
+    return row["skewed"], row["everyone"], row["cohort"]
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -79,7 +83,8 @@ def _cells(row: Row | None) -> list[str]:
 
 def _setting(row: Row) -> str:
     data = "non-IID" if row["skewed"] else "IID"
-    return f"{data}, {'all of 10' if row['everyone'] else '10 of 100'} devices per round"
+    devices = f"all {row['cohort']} devices" if row["everyone"] else f"{row['cohort']} of 100 devices"
+    return f"{data}, {devices} per round"
 
 
 def keep(found: Row, out: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.cli.payload.runs import DENSE, Curve, Run, Way
+from edgefl.cli.payload.runs import COHORT, DENSE, MANY, Curve, Run, Way
 from edgefl.cli.payload.sockets import Overhead
 
 GOALS = ((300, 0.5), (900, 1.0))
@@ -24,12 +24,13 @@ class Setting:
     task: str
     skewed: bool
     everyone: bool
+    cohort: int = COHORT
 
     @property
     def name(self) -> str:
         """As people read it."""
         data = "different data" if self.skewed else "alike data"
-        return f"{data}, {'all 10' if self.everyone else '10 of 100'}"
+        return f"{data}, {f'all {self.cohort}' if self.everyone else f'{self.cohort} of {MANY}'}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def rows(done: Iterable[tuple[Run, Curve]], overheads: Mapping[str, Overhead]) -
     """One row per setting and way, in the order of the runs."""
     by_way: dict[tuple[Setting, Way], dict[int, Curve]] = defaultdict(dict)
     for run, curve in done:
-        by_way[Setting(run.task, run.skewed, run.everyone), run.way][run.seed] = curve
+        by_way[Setting(run.task, run.skewed, run.everyone, run.cohort), run.way][run.seed] = curve
     made = []
     for (setting, way), curves in by_way.items():
         dense = by_way.get((setting, DENSE), {})

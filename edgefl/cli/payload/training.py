@@ -116,9 +116,10 @@ def _document(
 
 def _draw(rows: Sequence[Row], out: Path) -> list[Path]:
     made = []
-    for skewed, everyone in dict.fromkeys((r.setting.skewed, r.setting.everyone) for r in rows):
+    usual = [row for row in rows if row.setting.cohort == COHORT]
+    for skewed, everyone in dict.fromkeys((r.setting.skewed, r.setting.everyone) for r in usual):
         name = f"payload-curves-{'skewed' if skewed else 'alike'}-{'all' if everyone else 'some'}.png"
-        pictures.draw(rows, skewed, everyone, out / name)
+        pictures.draw(usual, skewed, everyone, out / name)
         made.append(out / name)
     return made
 
