@@ -56,6 +56,8 @@ def prepare(forward: Forward, *, dropout: bool = False, batch_norm: str = "froze
     drops = [node for node in forward.graph if node.op == "Dropout"] if dropout else []
     if dropout and not drops:
         raise ConversionError("dropout is to be kept, but the model has none; leave dropout=True out")
+    if dropout:
+        notes.setdefault("dropout", f"kept: {len(drops)} layers")
     if batch_norm == "group":
         inference = _replayed(graph, _group_rewrites(layers))
         return _with_training(forward, inference, notes, drops, (), _group_rewrites(layers))
@@ -181,8 +183,10 @@ class _Training:
 
     def _dropout(self, b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple[str, ...]:
         index = self._drops.get(node.outputs[0])
-        if index is None or len(node.outputs) > 1:
+        if index is None:
             return REWRITES["Dropout"](b, node, inputs)
+        if len(node.outputs) > 1:
+            raise ConversionError(f"node {node} gives its mask too, which is not covered; leave dropout out")
         if self._masks is None:
             self._masks = Masks(Expr(b, SEED), self._shapes)
         return (Expr(b, inputs[0]) * self._masks.scale(index, _rate(b, node, inputs))).name

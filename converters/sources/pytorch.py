@@ -49,6 +49,7 @@ def load_pytorch(model: Any, example_inputs: object, *, batch_size: int, dropout
             "a PyTorch module needs example_inputs: an array (or tuple, or dict) of the input's shape"
         )
     _refuse_projections(model)
+    _refuse_own_statistics(model)
     spec = example(example_inputs, batch_size)
     return _load(_sharing(model), spec, _arguments(model.forward), type(model).__name__, dropout)
 
@@ -88,6 +89,19 @@ def _refuse_projections(model: Any) -> None:
             raise SourceError(
                 f"{type(module).__name__} {name!r} has proj_size={module.proj_size}, which ONNX's LSTM "
                 "does not have; use proj_size=0 and a Linear layer after it, or write the steps with LSTMCell"
+            )
+
+
+def _refuse_own_statistics(model: Any) -> None:
+    """BatchNorm without running statistics takes those of the batch even at inference, padding included."""
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise SourceError(
+                f"{type(module).__name__} {name!r} has track_running_stats=False, so an example's output "
+                "depends on the others in its batch and padded batches would not be exact; keep running "
+                "statistics (with batch_norm='batch' the step takes the batch's), or use GroupNorm"
             )
 
 

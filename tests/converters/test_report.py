@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import numpy as np
+import pytest
+import torch
 
+import edgefl
 from edgefl.converters.autodiff import Expr
 from edgefl.converters.builder import GraphBuilder
-from edgefl.converters.report import make_report, peak_activations
+from edgefl.converters.report import make_report, peak_activations, what_runs
 from edgefl.converters.selection import select
 from edgefl.converters.step import make_graphs
+from edgefl.errors import UnsupportedOperator
 from edgefl.graph import TensorType
 from tests.converters.small_models import cnn_2d
 
@@ -70,3 +76,21 @@ def test_peak_counts_what_is_alive_at_once():
 
     assert peak_of(lambda x: x.apply("Exp").apply("Tanh").apply("Relu")) == 2 * 400
     assert peak_of(branched) == 3 * 400
+
+
+def test_what_runs_each_target():
+    manifest = edgefl.convert(torch.nn.Linear(4, 3), np.zeros((2, 4), np.float32), batch_size=2).manifest
+    runs = manifest.report["runs"]
+    assert runs == what_runs(manifest) and list(runs) == ["onnx", "tflite"]
+    assert runs["onnx"]["trains"] and runs["onnx"]["graphs"] == ["infer", "step"]
+    assert "onnxruntime" in runs["onnx"]["engines"]
+    assert re.fullmatch(r"LiteRT, tflite-runtime from [0-9.]+", runs["tflite"]["engines"])
+
+
+def test_an_operator_that_tflite_lacks_says_what_to_do(monkeypatch):
+    def refuse(graph, kind):
+        raise UnsupportedOperator("node 'odd': operator Odd has no counterpart in TFLite")
+
+    monkeypatch.setattr(sys.modules["edgefl.converters.convert"], "to_tflite", refuse)
+    with pytest.raises(UnsupportedOperator, match=r"step for TFLite: node 'odd'.* --target onnx"):
+        edgefl.convert(torch.nn.Linear(4, 3), np.zeros((2, 4), np.float32), batch_size=2)

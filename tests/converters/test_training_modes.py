@@ -362,3 +362,32 @@ def test_a_frozen_keras_layer_stays_frozen():
 def test_unknown_policies_are_refused():
     with pytest.raises(ConversionError, match="allowed frozen, batch, group"):
         edgefl.convert(normalised(), X, batch_norm="sync")
+
+
+def test_batch_norm_without_running_statistics_is_refused():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(SourceError, match="padded batches would not be exact"):
+        edgefl.convert(model, np.zeros((2, 4), np.float32))
+
+
+def test_dropout_in_an_onnx_file_is_kept():
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = rng.standard_normal((6, CLASSES)).astype(np.float32)
+    nodes = [
+        helper.make_node("Dropout", ["x", "rate"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["scores"]),
+    ]
+    edges = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", k])
+        for n, k in (("x", 6), ("scores", CLASSES))
+    ]
+    values = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.float32(0.4), "rate")]
+    graph = helper.make_graph(nodes, "g", edges[:1], edges[1:], values)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    bundle = edgefl.convert(proto.SerializeToString(), batch_size=BATCH, dropout=True, targets=("onnx",))
+    assert bundle.manifest.provenance["dropout"] == "kept: 1 layers"
+    x = rng.standard_normal((BATCH, 6)).astype(np.float32)
+    (mask,) = drawn([(BATCH, 6)], [0.4], 7)
+    loss, _ = Trainer(bundle, "numpy").loss_and_gradients(x, Y, seed=7)
+    assert loss == pytest.approx(cross_entropy(torch.tensor((x * mask) @ weight)).mean().item(), rel=1e-5)
