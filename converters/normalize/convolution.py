@@ -64,7 +64,10 @@ def window(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Window:
     """
     rank = len(spatial)
     if rank not in (1, 2):
-        raise UnsupportedOperator(f"node {node}: {rank} spatial axes; 1-D and 2-D are supported")
+        raise UnsupportedOperator(
+            f"node {node}: {rank} spatial axes; 1-D and 2-D are supported: "
+            "write one over volumes as a sum of 2-D ones over the depth"
+        )
     pads = integers(node, "pads", (0,) * 2 * rank)
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     w = Window(tuple(kernel), strides, dilations, pads[:rank], pads[rank:])

@@ -90,7 +90,8 @@ def static(b: GraphBuilder, node: Node, inputs: Sequence[str], index: int) -> Ar
     if value is None:
         raise UnsupportedOperator(
             f"node {node}: input {index} depends on the data or on a parameter, "
-            "edgefl needs it constant so that shapes are static"
+            "edgefl needs it constant so that shapes are static; "
+            "choose by position, or multiply by a mask"
         )
     return value
 

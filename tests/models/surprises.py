@@ -35,7 +35,7 @@ def application(name: str, size: int = 32, **options: Any) -> Entry:
 
 
 def transformers(name: str, family: str, inputs: Any, label: Field, *, loss: str = "", **more: Any) -> Entry:
-    chosen = {"loss": loss} if loss else {}
+    chosen: dict[str, Any] = {"loss": loss} if loss else {}
     factory = f"surprising_transformers:{name.replace('-', '_')}"
     return Entry(f"hf-{name}", "torch", family, factory, inputs, label, **chosen, **more)
 
