@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +71,17 @@ def payload(
             "give a bundle, as in: edgefl bench payload MODEL.edgefl, or --train for three tasks"
         )
     check_folder(plot)
-    _of_model(bundle, data, epochs, lr, backend, budget, _month(rounds, cohort, data_plan), plot, as_json)
+    opened = open_bundle(bundle)
+    vector = update(opened, data, epochs, lr, backend)
+    priced = _priced(bundle, opened, vector, budget, _month(rounds, cohort, data_plan))
+    if plot:
+        from edgefl.cli.payload.sizes import draw
+
+        draw(priced.ups, priced.downs, priced.month, bundle.name, plot)
+    if as_json:
+        print_json(_as_json(priced))
+    else:
+        _show(priced, data, plot)
 
 
 def _month(rounds: int, cohort: int, data_plan: float) -> Assumptions:
@@ -80,54 +90,55 @@ def _month(rounds: int, cohort: int, data_plan: float) -> Assumptions:
     return Assumptions(rounds, cohort, int(data_plan * _GB))
 
 
-def _of_model(
-    path: Path,
-    data: Path | None,
-    epochs: int,
-    lr: float | None,
-    backend: str,
-    budget: int,
-    month: Assumptions,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class _Priced:
+    """Everything the command tells of a model."""
+
+    parameters: int
+    month: Assumptions
+    budget: int
+    ups: Sequence[Row]
+    fitted: Sequence[Row]
+    downs: Sequence[DownRow]
+    settings: str
+
+
+def _priced(path: Path, bundle: Bundle, vector: Vector, budget: int, month: Assumptions) -> _Priced:
     from edgefl.cli.payload import plan
 
-    bundle = open_bundle(path)
-    schema, version = bundle.schema(), bundle.manifest.model_version
-    vector = update(bundle, data, epochs, lr, backend)
+    schema, version, values = bundle.schema(), bundle.manifest.model_version, bundle.parameters()
     ups = plan.up_rows(vector, schema, version, month)
     fitted = plan.fitting_rows(vector, schema, version, month, budget) if budget else []
-    values = bundle.parameters()
     start = schema.flatten({p.name: values[p.name] for p in schema.parameters})
-    downs = plan.down_rows(vector, start, schema, month)
     best = plan.advised(fitted or ups, month.cohort)
     amount = f"--payload {budget}" if budget else f"--density {best.density:g}"
-    copied = f"edgefl serve {path} --mode {best.mode} {amount} --goal {month.cohort}"
-    if plot:
-        from edgefl.cli.payload.sizes import draw
+    settings = f"edgefl serve {path} --mode {best.mode} {amount} --goal {month.cohort}"
+    downs = plan.down_rows(vector, start, schema, month)
+    return _Priced(schema.size, month, budget, ups, fitted, downs, settings)
 
-        draw(ups, downs, month, path.name, plot)
-    if as_json:
-        print_json(
-            {
-                "parameters": schema.size,
-                "dense_bytes": 4 * schema.size,
-                "assumptions": {**asdict(month), "http_up": plan.HTTP_UP, "http_down": plan.HTTP_DOWN},
-                "rows": [asdict(row) for row in ups],
-                "fitted": [asdict(row) for row in fitted],
-                "down": [asdict(row) for row in downs],
-                "settings": copied,
-            }
-        )
-        return
-    print_line(f"{schema.size:,} parameters, {size(4 * schema.size)} as dense float32")
-    _print_up(ups, "Up: one update")
-    if fitted:
-        _print_up(fitted, f"Up: the densest update of {size(budget)}")
-    _print_down(downs)
-    _print_assumptions(month, data)
-    print_line(f"Settings    {copied}")
+
+def _as_json(priced: _Priced) -> dict[str, object]:
+    from edgefl.cli.payload.plan import HTTP_DOWN, HTTP_UP
+
+    return {
+        "parameters": priced.parameters,
+        "dense_bytes": 4 * priced.parameters,
+        "assumptions": {**asdict(priced.month), "http_up": HTTP_UP, "http_down": HTTP_DOWN},
+        "rows": [asdict(row) for row in priced.ups],
+        "fitted": [asdict(row) for row in priced.fitted],
+        "down": [asdict(row) for row in priced.downs],
+        "settings": priced.settings,
+    }
+
+
+def _show(priced: _Priced, data: Path | None, plot: Path | None) -> None:
+    print_line(f"{priced.parameters:,} parameters, {size(4 * priced.parameters)} as dense float32")
+    _print_up(priced.ups, "Up: one update")
+    if priced.fitted:
+        _print_up(priced.fitted, f"Up: the densest update of {size(priced.budget)}")
+    _print_down(priced.downs)
+    _print_assumptions(priced.month, data)
+    print_line(f"Settings    {priced.settings}")
     if plot:
         print_line(f"Picture     {plot}")
 
