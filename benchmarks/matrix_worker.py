@@ -59,7 +59,7 @@ def _step(bundle: Any, backend: Any, golden: Arrays, parameters: Arrays, wanted:
     program = backend.load(bundle, "step")
     data = {name: value for name, value in golden.items() if name in _inputs(bundle)}
     current = {p.name: parameters[p.name] for p in bundle.manifest.trained}
-    first = program({**data, **current})
+    first = {name: np.array(value) for name, value in program({**data, **current}).items()}
     gradients = {name: value for name, value in first.items() if name.startswith("grad/")}
     wanted.setdefault("loss", first["loss"])
     for name, value in gradients.items():
@@ -86,7 +86,7 @@ def _int8(bundle: Any, backend: Any, golden: Arrays, parameters: Arrays, wanted:
     data = {name: golden[name] for name in names}
     if "output" not in wanted:
         trained = {p.name: parameters[p.name] for p in bundle.manifest.trained}
-        wanted["output"] = backend.load(bundle, "infer")({**data, **trained})["output"]
+        wanted["output"] = np.array(backend.load(bundle, "infer")({**data, **trained})["output"])
     program = backend.load(bundle, "infer-int8")
     rows = _by_row(program, data)
     return {
@@ -102,17 +102,17 @@ def _by_row(program: Any, data: Arrays) -> tuple[Any, int]:
     count = len(next(iter(data.values())))
     first = _tried(program, {name: value[:1] for name, value in data.items()})
     if first is None or len(first) != 1:
-        return program(dict(data))["output"], count
-    made = [program({n: v[i : i + 1] for n, v in data.items()})["output"] for i in range(count)]
+        return np.array(program(dict(data))["output"]), count
+    made = [np.array(program({n: v[i : i + 1] for n, v in data.items()})["output"]) for i in range(count)]
     return np.concatenate(made), 1
 
 
 def _tried(program: Any, feeds: Arrays) -> Any:
-    from edgefl.errors import BackendFailure
+    from edgefl.errors import EdgeflError
 
     try:
         return program(feeds)["output"]
-    except BackendFailure:
+    except EdgeflError:
         return None
 
 

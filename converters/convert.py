@@ -19,7 +19,7 @@ from edgefl.converters.selection import Selection, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
 from edgefl.converters.targets import Int8Features, TFLiteModel, int8_features, to_onnx, to_tflite
-from edgefl.converters.targets.calibration import batches, check_calibration, gather
+from edgefl.converters.targets.calibration import gather
 from edgefl.converters.targets.compact import compact
 from edgefl.converters.targets.compact_tflite import compact_tflite
 from edgefl.converters.training import SEED, prepare
@@ -79,7 +79,7 @@ def convert(
         batch_norm: `frozen` keeps the running statistics, `batch` takes those of each batch and updates the
             running ones, `group` replaces BatchNorm by GroupNorm.
         qat: steps compute with trained products' operands rounded to int8, so that the trained model loses
-            less in the int8 export; weights only where there is no calibration.
+            less in the int8 export.
         frozen_bits: 8 or 4 stores large frozen weights as integers with scales, dequantized in the graphs.
         name: the bundle's name.
         on_stage: called with what is being done.
@@ -109,7 +109,7 @@ def convert(
     if qat and forward.training is not None:
         raise ConversionError("qat knows inference only; convert without dropout and batch statistics")
     tell("differentiating")
-    precision = Precision(frozen_bits, qat, _calibration_batches(forward, calibration) if qat else ())
+    precision = Precision(frozen_bits, qat)
     graphs = make_graphs(forward, roles, make_objective(loss, forward, label), precision)
     heads = _heads(graphs)
     artifacts, target_report = _artifacts(graphs, targets, frozen_bits, tell)
@@ -236,14 +236,6 @@ def _kept(forward: Forward, graphs: Graphs, bits: int | None) -> dict[str, Array
         for name, value in forward.parameters.items()
         if not bits or graphs.roles[name] != "frozen" or value.size < MIN_SIZE
     }
-
-
-def _calibration_batches(forward: Forward, calibration: Any) -> list[dict[str, Array]]:
-    """Calibration examples as feeds of the forward graph; none without calibration."""
-    if calibration is None:
-        return []
-    examples = check_calibration(calibration, _specs(forward.graph.inputs, forward.inputs))
-    return batches(examples, forward.graph.inputs[forward.inputs[0]].shape[0])
 
 
 def _parameters(forward: Forward, graphs: Graphs) -> list[Parameter]:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantization-aware training: products compute with what int8 will keep of their operands.
 
-Weights take the grid the int8 export gives them, symmetric with one scale per output channel, found anew in
-each step; activations the asymmetric grid of the range that calibration has seen. Gradients pass the rounding
-as if it were not there and stop where an activation is clipped (the straight-through estimator: Bengio et al.
-2013; Jacob et al. 2018).
+Weights take the grid of the int8 export, symmetric with one scale per output channel; activations take 255
+steps over the range of the batch, zero included. Both are found anew in each step: ranges seen before
+training would clip what training changes. Gradients pass the rounding as if it were not there (the
+straight-through estimator: Bengio et al. 2013; Jacob et al. 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,36 +17,26 @@ import numpy as np
 from edgefl.converters.builder import STOP_GRADIENT
 from edgefl.graph import Array, Graph, Node, TensorType
 
-Ranges = Mapping[str, tuple[float, float]]
-"""Tensor to the lowest and highest value seen."""
-
 _LEVELS, _STEPS = 127, 255
 _CHANNEL = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}
 _TINY = 1e-12
 _F = np.dtype(np.float32)
 
 
-def quantized_operands(graph: Graph, trained: Collection[str], data: Collection[str]) -> list[str]:
-    """The activations that products with trained weights, or of two activations, read."""
-    fed = _downstream(graph, data)
-    return sorted({t for node in _products(graph, trained, fed) for t in node.inputs[:2] if t in fed})
-
-
-def fake_quantize(graph: Graph, trained: Collection[str], data: Collection[str], ranges: Ranges) -> Graph:
+def fake_quantize(graph: Graph, trained: Collection[str], data: Collection[str]) -> Graph:
     """The graph with the operands of trained products rounded to int8.
 
     Args:
         graph: a forward graph; frozen parameters are constants.
         trained: names of the inputs that are trained.
         data: names of the data inputs.
-        ranges: of the tensors of `quantized_operands`; those without one keep full precision.
     """
     fed = _downstream(graph, data)
     chosen = {node.outputs[0] for node in _products(graph, trained, fed)}
     made = _Made(graph)
     for node in graph:
         if node.outputs[0] in chosen:
-            operands = [_operand(made, node, place, fed, ranges) for place in (0, 1)]
+            operands = [_operand(made, node, place, fed) for place in (0, 1)]
             node = replace(node, inputs=(*operands, *node.inputs[2:]))
         made.nodes.append(node)
     types = {**graph.types, **made.types}
@@ -96,18 +86,15 @@ class _Made:
         return output
 
 
-def _operand(made: _Made, node: Node, place: int, fed: Collection[str], ranges: Ranges) -> str:
+def _operand(made: _Made, node: Node, place: int, fed: Collection[str]) -> str:
     tensor = node.inputs[place]
-    if tensor in fed:
-        key: tuple[str, int | None] = (tensor, None)
-        if key not in made.rounded and tensor in ranges:
-            made.rounded[key] = _activation(made, tensor, *ranges[tensor])
-    else:
-        shape = made.graph.type_of(tensor).shape
-        key = (tensor, _CHANNEL[node.op] % len(shape))
-        if key not in made.rounded:
-            made.rounded[key] = _weight(made, tensor, shape, _CHANNEL[node.op] % len(shape))
-    return made.rounded.get(key, tensor)
+    shape = made.graph.type_of(tensor).shape
+    channel = None if tensor in fed else _CHANNEL[node.op] % len(shape)
+    if (tensor, channel) not in made.rounded:
+        made.rounded[tensor, channel] = (
+            _activation(made, tensor, shape) if channel is None else _weight(made, tensor, shape, channel)
+        )
+    return made.rounded[tensor, channel]
 
 
 def _weight(made: _Made, tensor: str, shape: tuple[int, ...], channel: int) -> str:
@@ -122,16 +109,18 @@ def _weight(made: _Made, tensor: str, shape: tuple[int, ...], channel: int) -> s
     return _on_grid(made, at, tensor, shape, scale)
 
 
-def _activation(made: _Made, tensor: str, low: float, high: float) -> str:
-    """The activation clipped to the range and on a grid of 256 values with zero among them."""
-    at, shape = f"{tensor}/int8", made.graph.type_of(tensor).shape
-    low, high = min(low, 0.0), max(high, 0.0)
-    step = max(high - low, _TINY) / _STEPS
-    first = round(low / step)
-    bottom = made.constant(f"{at}/low", first * step)
-    top = made.constant(f"{at}/high", (first + _STEPS) * step)
-    clipped = made.node("Clip", f"{at}/clipped", shape, tensor, bottom, top)
-    return _on_grid(made, at, clipped, shape, made.constant(f"{at}/scale", step))
+def _activation(made: _Made, tensor: str, shape: tuple[int, ...]) -> str:
+    """The activation on a grid of 255 steps over its range, with zero among its values."""
+    at, alone = f"{tensor}/int8", (1,) * len(shape)
+    axes = made.constant(f"{at}/axes", np.arange(len(shape)))
+    zero = made.constant(f"{at}/zero", 0.0)
+    least = made.node("ReduceMin", f"{at}/least", alone, tensor, axes, keepdims=1)
+    most = made.node("ReduceMax", f"{at}/most", alone, tensor, axes, keepdims=1)
+    low = made.node("Min", f"{at}/low", alone, least, zero)
+    high = made.node("Max", f"{at}/high", alone, most, made.constant(f"{at}/tiny", _TINY))
+    span = made.node("Sub", f"{at}/span", alone, high, low)
+    scale = made.node("Mul", f"{at}/scale", alone, span, made.constant(f"{at}/part", 1 / _STEPS))
+    return _on_grid(made, at, tensor, shape, scale)
 
 
 def _on_grid(made: _Made, at: str, tensor: str, shape: tuple[int, ...], scale: str) -> str:
@@ -141,13 +130,3 @@ def _on_grid(made: _Made, at: str, tensor: str, shape: tuple[int, ...], scale: s
     moved = made.node("Sub", f"{at}/moved", shape, value, tensor)
     fixed = made.node("Identity", f"{at}/fixed", shape, moved, name=f"{STOP_GRADIENT}/{at}")
     return made.node("Add", f"{at}/rounded", shape, tensor, fixed)
-
-
-def seen_ranges(results: Sequence[Mapping[str, Array]]) -> dict[str, tuple[float, float]]:
-    """The range of every tensor over batches of values by name."""
-    ranges: dict[str, tuple[float, float]] = {}
-    for result in results:
-        for name, value in result.items():
-            low, high = ranges.get(name, (float("inf"), float("-inf")))
-            ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
-    return ranges

@@ -98,8 +98,7 @@ def make_graphs(
     whole = plain
     if forward.training is not None:
         whole = precision.frozen(fold(bind(forward.training, fixed), (*forward.inputs, *extra)))
-    values = {name: forward.parameters[name] for name in trained}
-    rounding = precision.training(whole, values, forward.inputs)
+    rounding = precision.training(whole, trained, forward.inputs)
     heads = [_head(whole, term) for term in terms]
     cut = find_cut(whole, [head.scores for head in heads], [*trained, *extra], forward.inputs)
     inputs = _step_inputs(whole, forward.inputs, cut)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators that eight bits cannot carry: what stays in float in TFLite, and a milder error function."""
+"""What eight bits cannot carry: operators that stay in float in TFLite, error functions, and deep masks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,11 @@ KEPT_IN_FLOAT = ("DIV", "EXP", "LOG", "POW", "RSQRT", "SQRT", "SQUARE", "SQUARED
 
 _RISKY = frozenset({"Div", "Reciprocal", "Exp", "Log", "Pow", "Sqrt", "Softplus", "Erf"})
 _LINEAR, _CUBIC = 1.1283791671, 0.1009120
+_DEEP, _SHALLOW = -1e3, -16.0  # the exponential of the latter is 1e-7; eight bits of a softmax end at 4e-3
+_CARRIERS = frozenset(
+    {"Add", "Sub", "Mul", "Where", "Min", "Max", "Cast", "Identity"}
+    | {"Expand", "Reshape", "Transpose", "Concat", "Slice"}
+)
 
 
 def is_risky(graph: Graph) -> bool:
@@ -51,3 +57,35 @@ def _tanh_of(
         Node("Mul", (slope, x), (inner,)),
         Node("Tanh", (inner,), (y,), {}, node.name),
     ]
+
+
+def shallow_masks(graph: Graph) -> Graph:
+    """The graph with numbers that stand for minus infinity before a Softmax set to -16.
+
+    With the lowest float among them a tensor's 256 steps are so long that nothing else is left of it, and
+    interpreters stop where they turn such a step into an integer multiplier.
+    """
+    readers = graph.consumers()
+    constants = {
+        name: np.maximum(value, np.array(_SHALLOW, value.dtype)) if _is_mask(readers, name, value) else value
+        for name, value in graph.constants.items()
+    }
+    return replace(graph, constants=constants)
+
+
+def _is_mask(readers: Mapping[str, list[Node]], name: str, value: Array) -> bool:
+    deep = value.dtype.kind == "f" and value.size > 0 and bool((value < _DEEP).any())
+    return deep and _reaches_softmax(readers, name)
+
+
+def _reaches_softmax(readers: Mapping[str, list[Node]], name: str) -> bool:
+    """Whether a tensor arrives at a Softmax through operators that only combine and move it."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        for node in readers.get(waiting.pop(), []):
+            if node.op in ("Softmax", "LogSoftmax"):
+                return True
+            if node.op in _CARRIERS and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
+    return False

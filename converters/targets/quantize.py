@@ -16,7 +16,7 @@ import numpy as np
 
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.flatbuffer import finish
-from edgefl.converters.targets.integers import KEPT_IN_FLOAT, is_risky, without_erf
+from edgefl.converters.targets.integers import KEPT_IN_FLOAT, is_risky, shallow_masks, without_erf
 from edgefl.converters.targets.onnx import to_onnx
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import TFLiteModel, convert, described, import_tensorflow, safe_names
@@ -41,7 +41,7 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
         from edgefl.converters.targets.lowering import trace
 
         inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
-        function = trace(absorb(without_erf(graph)), inputs)
+        function = trace(absorb(shallow_masks(without_erf(graph))), inputs)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([feed[name] for name in inputs] for feed in calibration)
@@ -80,7 +80,7 @@ def int8_onnx(graph: Graph, calibration: Batches) -> bytes:
         except ImportError as exc:
             raise MissingDependency("onnx and onnxruntime", "keras,onnx", "the int8 ONNX export") from exc
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(to_onnx(absorb(graph)))
+        source.write_bytes(to_onnx(absorb(shallow_masks(graph))))
         try:
             quantization.quantize_static(
                 str(source),

@@ -6,6 +6,7 @@ Trained, because in a network with random weights the classes lie so close that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import edgefl
 from edgefl.bundle import Bundle
+from edgefl.converters.targets import TFLiteModel
 from edgefl.graph import read_onnx
 
 pytest.importorskip("tensorflow")
@@ -86,3 +88,36 @@ def test_heads_merged_with_the_batch_still_take_one_example_at_a_time(bundle: Bu
 
     assert graph.inputs["x"].shape[0] == 4
     assert onnxruntime.InferenceSession(bundle.artifact("onnx", "infer-int8")).get_inputs()[0].shape[0] == 1
+
+
+class Masked(torch.nn.Module):  # type: ignore[misc]
+    """Attention over what is not padding, masked with the lowest float as language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = torch.nn.Linear(8, 16), torch.nn.Linear(8, 16)
+        self.classes = torch.nn.Linear(8, 4)
+
+    def forward(self, x: Any) -> Any:
+        scores = self.query(x) @ self.key(x).transpose(1, 2)
+        lowest = torch.finfo(torch.float32).min
+        scores = torch.where(x[:, None, :, 0] > 0.5, torch.tensor(0.0), torch.tensor(lowest)) + scores
+        return self.classes((scores.softmax(-1) @ x).mean(1))
+
+
+def test_masks_of_the_lowest_float_leave_the_scores_their_steps(
+    litert: Callable[..., Any], tflite_runtime: Callable[..., Any]
+) -> None:
+    torch.manual_seed(0)
+    x = images()[0][:64]
+    x[:, :, 0] = np.random.default_rng(0).integers(0, 2, x.shape[:2])
+    made = edgefl.convert(Masked(), x[:1], calibration=x, batch_size=4)
+    wanted = edgefl.Trainer(made, backend="numpy").predict(x)
+    model = TFLiteModel(
+        made.artifact("tflite", "infer-int8"), {"x": "x"}, {"output": "output"}, signature="infer"
+    )
+
+    assert max(made.manifest.report["int8"]["error"].values()) < 0.1
+    for engine in (litert, tflite_runtime):
+        found = np.concatenate([engine(model, {"x": row[None]})["output"] for row in x[:16]])
+        assert np.sqrt(np.square(found - wanted[:16]).mean()) < 0.1 * wanted.std()

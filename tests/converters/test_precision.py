@@ -12,7 +12,7 @@ import pytest
 import edgefl
 from edgefl.bundle import Bundle
 from edgefl.converters.targets import TFLiteModel
-from edgefl.errors import CalibrationError, ConversionError
+from edgefl.errors import ConversionError
 
 pytest.importorskip("tensorflow")
 torch = pytest.importorskip("torch")
@@ -136,7 +136,7 @@ def images(**options: Any) -> Bundle:
 
 @pytest.fixture(scope="module")
 def aware() -> Bundle:
-    return images(qat=True, calibration=IMAGES)
+    return images(qat=True)
 
 
 def test_steps_with_rounding_train(aware: Bundle) -> None:
@@ -155,12 +155,6 @@ def test_rounding_touches_the_step_and_not_what_is_deployed(aware: Bundle) -> No
     assert aware.manifest.report["operators"]["step"]["Round"] == 4
 
 
-def test_without_calibration_weights_alone_are_rounded() -> None:
-    assert images(qat=True).manifest.report["operators"]["step"]["Round"] == 2
-
-
 def test_precision_that_cannot_be_is_refused() -> None:
     with pytest.raises(ConversionError, match="8 and 4"):
         images(frozen_bits=5)
-    with pytest.raises(CalibrationError, match="at least 16"):
-        images(qat=True, calibration=IMAGES[:3])

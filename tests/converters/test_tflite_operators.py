@@ -372,6 +372,9 @@ def test_products(setting: tuple[Bench, Engine]) -> None:
     bench.op("MatMul", batch, bench.builder.add("Transpose", batch, perm=(0, 1, 3, 2)))
     bench.op("MatMul", bench.builder.add("Transpose", batch, perm=(0, 1, 3, 2)), batch)
     heads = bench.builder.add("Transpose", bench.input(2, 4, 3, 6), perm=(0, 2, 1, 3))
+    turned = bench.builder.add("Transpose", batch, perm=(0, 1, 3, 2))
+    for shape in ((4, 5), (1, 4, 5), (2, 1, 4, 5), (3, 4, 5)):
+        bench.op("MatMul", turned, bench.input(*shape))
     bench.op("MatMul", heads, bench.builder.add("Transpose", bench.input(2, 4, 3, 6), perm=(0, 2, 3, 1)))
     bench.op("MatMul", bench.input(2, 2, 2, 3, 4), bench.input(2, 2, 2, 4, 3))
     bench.op("MatMul", batch, bench.input(6))

@@ -19,7 +19,13 @@ def _matmul(call: Call) -> Lazy:
     if right.rank == 1:
         right = Lazy.plain(reshape(logical(right), (*right.shape, 1)))
     rank = max(left.rank, right.rank)
-    (a, flip_a), (b, flip_b) = _matrix(widened(left, rank)), _matrix(widened(right, rank))
+    left, right = widened(left, rank), widened(right, rank)
+    (a, flip_a), (b, flip_b) = _matrix(left), _matrix(right)
+    if flip_a and _fewer(right, left):
+        # tflite-runtime 2.14 computes all but the first product wrongly when the left side of more products
+        # is transposed by a flag.
+        a, flip_a = arranged(left, tuple(range(rank))), False
+        b = b if all(n == 1 for n in right.shape[:-2]) else _repeated(b, left.shape[:-2])
     a, b = _merge_batch(a, b, flip_a)
     product = tf.matmul(a, b, transpose_a=flip_a, transpose_b=flip_b)
     return Lazy.plain(reshape(product, call.shape))
@@ -32,6 +38,17 @@ def _matrix(value: Lazy) -> tuple[Any, bool]:
     if value.order == swapped:
         return value.data, True
     return arranged(value, plain), False
+
+
+def _fewer(right: Lazy, left: Lazy) -> bool:
+    """Whether one matrix on the right serves several on the left."""
+    return any(n == 1 < m for n, m in zip(right.shape[:-2], left.shape[:-2], strict=True))
+
+
+def _repeated(b: Any, batch: tuple[int, ...]) -> Any:
+    """The matrices once for each product: TensorFlow would put the transpose back into a flag."""
+    shape = [max(int(n), m) for n, m in zip(b.shape[:-2], batch, strict=True)]
+    return tf.broadcast_to(b, (*shape, *b.shape[-2:]))
 
 
 def _merge_batch(a: Any, b: Any, flip_a: bool) -> tuple[Any, Any]:
