@@ -9,8 +9,11 @@ from edgefl.runtime.backends.base import Array, Backend, Program
 from edgefl.runtime.backends.fastest import Chosen, speeds
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 
-BACKENDS = ("onnx", "openvino", "tflite", "numpy", "ort-training")
+BACKENDS = ("onnx", "openvino", "tflite", "numpy")
 """Names `open_backend` takes, in the order `auto` tries them."""
+
+BY_NAME = ("ort-training",)
+"""Backends that `auto` leaves alone: they are there for apps that have the engine already."""
 
 _CPU = parse_wish("cpu")
 
@@ -32,8 +35,8 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
         OptionError: there is no backend or delegate of that name, or the two do not go together.
         BackendUnavailable: what is missing, and what would bring it.
     """
-    if name not in ("auto", *BACKENDS):
-        raise OptionError(f"backend is {name!r}, allowed auto, {', '.join(BACKENDS)}")
+    if name not in ("auto", *BACKENDS, *BY_NAME):
+        raise OptionError(f"backend is {name!r}, allowed auto, {', '.join((*BACKENDS, *BY_NAME))}")
     wish = parse_wish(delegate)
     if name != "auto":
         return _open(bundle, name, wish, threads)

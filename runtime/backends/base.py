@@ -31,7 +31,7 @@ class Backend(Protocol):
     """An engine.
 
     Attributes:
-        name: one of `edgefl.runtime.backends.BACKENDS`.
+        name: one of `edgefl.runtime.backends.BACKENDS` or `BY_NAME`.
         target: whose artifacts it runs.
         version: the package that does the work, and its version.
     """
