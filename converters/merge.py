@@ -120,8 +120,8 @@ def _check_same(
     bundle: Bundle, before: Graph, after: Graph, values: Mapping[str, Array], merged: Mapping[str, Array]
 ) -> None:
     golden = bundle.golden()
-    one = Interpreter(before)({n: golden.get(n, values.get(n)) for n in before.inputs})
-    two = Interpreter(after)({n: golden.get(n, merged.get(n)) for n in after.inputs})
+    one = Interpreter(before)({n: golden[n] if n in golden else values[n] for n in before.inputs})
+    two = Interpreter(after)({n: golden[n] if n in golden else merged[n] for n in after.inputs})
     for name, value in one.items():
         worst = float(np.abs(value - two[name]).max(initial=0))
         if not worst <= _TOLERANCE * max(float(np.abs(value).max(initial=0)), 1e-6):

@@ -32,11 +32,11 @@ def print_report(bundle: Bundle, path: Path) -> None:
     print_line(f"Update      {size(4 * bundle.schema().size)} as dense float32, before it is made sparse")
     rows_of_graphs = list(_graphs(manifest))
     print_rows("Graphs", ["graph", "ONNX", "TFLite", "transposes", "operators"], rows_of_graphs)
-    rows = [
+    runs = [
         (target, row["trains"], ", ".join(row["graphs"]), row["engines"])
         for target, row in report.get("runs", {}).items()
     ]
-    print_rows("What runs it", ["target", "trains", "graphs", "engines"], rows)
+    print_rows("What runs it", ["target", "trains", "graphs", "engines"], runs)
     if "int8" in report:
         print_int8(report["int8"])
     for note in report.get("notes", ()):
