@@ -151,6 +151,7 @@ def test_a_run_that_diverged_counts_as_nothing_learned() -> None:
 
 
 def test_http_overhead_is_what_a_real_server_counts(mlp: Path, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
     bundle = Bundle.open(mlp)
     devices = {"a": examples(16, 1), "b": examples(16, 2)}
 

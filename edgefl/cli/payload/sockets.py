@@ -93,6 +93,8 @@ def _overhead(rounds: Rounds, kept: list[_Kept]) -> Overhead:
     later = rounds.rounds[1:]
     updates = sum(info.updates for info in later)
     frames = [frame for transport in kept for frame in transport.frames[1:]]
+    if not frames:
+        raise DemoFailure("no device sent a second update while bytes were counted")
     metadata = sum(_metadata(frame) for frame in frames) / len(frames)
     up = sum(info.bytes_up - info.frame_bytes for info in later) / updates + metadata
     fetched = sum(transport.fetched for transport in kept)
