@@ -36,22 +36,22 @@ def openvino(folder: Path, threads: int) -> Made:
 
 
 def tflite(folder: Path, threads: int) -> Made:
-    return _edgefl(folder, "tflite", threads)
+    return _edgefl(folder, "tflite", threads, "xnnpack")
 
 
 def tflite_runtime(folder: Path, threads: int) -> Made:
     import sys
 
     sys.modules["ai_edge_litert"] = None  # type: ignore[assignment]  # so that the older package is taken
-    return _edgefl(folder, "tflite", threads)
+    return _edgefl(folder, "tflite", threads, "xnnpack")
 
 
-def _edgefl(folder: Path, backend: str, threads: int) -> Made:
+def _edgefl(folder: Path, backend: str, threads: int, delegate: str = "cpu") -> Made:
     """`Trainer.fit` as a user calls it; times lie between its calls of `on_step`."""
     from edgefl.bundle import Bundle
     from edgefl.runtime import Trainer
 
-    trainer = Trainer(Bundle.open(folder / "model.edgefl"), backend, delegate="cpu", threads=threads)
+    trainer = Trainer(Bundle.open(folder / "model.edgefl"), backend, delegate, threads)
     x, y = batch(folder)
 
     def block(count: int) -> tuple[list[float], list[float]]:

@@ -32,26 +32,41 @@ def prepare(folder: Path, name: str) -> dict[str, Any]:
     bundle = convert(made.module, made.x, batch_size=len(made.x), name=name)
     seconds = time.perf_counter() - started
     bundle.save(folder / "model.edgefl")
-    parameters = bundle.parameters()
-    write_ort_training(
-        bundle.artifact("onnx", "infer"), parameters, len(made.y.reshape(-1)), folder / "ort_training"
-    )
+    forward, parameters = exported(made.module, made.x)
+    write_ort_training(forward, parameters, len(made.y.reshape(-1)), folder / "ort_training")
     trained = sum(int(np.prod(p.shape)) for p in bundle.manifest.trained)
     return {"model": name, "parameters": trained, "conversion_s": round(seconds, 1)}
 
 
-def write_ort_training(infer: bytes, parameters: Mapping[str, Array], rows: int, folder: Path) -> None:
-    """Artifacts of onnxruntime-training from the forward graph, in which frozen BatchNorms are scales and
-    shifts: as BatchNormalization it would silently use the batch's statistics.
+def exported(module: Any, x: Array) -> tuple[bytes, dict[str, Array]]:
+    """The forward graph as torch exports it, in operators that onnxruntime-training differentiates, and the
+    trained parameters: LayerNorm and GRU are decomposed, a frozen BatchNorm is a scale and a shift, since as
+    BatchNormalization it would silently use the batch's statistics. edgefl's own optimisations are left out.
+    """
+    from edgefl.converters.graft import bind
+    from edgefl.converters.normalize import REWRITES
+    from edgefl.converters.normalize.registry import replay
+    from edgefl.converters.sources import load_forward
+    from edgefl.converters.targets import to_onnx
+
+    forward = load_forward(module, x, batch_size=len(x))
+    trained = {name: forward.parameters[name] for name in forward.parameters if name in forward.trainable}
+    fixed = {name: value for name, value in forward.parameters.items() if name not in trained}
+    return to_onnx(bind(replay(forward.graph, REWRITES), fixed)), trained
+
+
+def write_ort_training(forward: bytes, parameters: Mapping[str, Array], rows: int, folder: Path) -> None:
+    """Artifacts of onnxruntime-training.
 
     Args:
-        infer: the graph of the bundle: data and parameters to scores.
+        forward: a graph from data and parameters to scores.
+        parameters: what is trained.
         rows: of the scores that have a label.
     """
     import onnx
     from onnxruntime.training import artifacts
 
-    model = onnx.load_from_string(infer)
+    model = onnx.load_from_string(forward)
     graph = model.graph
     names = [value.name for value in graph.input if value.name in parameters]
     data = [value for value in graph.input if value.name not in parameters]
