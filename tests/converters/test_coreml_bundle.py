@@ -17,7 +17,13 @@ from torch import nn
 import edgefl
 from edgefl.bundle import Bundle
 from edgefl.converters.graft import bind
-from edgefl.converters.targets.coreml import compressed_models, to_compressed, validate, with_coreml
+from edgefl.converters.targets.coreml import (
+    compressed_models,
+    to_compressed,
+    to_coreml,
+    validate,
+    with_coreml,
+)
 from edgefl.converters.targets.coreml.golden import golden_inputs
 from edgefl.converters.targets.coreml.selftest import UNITS, on_device, selftest
 from edgefl.converters.targets.single import single
@@ -133,6 +139,17 @@ def test_what_cannot_be_made_is_left_out_with_the_reason() -> None:
 
     assert report["step"]["target"] == "iOS17"
     assert "layer_norm" in report["updatable"]["left_out"]
+
+
+def test_weights_stored_in_few_bits_are_unpacked() -> None:
+    bundle = convert(network(), targets=("onnx",), trainable="last:1", frozen_bits=4)
+    graph = read_onnx(bundle.artifact("onnx", "features"))
+    feeds = golden_inputs(bundle, graph)
+
+    found = execute(to_coreml(graph, "features"), graph, feeds)
+
+    for name, value in run(graph, feeds).items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
 def test_unknown_systems_are_refused_before_any_work() -> None:

@@ -20,6 +20,7 @@ from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import float_runner
 from edgefl.converters.targets.coreml import package
 from edgefl.converters.targets.coreml.program import TARGETS, CoreMLModel, import_coremltools, to_coreml
+from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import ConversionError
 from edgefl.graph import Array, Graph
@@ -53,7 +54,7 @@ def to_compressed(
         ConversionError: the target cannot hold what was asked for, or coremltools' optimizer refuses.
     """
     _check(weights, target, bool(calibration))
-    prepared = absorb(graph)
+    prepared = absorb(settled(graph))
     ranges = largest_inputs(prepared, calibration) if calibration else {}
     made = to_coreml(prepared, kind, target=target, half=True, ranges=ranges)
     with quiet("coremltools"), package.opened(made.data) as model, tempfile.TemporaryDirectory() as folder:

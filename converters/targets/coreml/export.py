@@ -15,6 +15,7 @@ from edgefl.converters.targets.coreml import precision
 from edgefl.converters.targets.coreml.compress import to_compressed
 from edgefl.converters.targets.coreml.golden import golden_inputs
 from edgefl.converters.targets.coreml.program import TARGETS, CoreMLModel, check_target, to_coreml
+from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.coreml.updatable import to_updatable
 from edgefl.converters.targets.single import single
 from edgefl.errors import ConversionError, UnsupportedOperator
@@ -60,7 +61,7 @@ def export_coreml(
     artifacts, report = [], dict[str, Any]()
     for kind, graph in graphs.items():
         tell(f"writing {kind} for Core ML")
-        made = to_coreml(absorb(graph) if kind == "features" else graph, kind, target=target)
+        made = to_coreml(absorb(settled(graph)) if kind == "features" else graph, kind, target=target)
         artifacts.append(as_artifact(kind, made))
         report[kind] = _row(made)
     tell("writing step in float16 for Core ML")

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgefl.converters.targets.coreml import package, precision
 from edgefl.converters.targets.coreml.border import Border
+from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import safe_names
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
@@ -168,7 +169,7 @@ def _traced(
 ) -> Any:
     from edgefl.converters.targets.coreml.lowering import trace
 
-    prepared = precision.scaled(graph, scale) if scale != 1 else graph
+    prepared = settled(precision.scaled(graph, scale) if scale != 1 else graph)
     divided = {name: scale if name.startswith("grad/") else 1.0 for name in graph.outputs}
     try:
         return trace(

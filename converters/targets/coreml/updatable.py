@@ -15,6 +15,7 @@ from edgefl.bundle import Bundle
 from edgefl.converters.targets.coreml import package
 from edgefl.converters.targets.coreml.package import serialized
 from edgefl.converters.targets.coreml.program import import_coremltools
+from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.coreml.tail import ACTIVATIONS, Layer, Tail, find_tail
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import safe_names
@@ -83,7 +84,7 @@ def _tail(bundle: Bundle) -> Tail:
         raise UnsupportedOperator(f"{len(manifest.step_inputs)} data inputs: a chain of layers has one")
     values = bundle.parameters()
     trained = {p.name: values[p.name] for p in manifest.trained}
-    step = read_onnx(bundle.artifact("onnx", "step"))
+    step = settled(read_onnx(bundle.artifact("onnx", "step")))
     return find_tail(step, manifest.step_inputs[0].name, manifest.loss, trained)
 
 

@@ -15,8 +15,7 @@ from edgefl.converters.targets.coreml.lowering.elementwise import cast
 from edgefl.converters.targets.coreml.lowering.registry import LOWERINGS, Call
 from edgefl.converters.targets.coreml.lowering.value import Value, count, reshape
 from edgefl.errors import UnsupportedOperator
-from edgefl.graph import Array, Graph, Node, TensorType
-from edgefl.graph.interpreter import execute
+from edgefl.graph import Graph, TensorType
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 NOTHING: Mapping[str, float] = {}
@@ -32,6 +31,7 @@ def trace(
     """An ML Program of the graph, its inputs and outputs as their borders say.
 
     Args:
+        graph: no node of it has constants only as inputs.
         inputs, outputs: by the graph's names.
         target: coremltools' deployment target.
         ranges: tensors to be rounded to int8 where products read them, with their largest magnitude.
@@ -78,9 +78,6 @@ def _body(graph: Graph, values: dict[str, Value], ranges: Mapping[str, float]) -
     makers = graph.producers()
     rounded: dict[str, Value] = {}
     for node in graph:
-        if all(not name or values[name].is_constant for name in node.inputs):
-            values.update(zip(node.outputs, _folded(graph, node, values), strict=False))
-            continue
         args = tuple(values[name] if name else None for name in node.inputs)
         if node.op in PRODUCTS and node.inputs[0] in ranges and values[node.inputs[1]].is_constant:
             name = node.inputs[0]
@@ -101,15 +98,6 @@ def _rounded(value: Value, largest: float) -> Value:
     scale = np.float32(max(largest, 1e-6) / 127)
     held = mb.quantize(input=value.data, scale=scale, output_dtype="int8")
     return value.become(mb.dequantize(input=held, scale=scale), value.shape)
-
-
-def _folded(graph: Graph, node: Node, values: Mapping[str, Value]) -> list[Value]:
-    """A node of constants, computed now."""
-    feeds: dict[str, Array] = {}
-    for name in filter(None, node.inputs):
-        feeds[name] = values[name].data.reshape(values[name].shape).astype(graph.type_of(name).dtype)
-    with np.errstate(all="ignore"):
-        return [Value.constant(np.asarray(array)) for array in execute(node, feeds)]
 
 
 def _placeholder(border: Border) -> Any:
