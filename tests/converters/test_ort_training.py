@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import edgefl
+from edgefl.bundle import ArtifactData
+from edgefl.cli.inspect import check_backends
 from edgefl.converters.targets.ort_training import loss_graph, to_ort_training
 from edgefl.errors import BackendUnavailable, OptionError, UnsupportedOperator
 from edgefl.graph import read_onnx
@@ -150,6 +152,24 @@ def test_slice_holds_what_the_engine_runs(bundle: edgefl.Bundle) -> None:
 
     assert {a.target for a in light.manifest.artifacts} == {"ort-training", "onnx"}
     assert edgefl.Trainer(light, backend="ort-training").evaluate(X, Y).examples == 90
+
+
+def test_verify_makes_a_step_with_its_artifacts(bundle: edgefl.Bundle) -> None:
+    check = next(c for c in check_backends(bundle) if c.backend == "ort-training")
+
+    assert check.verdict == "agrees"
+
+
+def test_verify_finds_a_checkpoint_of_another_model(bundle: edgefl.Bundle) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    other = edgefl.convert(model, X[:1], batch_size=8, targets=["onnx", "ort-training"])
+    data = bytes(other.artifact("ort-training", "checkpoint"))
+
+    wrong = bundle.with_artifacts([ArtifactData("ort-training", "checkpoint", data)])
+
+    check = next(c for c in check_backends(wrong) if c.backend == "ort-training")
+    assert check.loss is None
+    assert "ort-training" in check.verdict
 
 
 def test_bundle_without_its_artifacts_is_refused() -> None:
