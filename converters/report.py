@@ -91,7 +91,7 @@ def what_runs(manifest: Manifest) -> dict[str, dict[str, Any]]:
     found = {}
     for target in manifest.targets:
         kinds = [a.kind for a in manifest.artifacts if a.target == target]
-        trains = any(kind in ("step", "updatable") for kind in kinds)
+        trains = any(kind in ("step", "updatable", "training") for kind in kinds)
         found[target] = {"trains": trains, "graphs": kinds, "engines": _engines(manifest, target)}
     return found
 
