@@ -130,7 +130,7 @@ class HttpTransport:
         connection = self._connection = self._connection or self._connect()
         until = time.monotonic() + self._total_s
         try:
-            connection.request(method, self._prefix + path, body or None, dict(headers))
+            _send(connection, method, self._prefix + path, body, headers)
         except (BrokenPipeError, ConnectionResetError):
             # A server may refuse a body before it has read it all; its answer, if it came, says why.
             if connection.sock is None:
@@ -167,6 +167,18 @@ class HttpTransport:
     def _where(self, path: str) -> str:
         scheme = "https" if self._secure else "http"
         return f"{scheme}://{self._host}:{self._port or ''}{self._prefix}{path}"
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes, headers: Mapping[str, str]
+) -> None:
+    """A request without `Accept-Encoding: identity`: servers compress for who asks, and bytes count here."""
+    connection.putrequest(method, path, skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    if body or method in ("POST", "PUT"):
+        connection.putheader("content-length", str(len(body)))
+    connection.endheaders(body or None)
 
 
 Handler = Callable[[str, str, bytes, Mapping[str, str]], Response]
