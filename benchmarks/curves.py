@@ -73,12 +73,11 @@ def _cells(row: Row | None) -> list[str]:
         return ["", "", ""]
     if row["diverged"]:
         return [f"{row['diverged']} of {row['seeds']} diverged", "", f"{row['times_fewer']:,.0f}"]
-    mark = "" if row["seeds"] == 3 else f" ({row['seeds']} seed{'s' * (row['seeds'] > 1)})"
-    return [
-        f"{row['accuracy']:.1f} ± {row['spread']:.1f}{mark}",
-        f"{row['lost']:+.2f} ± {row['lost_spread']:.2f}" if row["way"] != "float32" else "",
-        f"{row['times_fewer']:,.0f}",
-    ]
+    several = row["seeds"] > 1
+    mark = "" if row["seeds"] == 3 else f" ({row['seeds']} seed{'s' * several})"
+    accuracy = f"{row['accuracy']:.1f}" + (f" ± {row['spread']:.1f}" if several else "")
+    lost = f"{row['lost']:+.2f}" + (f" ± {row['lost_spread']:.2f}" if several else "")
+    return [accuracy + mark, lost if row["way"] != "float32" else "", f"{row['times_fewer']:,.0f}"]
 
 
 def _setting(row: Row) -> str:

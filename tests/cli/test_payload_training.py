@@ -124,7 +124,7 @@ def test_points_are_lost_to_the_same_seed_and_bytes_include_http() -> None:
     assert sparse.accuracy == pytest.approx(90.0) and sparse.lost == pytest.approx(0.5)
     assert sparse.lost_spread == pytest.approx(0.5)
     assert sparse.bytes_up == 1250 and sparse.times_fewer == 320
-    assert sparse.curve[-1] == (LAST, pytest.approx(90.0))
+    assert sparse.curve()[-1] == (LAST, pytest.approx(90.0))
 
 
 def test_goals_take_the_way_that_saves_enough_and_loses_least() -> None:

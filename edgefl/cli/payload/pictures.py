@@ -28,13 +28,15 @@ SHOWN: tuple[tuple[Way, str, str], ...] = (
 def draw(rows: Sequence[Row], skewed: bool, everyone: bool, path: Path) -> None:
     """Write one picture of all tasks in one setting, 1600 x 1050 pixels."""
     figure = new_figure((10, 6.6))
-    chosen = [r for r in rows if (r.setting.skewed, r.setting.everyone) == (skewed, everyone) and r.curve]
+    chosen = [r for r in rows if (r.setting.skewed, r.setting.everyone) == (skewed, everyone) and r.curves]
     tasks = [name for name in TASKS if any(r.setting.task == name for r in chosen)]
     grid = figure.subplots(2, len(tasks), squeeze=False)
     for column, name in enumerate(tasks):
         mine = {r.way: r for r in chosen if r.setting.task == name}
-        _by_round(grid[0][column], mine, f"{name}: {TASKS[name].measure}")
-        _by_bytes(grid[1][column], mine)
+        # Lines can be compared where they are of the same seeds.
+        seeds = set.intersection(*(set(mine[way].curves) for way, _, _ in SHOWN if way in mine))
+        _by_round(grid[0][column], mine, seeds, f"{name}: {TASKS[name].measure}")
+        _by_bytes(grid[1][column], mine, seeds)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
     heading = f"Accuracy by round, and by bytes sent up ({Setting('', skewed, everyone).name})"
@@ -66,21 +68,21 @@ def style(axes: Any, title: str, label: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _by_round(axes: Any, rows: dict[Way, Row], title: str) -> None:
+def _by_round(axes: Any, rows: dict[Way, Row], seeds: set[int], title: str) -> None:
     style(axes, title, "round")
     for way, color, line in SHOWN:
-        if way in rows:
-            numbers, values = zip(*rows[way].curve, strict=True)
+        if way in rows and seeds:
+            numbers, values = zip(*rows[way].curve(seeds), strict=True)
             axes.plot(numbers, values, line, color=color, linewidth=1.8, label=way.name)
     axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _by_bytes(axes: Any, rows: dict[Way, Row]) -> None:
-    style(axes, "", "sent up for one place in every round (log scale)")
+def _by_bytes(axes: Any, rows: dict[Way, Row], seeds: set[int]) -> None:
+    style(axes, "", "sent up per place (log scale)")
     for way, color, line in SHOWN:
-        if way in rows:
-            numbers, values = zip(*rows[way].curve, strict=True)
+        if way in rows and seeds:
+            numbers, values = zip(*rows[way].curve(seeds), strict=True)
             axes.plot([n * rows[way].bytes_up for n in numbers], values, line, color=color, linewidth=1.8)
     axes.set_xscale("log")
     axes.minorticks_off()

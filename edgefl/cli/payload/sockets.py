@@ -20,7 +20,7 @@ from edgefl.runtime.transport import HttpTransport, Response
 from edgefl.wire import Rounds
 
 _DEVICES, _ROUNDS = 2, 3
-_START_S, _POLL_S = 60.0, 0.02
+_START_S, _PATIENCE_S, _POLL_S = 60.0, 120.0, 0.02
 _LIMIT = 1 << 20
 
 
@@ -78,7 +78,7 @@ def measure(way: Way, bundle: Bundle, devices: Mapping[str, Examples], folder: P
         url = f"http://127.0.0.1:{_port(folder / 'port', server)}"
         kept += [_take_part(url, name, examples, folder) for name, examples in devices.items()]
         for thread, _ in kept:
-            thread.join()
+            thread.join(_PATIENCE_S)
         with HttpTransport(url) as asking:
             answer = asking.request("GET", "/v1/rounds", limit=_LIMIT)
     finally:

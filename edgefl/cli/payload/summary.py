@@ -13,6 +13,7 @@ import numpy as np
 from edgefl.cli.payload.runs import COHORT, DENSE, MANY, Curve, Run, Way
 from edgefl.cli.payload.sockets import Overhead
 
+Pairs = tuple[tuple[int, float], ...]
 GOALS = ((300, 0.5), (900, 1.0))
 """What the unbiased mode is meant to reach: so many times fewer bytes up, at most so many points lost."""
 
@@ -45,7 +46,7 @@ class Row:
         bytes_up: per device and round at the socket: the frame and what HTTP adds.
         times_fewer: dense float32, four bytes per parameter and nothing else, over that.
         diverged: runs that ended in NaN or infinity.
-        curve: pairs of round and mean accuracy in points.
+        curves: pairs of round and accuracy, 0 to 1, by seed; without those that diverged.
     """
 
     setting: Setting
@@ -58,7 +59,13 @@ class Row:
     bytes_up: float
     times_fewer: float
     diverged: int
-    curve: tuple[tuple[int, float], ...]
+    curves: Mapping[int, Pairs]
+
+    def curve(self, seeds: Iterable[int] | None = None) -> list[tuple[int, float]]:
+        """Rounds with the mean accuracy of some seeds, or all, in points."""
+        chosen = [dict(self.curves[s]) for s in (self.curves if seeds is None else seeds) if s in self.curves]
+        rounds = sorted(set.intersection(*(set(c) for c in chosen))) if chosen else []
+        return [(number, 100 * float(np.mean([c[number] for c in chosen]))) for number in rounds]
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def rows(done: Iterable[tuple[Run, Curve]], overheads: Mapping[str, Overhead]) -
     for (setting, way), curves in by_way.items():
         dense = by_way.get((setting, DENSE), {})
         # A seed counts once its line to match is there.
-        pairs = [(dense[seed], curve) for seed, curve in curves.items() if seed in dense]
+        pairs = {seed: (dense[seed], curve) for seed, curve in curves.items() if seed in dense}
         if pairs:
             made.append(_row(setting, way, pairs, _overhead(overheads, way.mode)))
     return made
@@ -119,17 +126,17 @@ def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
             "bytes_up": round(row.bytes_up),
             "times_fewer": round(row.times_fewer, 1),
             "diverged": row.diverged,
-            "curve": [[number, round(value, 2)] for number, value in row.curve],
+            "curve": [[number, round(value, 2)] for number, value in row.curve()],
         }
         for row in found
     ]
 
 
-def _row(setting: Setting, way: Way, pairs: Sequence[tuple[Curve, Curve]], overhead: float) -> Row:
-    """A row of curves, each with the dense one of its seed before it."""
-    curves = [curve for _, curve in pairs]
+def _row(setting: Setting, way: Way, pairs: Mapping[int, tuple[Curve, Curve]], overhead: float) -> Row:
+    """A row of curves by seed, each with the dense one of its seed before it."""
+    curves = [curve for _, curve in pairs.values()]
     finals = [100 * curve.final for curve in curves]
-    losses = [100 * (dense.final - curve.final) for dense, curve in pairs]
+    losses = [100 * (dense.final - curve.final) for dense, curve in pairs.values()]
     bytes_up = float(np.mean([np.mean(c.frame_bytes) for c in curves if c.frame_bytes])) + overhead
     return Row(
         setting,
@@ -142,14 +149,8 @@ def _row(setting: Setting, way: Way, pairs: Sequence[tuple[Curve, Curve]], overh
         bytes_up,
         4 * curves[0].parameters / bytes_up,
         sum(curve.diverged for curve in curves),
-        _mean_curve(curves),
+        {seed: curve.accuracy for seed, (_, curve) in pairs.items() if not curve.diverged},
     )
-
-
-def _mean_curve(curves: Sequence[Curve]) -> tuple[tuple[int, float], ...]:
-    whole = [dict(c.accuracy) for c in curves if not c.diverged]
-    rounds = sorted(set.intersection(*(set(c) for c in whole))) if whole else []
-    return tuple((number, 100 * float(np.mean([c[number] for c in whole]))) for number in rounds)
 
 
 def _overhead(overheads: Mapping[str, Overhead], mode: str) -> float:
