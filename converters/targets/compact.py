@@ -52,6 +52,19 @@ def compact(graph: Graph, bits: int) -> Graph:
     return replace(graph, nodes=(*start.nodes, *graph.nodes), constants=constants, types=types)
 
 
+def stored_bits(graph: Graph) -> int | None:
+    """The bits in which a graph from `compact` stores weights, 4 where some are in 4; None for any other."""
+    read = {
+        (node.op, graph.constants[name].dtype.name)
+        for node in graph
+        for name in node.inputs[:1]
+        if name in graph.constants
+    }
+    if ("Cast", "uint8") in read:
+        return 4
+    return 8 if ("DequantizeLinear", "int8") in read else None
+
+
 def _add_rows(start: _Prologue, name: str, weight: Packed) -> None:
     levels = start.constant(f"{name}/int8", weight.levels)
     scale = start.constant(f"{name}/scale", weight.scale)

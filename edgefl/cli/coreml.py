@@ -46,8 +46,9 @@ def files(manifest: Manifest) -> Iterator[tuple[object, ...]]:
             yield kind, "-", "-", "-", "-", row["left_out"]
         elif "operators" in row:
             uses = sum(row["operators"].values()), sum(row["float16"].values())
-            note = f"loss scale {row['loss_scale']:g}" if "loss_scale" in row else ""
-            yield kind, size(row["bytes"]), row["target"], *uses, note
+            notes = [f"loss scale {row['loss_scale']:g}"] if "loss_scale" in row else []
+            notes += [row["note"]] if "note" in row else []
+            yield kind, size(row["bytes"]), row["target"], *uses, "; ".join(notes)
         else:
             note = f"{len(row['layers'])} trained layers, {row['optimizer']}"
             yield kind, size(row["bytes"]), "iOS13", "-", "-", note

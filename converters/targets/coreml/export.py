@@ -11,6 +11,7 @@ from edgefl.bundle import ArtifactData, Bundle
 from edgefl.converters.graft import bind
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.calibration import Calibration, batches, check_calibration
+from edgefl.converters.targets.compact import stored_bits
 from edgefl.converters.targets.coreml import precision
 from edgefl.converters.targets.coreml.compress import to_compressed
 from edgefl.converters.targets.coreml.golden import golden_inputs
@@ -61,7 +62,9 @@ def export_coreml(
     artifacts, report = [], dict[str, Any]()
     for kind, graph in graphs.items():
         tell(f"writing {kind} for Core ML")
-        made = to_coreml(absorb(settled(graph)) if kind == "features" else graph, kind, target=target)
+        # What is stored in few bits stays as it is: a scale taken in would cost the rounding.
+        plain = kind != "features" or stored_bits(graph) is not None
+        made = to_coreml(graph if plain else absorb(settled(graph)), kind, target=target)
         artifacts.append(as_artifact(kind, made))
         report[kind] = _row(made)
     tell("writing step in float16 for Core ML")
@@ -143,6 +146,8 @@ def _row(made: CoreMLModel) -> dict[str, Any]:
         "float16": dict(made.half_operators),
         "target": made.target,
     }
+    if made.note:
+        row["note"] = made.note
     return row if made.scale == 1 else {**row, "loss_scale": made.scale}
 
 

@@ -9,16 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgefl.converters.targets.compact import stored_bits
 from edgefl.converters.targets.coreml import package, precision
 from edgefl.converters.targets.coreml.border import Border
 from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import safe_names
+from edgefl.converters.weights import Packed
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
 from edgefl.graph import Graph
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 """Deployment targets; macOS 13, 14 and 15 run the same files."""
+
+BLOCKS_FROM = "iOS18"
+"""The first target that holds weights in blocks with a scale each, and so weights of four bits."""
 
 _RESERVED = {
     *(
@@ -82,6 +87,7 @@ class CoreMLModel:
         half_operators: those among them that give float16.
         target: the oldest system that runs it, such as `iOS16`.
         scale: the loss scale inside; 1 for float32.
+        note: what of the graph the file does not keep.
     """
 
     data: bytes
@@ -91,6 +97,7 @@ class CoreMLModel:
     half_operators: Mapping[str, int] = field(default_factory=dict)
     target: str = TARGETS[0]
     scale: float = 1.0
+    note: str = ""
 
 
 def to_coreml(
@@ -105,7 +112,8 @@ def to_coreml(
     """Convert a graph to an ML Program.
 
     Inputs and outputs are float32 or int32 arrays of one to five axes: 64-bit integers and truth values come
-    and go as int32, a scalar has one axis.
+    and go as int32, a scalar has one axis. Weights that the graph stores in eight or four bits stay so small,
+    four bits from iOS 18.
 
     Args:
         kind: the package's name, such as `step`.
@@ -125,13 +133,14 @@ def to_coreml(
         ct = import_coremltools()
         inputs, outputs = border_names(graph.inputs, graph.outputs)
         program = _traced(ct, graph, inputs, outputs, target, scale, ranges or {})
+        weights = _rounded_weights(program, stored_bits(graph))
         chosen = ct.precision.FLOAT32
         if half:
             chosen = ct.transform.FP16ComputePrecision(op_selector=precision.in_half(set(outputs.values())))
-        data = _saved(ct, program, kind, target, chosen, _description(kind, half, scale))
+        data = _saved(ct, program, kind, target, chosen, _description(kind, half, scale), weights)
         spec = package.load(data)
     counts, half_counts = package.operators(spec), package.operators(spec, "float16")
-    return CoreMLModel(data, inputs, outputs, counts, half_counts, target, scale)
+    return CoreMLModel(data, inputs, outputs, counts, half_counts, target, scale, _note(weights, target))
 
 
 def check_target(target: str) -> None:
@@ -185,9 +194,29 @@ def _traced(
         raise ConversionError(f"coremltools cannot build graph {graph.name!r}: {exc}") from exc
 
 
-def _saved(ct: Any, program: Any, kind: str, target: str, chosen: Any, description: str) -> bytes:
+def _rounded_weights(program: Any, bits: int | None) -> Mapping[Any, Packed]:
+    from edgefl.converters.targets.coreml.lowering.storage import rounded_weights
+
+    return rounded_weights(program, bits) if bits else {}
+
+
+def _note(weights: Mapping[Any, Packed], target: str) -> str:
+    if target == BLOCKS_FROM or not any(weight.bits == 4 for weight in weights.values()):
+        return ""
+    return f"frozen weights of 4 bits are floats here; {BLOCKS_FROM} keeps them small"
+
+
+def _saved(
+    ct: Any,
+    program: Any,
+    kind: str,
+    target: str,
+    chosen: Any,
+    description: str,
+    weights: Mapping[Any, Packed],
+) -> bytes:
     """Run coremltools' passes and save; its errors come out as edgefl's."""
-    passes = ct.PassPipeline([*_CLEAN, *(() if chosen is ct.precision.FLOAT32 else _HALF)], "edgefl")
+    passes = _passes(ct, chosen, target, weights)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{kind}.mlpackage"
         try:
@@ -203,6 +232,17 @@ def _saved(ct: Any, program: Any, kind: str, target: str, chosen: Any, descripti
         except Exception as exc:  # coremltools' exceptions share no base class
             raise ConversionError(f"coremltools refuses graph {kind!r}: {exc}") from exc
         return package.pack_package(path, kind, description)
+
+
+def _passes(ct: Any, chosen: Any, target: str, weights: Mapping[Any, Packed]) -> Any:
+    names = [*_CLEAN, *(() if chosen is ct.precision.FLOAT32 else _HALF)]
+    if not weights:
+        return ct.PassPipeline(names, "edgefl")
+    from edgefl.converters.targets.coreml.lowering.storage import PASS
+
+    passes = ct.PassPipeline([*names, PASS, "common::dead_code_elimination"], "edgefl")
+    passes.set_options(PASS, {"weights": weights, "blocks": target == BLOCKS_FROM})
+    return passes
 
 
 def _description(kind: str, half: bool, scale: float) -> str:
