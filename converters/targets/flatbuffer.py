@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgefl.converters.targets.aliasing import untangle
 from edgefl.errors import UnsupportedOperator
 
 _DESCRIPTION = "edgefl"
@@ -41,6 +42,7 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    untangle(model)
     counts = _operators(model)
     subgraph = model.subgraphs[0]
     _rename(subgraph, inputs, outputs)
