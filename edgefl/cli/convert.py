@@ -69,8 +69,8 @@ def convert(
         typer.Option(
             "--target",
             "-t",
-            help="onnx, tflite or coreml (coreml:iOS17 for newer systems only); repeat for several. "
-            "Default: onnx and tflite.",
+            help="onnx (which OpenVINO runs too), tflite, coreml (coreml:iOS17 for newer systems only) or "
+            "ort-training; repeat for several. Default: onnx and tflite.",
         ),
     ] = None,
     calibration: Calibration = None,
@@ -133,7 +133,14 @@ def export(
         Path | None, typer.Option("--calibration", help="Examples: .npz with x (and y); int8 needs them.")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("."),
-    target: Annotated[list[str] | None, typer.Option("--target", "-t", help="onnx or tflite.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="int8 files: onnx, tflite or, repeated, both, as without it. Core ML: --coreml.",
+        ),
+    ] = None,
     coreml: Annotated[
         Path | None,
         typer.Option("--coreml", help="Folder for the Core ML files that an Xcode project takes."),

@@ -73,14 +73,14 @@ def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
 
 def check_backends(bundle: Bundle) -> list[Check]:
     """The step of every engine that can run here, worst relative difference over loss and gradients."""
-    from edgefl.runtime import Trainer
+    from edgefl.runtime import BACKENDS, Trainer
 
     golden = bundle.golden()
     inputs = {spec.name: golden[spec.name] for spec in bundle.manifest.inputs}
     labels = {head.label.name: golden[head.label.name] for head in bundle.manifest.heads}
     reference = Trainer(bundle, backend="numpy").loss_and_gradients(inputs, labels)
     checks = [Check("numpy", reference[0], 0.0, "reference")]
-    for name in ("onnx", "tflite"):
+    for name in (engine for engine in BACKENDS if engine != "numpy"):
         try:
             loss, gradients = Trainer(bundle, backend=name).loss_and_gradients(inputs, labels)
         except EdgeflError as exc:

@@ -27,7 +27,12 @@ DataPath = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 BackendName = Annotated[
     str,
-    typer.Option("--backend", "-b", help="Engine: auto, onnx, tflite or numpy. auto takes the first here."),
+    typer.Option(
+        "--backend",
+        "-b",
+        help="Engine: auto, onnx, openvino, tflite, numpy or ort-training. auto takes the first there is, "
+        "of onnx and openvino the faster, and never ort-training.",
+    ),
 ]
 DelegateName = Annotated[
     str,

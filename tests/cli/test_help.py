@@ -11,6 +11,7 @@ from rich.console import Console
 from edgefl import __version__
 from edgefl.cli import app, output
 from edgefl.cli.doctor import PARTS
+from edgefl.runtime.backends import BACKENDS, BY_NAME
 from edgefl.runtime.delegates import REGISTRY
 from tests.cli.commands import Command
 
@@ -42,6 +43,19 @@ def test_every_command_has_help_with_an_example(call: Command, command: list[str
 
     assert ran.status == 0
     assert f"Example: edgefl {' '.join(command)}" in ran.out
+
+
+@pytest.mark.parametrize("command", ["train", "device", "simulate"])
+def test_help_names_every_engine(call: Command, command: str) -> None:
+    shown = call(command, "--help", columns=200).out
+
+    assert [name for name in ("auto", *BACKENDS, *BY_NAME) if name not in shown] == []
+
+
+def test_help_names_every_target(call: Command) -> None:
+    shown = call("convert", "--help", columns=200).out
+
+    assert all(target in shown for target in ("onnx", "tflite", "coreml:iOS17", "ort-training"))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

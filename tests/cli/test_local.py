@@ -10,6 +10,7 @@ import pytest
 
 from edgefl import Bundle, Trainer, decode_delta
 from edgefl.data import load_examples
+from edgefl.runtime import BACKENDS
 from tests.cli.commands import Command
 
 pytestmark = pytest.mark.device
@@ -33,14 +34,14 @@ def test_verify_compares_the_engines(edgefl: Command, head: Path) -> None:
 
     assert ran.status == 0
     assert "6 artifacts" in ran.out
-    assert ran.out.count("agrees") == 2
+    assert ran.out.count("agrees") == 3
 
 
 def test_verify_as_json(edgefl: Command, mlp: Path) -> None:
     checks = edgefl("verify", mlp, "--json").json()["checks"]
 
-    assert [c["backend"] for c in checks] == ["numpy", "onnx", "tflite"]
-    assert [c["verdict"] for c in checks] == ["reference", "agrees", "agrees"]
+    assert [c["backend"] for c in checks] == ["numpy", "onnx", "openvino", "tflite"]
+    assert [c["verdict"] for c in checks] == ["reference", "agrees", "agrees", "agrees"]
     assert all(c["difference"] < 1e-5 for c in checks)
 
 
@@ -163,7 +164,7 @@ def test_bench_payload(call: Command, mlp: Path, data: Path) -> None:
 def test_bench_step_times_every_engine(edgefl: Command, mlp: Path) -> None:
     found = edgefl("bench", "step", mlp, "--repeats", 3, "--json").json()
 
-    assert [row["engine"].split()[0] for row in found["rows"]] == ["onnx", "tflite", "numpy"]
+    assert [row["engine"].split()[0] for row in found["rows"]] == list(BACKENDS)
     assert all(0 < row["min_ms"] <= row["median_ms"] for row in found["rows"])
 
 
@@ -173,6 +174,8 @@ def test_bench_step_notes_what_an_engine_lacks(call: Command, mlp: Path, tmp_pat
     ran = call("bench", "step", tmp_path / "onnx.edgefl", "--repeats", 3, columns=60)
 
     assert ran.status == 0
-    note = "".join(line[-24:] for line in ran.out.splitlines())
-    assert "onnx" in note
-    assert all(len(line) <= 60 for line in ran.out.splitlines())
+    lines = ran.out.splitlines()
+    start = next(line.index("note") for line in lines if "note" in line)
+    note = " ".join(filter(None, (line[start:].strip() for line in lines)))
+    assert "'tflite' runs tflite artifacts, bundle 'mlp' has onnx" in note
+    assert all(len(line) <= 60 for line in lines)
