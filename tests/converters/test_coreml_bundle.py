@@ -214,6 +214,21 @@ def test_what_a_system_cannot_hold_is_refused(bundle: Bundle) -> None:
         to_compressed(graph, "infer-int8", weights="int2")
 
 
+def test_a_normalisation_without_a_product_before_it_is_compressed() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 32, 5), nn.Flatten(), nn.Linear(4608, 5))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nn.init.normal_(model[0].weight)
+        nn.init.normal_(model[0].bias)
+        made = convert(model, targets=("onnx",))
+    graph, feeds = deployed(made), {"x": examples(1)}
+
+    found = execute(compressed_models(made, examples())["infer-int8"], graph, feeds)["output"]
+
+    expected = run(graph, feeds)["output"]
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
 def test_compression_gives_equal_bytes(bundle: Bundle) -> None:
     made = compressed_models(bundle, examples())
 
