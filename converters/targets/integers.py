@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What eight bits cannot carry: operators that stay in float in TFLite, error functions, and deep masks."""
+"""What eight bits cannot carry: wide operators, error functions, choices between floats, and deep masks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ KEPT_IN_FLOAT = ("DIV", "EXP", "LOG", "POW", "RSQRT", "SQRT", "SQUARE", "SQUARED
 """TFLite operators whose operands span many magnitudes: a divisor rounded to zero stops the interpreter."""
 
 _RISKY = frozenset({"Div", "Reciprocal", "Exp", "Log", "Pow", "Sqrt", "Softplus", "Erf"})
+_FLOAT = {2: 10, 4: 1, 8: 11}  # ONNX's numbers for float16, float32 and float64
 _LINEAR, _CUBIC = 1.1283791671, 0.1009120
 _DEEP, _SHALLOW = -1e3, -16.0  # the exponential of the latter is 1e-7; eight bits of a softmax end at 4e-3
 _CARRIERS = frozenset(
@@ -56,6 +57,35 @@ def _tanh_of(
         Node("Add", (curved, f"{y}/linear"), (slope,)),
         Node("Mul", (slope, x), (inner,)),
         Node("Tanh", (inner,), (y,), {}, node.name),
+    ]
+
+
+def without_where(graph: Graph) -> Graph:
+    """Each choice between floats as `b + c (a - b)`.
+
+    TensorFlow quantizes what SELECT reads with scales of their own, and SELECT copies integers as they are.
+    """
+    types = dict(graph.types)
+    nodes: list[Node] = []
+    for node in graph:
+        chosen = node.op == "Where" and graph.type_of(node.outputs[0]).dtype.kind == "f"
+        nodes += _weighed(node, graph, types) if chosen else [node]
+    return replace(graph, nodes=tuple(nodes), types=types)
+
+
+def _weighed(node: Node, graph: Graph, types: dict[str, TensorType]) -> list[Node]:
+    (condition, first, second), y = node.inputs, node.outputs[0]
+    shapes = {name: graph.type_of(name).shape for name in (condition, first, second)}
+    dtype = graph.type_of(y).dtype
+    share, apart, moved = f"{y}/share", f"{y}/apart", f"{y}/moved"
+    types[share] = TensorType(dtype, shapes[condition])
+    types[apart] = TensorType(dtype, np.broadcast_shapes(shapes[first], shapes[second]))
+    types[moved] = TensorType(dtype, np.broadcast_shapes(types[share].shape, types[apart].shape))
+    return [
+        Node("Cast", (condition,), (share,), {"to": _FLOAT[dtype.itemsize]}),
+        Node("Sub", (first, second), (apart,)),
+        Node("Mul", (share, apart), (moved,)),
+        Node("Add", (second, moved), (y,), {}, node.name),
     ]
 
 

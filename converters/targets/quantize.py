@@ -16,8 +16,15 @@ import numpy as np
 
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.flatbuffer import finish
-from edgefl.converters.targets.integers import KEPT_IN_FLOAT, is_risky, shallow_masks, without_erf
+from edgefl.converters.targets.integers import (
+    KEPT_IN_FLOAT,
+    is_risky,
+    shallow_masks,
+    without_erf,
+    without_where,
+)
 from edgefl.converters.targets.onnx import to_onnx
+from edgefl.converters.targets.pads import finite_pads
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import TFLiteModel, convert, described, import_tensorflow, safe_names
 from edgefl.errors import ConversionError, MissingDependency
@@ -41,7 +48,7 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
         from edgefl.converters.targets.lowering import trace
 
         inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
-        function = trace(absorb(shallow_masks(without_erf(graph))), inputs)
+        function = trace(absorb(_tamed(graph, calibration)), inputs)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([feed[name] for name in inputs] for feed in calibration)
@@ -53,6 +60,11 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
         data = _partly_float(tf, converter) if is_risky(graph) else convert(tf, converter)
         done = finish(data, signature, inputs, outputs)
     return described(done, signature, inputs, outputs)
+
+
+def _tamed(graph: Graph, calibration: Batches) -> Graph:
+    """The graph without what TensorFlow's quantizer or eight bits cannot deal with."""
+    return finite_pads(without_where(shallow_masks(without_erf(graph))), calibration)
 
 
 def _partly_float(tf: Any, converter: Any) -> bytes:
