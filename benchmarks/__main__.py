@@ -8,7 +8,10 @@ import sys
 
 COMMANDS = (
     ["benchmarks.operators"],
+    ["benchmarks.models"],
     ["benchmarks.step"],
+    ["benchmarks.matrix", "--keep"],
+    ["benchmarks.qat", "--keep"],
     ["benchmarks.codec", "--real", "--keep"],
     ["benchmarks.features", "--keep"],
     ["benchmarks.peers", "--keep"],

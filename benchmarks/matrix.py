@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.codec import machine
+from benchmarks.tables import between
 
 RESULT = Path(__file__).parent / "results" / "matrix.json"
+DOCS = Path(__file__).parents[1] / "docs" / "int8.md"
 ENGINES = ("numpy", "onnxruntime", "openvino", "litert", "tflite-runtime")
 ON_WORKSTATION = ("tflite-runtime",)  # no wheel of it takes NumPy 2, which device environments have
 BATCH, CALIBRATION, LIMIT_S = 4, 32, 600
@@ -145,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", help="names with commas between; all of them if left out")
     parser.add_argument("--json", action="store_true", help="print the rows instead of the tables")
-    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.name} in benchmarks/results")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results and docs/int8.md")
     parser.add_argument("--convert", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.convert:
@@ -159,6 +161,8 @@ def main() -> int:
     if options.keep:
         report = {"date": date.today().isoformat(), "machine": machine(), "models": table}
         RESULT.write_text(json.dumps(report, indent=1) + "\n")
+        told = f"{date.today().isoformat()}, {machine()['processor']}, one thread, batches of {BATCH}."
+        DOCS.write_text(between(DOCS.read_text(), "matrix", f"{told}\n\n{show(table)}"))
     return 0
 
 

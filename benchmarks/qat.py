@@ -109,7 +109,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     """Run the trials, print the table, keep the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print the rows instead of the table")
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.name} in benchmarks/results")
