@@ -10,6 +10,7 @@ COMMANDS = (
     ["benchmarks.operators"],
     ["benchmarks.models"],
     ["benchmarks.step"],
+    ["benchmarks.coreml"],
     ["benchmarks.matrix", "--keep"],
     ["benchmarks.qat", "--keep"],
     ["benchmarks.codec", "--real", "--keep"],

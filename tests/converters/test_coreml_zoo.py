@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every model of the zoo as ML Programs: loss, gradients and outputs against the NumPy reference."""
+"""Every model of the zoo as ML Programs: loss, gradients, outputs, int8 too, against the NumPy reference."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import edgefl
-from edgefl.converters.targets.coreml import precision, to_coreml
+from edgefl.bundle import Bundle
+from edgefl.converters.graft import bind
+from edgefl.converters.targets.coreml import compressed_models, precision, to_coreml
 from edgefl.converters.targets.coreml.golden import golden_inputs
+from edgefl.converters.targets.single import single
 from edgefl.graph import Graph, read_onnx, run
 from tests.converters.coreml_oracle import difference, execute
 from tests.models.zoo import ENTRIES, Entry
@@ -21,6 +24,9 @@ TOLERANCE = 1e-4
 HALF = 0.05
 """Of all gradients together, in float16. Deep networks of ReLU6 amplify any rounding, in float32 too."""
 
+SMALL = 0.1
+"""Of an output, with int8 weights and float16."""
+
 FAST = ("lenet", "bert", "lstm-lm-keras")
 
 
@@ -28,14 +34,18 @@ def marked(entry: Entry) -> object:
     return pytest.param(entry, id=entry.name, marks=() if entry.name in FAST else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("entry", [marked(entry) for entry in ENTRIES])
-def test_every_model_computes_the_same_as_an_ml_program(entry: Entry) -> None:
+def converted(entry: Entry) -> Bundle:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the frameworks' own
         model = entry.build()
-        bundle = edgefl.convert(
+        return edgefl.convert(
             model, entry.example_inputs(), loss=entry.loss, batch_size=2, targets=("onnx",), name=entry.name
         )
+
+
+@pytest.mark.parametrize("entry", [marked(entry) for entry in ENTRIES])
+def test_every_model_computes_the_same_as_an_ml_program(entry: Entry) -> None:
+    bundle = converted(entry)
 
     for kind in ("step", "infer"):
         graph = read_onnx(bundle.artifact("onnx", kind))
@@ -47,6 +57,20 @@ def test_every_model_computes_the_same_as_an_ml_program(entry: Entry) -> None:
         assert all(value < TOLERANCE for value in worst.values()), worst
         if kind == "step":
             check_half(graph, feeds)
+
+
+@pytest.mark.parametrize("entry", [marked(entry) for entry in ENTRIES])
+def test_every_model_can_be_compressed(entry: Entry) -> None:
+    bundle = converted(entry)
+    whole = read_onnx(bundle.artifact("onnx", "infer"))
+    graph = single(bind(whole, {n: v for n, v in bundle.parameters().items() if n in whole.inputs}))
+    feeds = {n: bundle.golden()[n][: type.shape[0]] for n, type in graph.inputs.items()}
+
+    made = compressed_models(bundle, entry.example_inputs(16))["infer-int8"]
+    found, expected = execute(made, graph, feeds), run(graph, feeds)
+
+    for name, value in expected.items():
+        assert np.linalg.norm(found[name] - value) < SMALL * np.linalg.norm(value), name
 
 
 def check_half(step: Graph, feeds: dict[str, np.ndarray]) -> None:
