@@ -104,6 +104,8 @@ def golden_feeds(bundle: Bundle, kind: str, backend: Backend) -> dict[str, Array
     inputs = {name: golden.pop(name) for name in names}
     if kind.startswith("features"):
         return inputs
+    if kind == "infer-int8":
+        return _deployed(bundle, kind, inputs, backend)
     values = _values(bundle)
     if kind.startswith("infer"):
         return {**inputs, **values}
@@ -128,6 +130,16 @@ def _values(bundle: Bundle) -> dict[str, Array]:
     manifest = bundle.manifest
     wanted = {*(p.name for p in manifest.trained), *manifest.updated}
     return {name: value for name, value in bundle.parameters().items() if name in wanted}
+
+
+def _deployed(bundle: Bundle, kind: str, inputs: dict[str, Array], backend: Backend) -> dict[str, Array]:
+    """One example, or the batch where the model could not be made for one; its parameters are inside."""
+    one = {name: value[:1] for name, value in inputs.items()}
+    try:
+        backend.load(bundle, kind)(one)
+    except BackendFailure:
+        return inputs
+    return one
 
 
 def _features(bundle: Bundle, inputs: Mapping[str, Array], backend: Backend) -> dict[str, Array]:
