@@ -215,9 +215,10 @@ def test_what_a_system_cannot_hold_is_refused(bundle: Bundle) -> None:
 
 
 def test_a_normalisation_without_a_product_before_it_is_compressed() -> None:
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 32, 5), nn.Flatten(), nn.Linear(4608, 5))
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        layers = nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 32, 5), nn.Flatten(), nn.Linear(4608, 5)
+        model = nn.Sequential(*layers)
         nn.init.normal_(model[0].weight)
         nn.init.normal_(model[0].bias)
         made = convert(model, targets=("onnx",))
@@ -226,7 +227,8 @@ def test_a_normalisation_without_a_product_before_it_is_compressed() -> None:
     found = execute(compressed_models(made, examples())["infer-int8"], graph, feeds)["output"]
 
     expected = run(graph, feeds)["output"]
-    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+    # Weights in eight bits, the rest in float16: one to three per cent of a random network's small outputs.
+    assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
 def test_compression_gives_equal_bytes(bundle: Bundle) -> None:
