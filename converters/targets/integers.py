@@ -61,16 +61,25 @@ def _tanh_of(
 
 
 def without_where(graph: Graph) -> Graph:
-    """Each choice between floats as `b + c (a - b)`.
+    """Each choice between two computed floats as `b + c (a - b)`.
 
     TensorFlow quantizes what SELECT reads with scales of their own, and SELECT copies integers as they are.
+    A constant takes the scale of the other side; as a sum it would stop tflite-runtime 2.14.
     """
     types = dict(graph.types)
     nodes: list[Node] = []
     for node in graph:
-        chosen = node.op == "Where" and graph.type_of(node.outputs[0]).dtype.kind == "f"
-        nodes += _weighed(node, graph, types) if chosen else [node]
+        nodes += _weighed(node, graph, types) if _chooses(node, graph) else [node]
     return replace(graph, nodes=tuple(nodes), types=types)
+
+
+def _chooses(node: Node, graph: Graph) -> bool:
+    """Whether a node chooses between two computed floats that are not one and the same."""
+    if node.op != "Where" or graph.type_of(node.outputs[0]).dtype.kind != "f":
+        return False
+    same = {name: one.inputs[0] for one in graph if one.op == "Identity" for name in one.outputs}
+    first, second = (same.get(name, name) for name in node.inputs[1:])
+    return first != second and graph.constants.keys().isdisjoint((first, second))
 
 
 def _weighed(node: Node, graph: Graph, types: dict[str, TensorType]) -> list[Node]:

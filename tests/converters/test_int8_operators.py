@@ -41,8 +41,18 @@ def chosen() -> Graph:
     return b.build("chosen")
 
 
+def kept() -> Graph:
+    """A choice between a number and itself, which keeps a gradient from half of the elements."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType(F, (1, 3, 9, 9)))
+    t = b.add("Tanh", x)
+    above = b.add("Greater", x, b.constant(np.array(0.5, np.float32)))
+    b.output("y", b.add("Where", above, b.add("Identity", t, name="stop_gradient/kept"), t))
+    return b.build("kept")
+
+
 @pytest.mark.parametrize("engine", ["litert", "tflite_runtime"])
-@pytest.mark.parametrize("graph", [pooled(), chosen()], ids=lambda graph: graph.name)
+@pytest.mark.parametrize("graph", [pooled(), chosen(), kept()], ids=lambda graph: graph.name)
 def test_int8_stays_near_the_float_graph(engine: str, graph: Graph, request: pytest.FixtureRequest) -> None:
     run_tflite: Callable[..., Any] = request.getfixturevalue(engine)
     model = int8_tflite(graph, FEEDS)
