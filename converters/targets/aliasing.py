@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from edgefl.converters.targets.flatbuffer_edit import Editor
+
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 
 
@@ -36,14 +38,9 @@ class _Views:
     """A model's operators, and which of them only give memory another shape."""
 
     def __init__(self, model: Any) -> None:
-        from tensorflow.lite.python import schema_py_generated as schema
-
-        self._schema = schema
-        self._model, self._graph = model, model.subgraphs[0]
-        self.operators: list[Any] = self._graph.operators
-        wanted = {getattr(schema.BuiltinOperator, name) for name in _VIEWS}
-        codes = enumerate(model.operatorCodes)
-        self._codes = {i for i, c in codes if max(c.builtinCode, c.deprecatedBuiltinCode) in wanted}
+        self._editor = Editor(model)
+        self._graph, self.operators = self._editor.graph, self._editor.operators
+        self._codes = self._editor.codes(*_VIEWS)
 
     def holds(self, operator: Any) -> bool:
         return operator.opcodeIndex in self._codes
@@ -96,36 +93,8 @@ class _Views:
         """An operator that gives the source the shape and type of another tensor, as a new one."""
         made = copy.copy(self._graph.tensors[like])
         made.buffer = 0
-        shape = np.array(made.shape, np.int32)
-        operator = self._schema.OperatorT()
-        operator.opcodeIndex = self._reshape_code()
-        operator.inputs = [source, self._constant(shape)]
-        operator.outputs = [self._add(made)]
-        operator.builtinOptionsType = self._schema.BuiltinOptions.ReshapeOptions
-        operator.builtinOptions = self._schema.ReshapeOptionsT()
-        operator.builtinOptions.newShape = shape
+        operator = self._editor.reshape(tuple(int(n) for n in made.shape))
+        operator.inputs = [source, *operator.inputs]
+        operator.outputs = [self._editor.add(made)]
+        self._codes.add(operator.opcodeIndex)
         return operator
-
-    def _constant(self, value: Any) -> int:
-        buffer, tensor = self._schema.BufferT(), self._schema.TensorT()
-        buffer.data = np.frombuffer(value.tobytes(), np.uint8)
-        self._model.buffers.append(buffer)
-        tensor.name, tensor.shape = b"shape", np.array(value.shape, np.int32)
-        tensor.type, tensor.buffer = self._schema.TensorType.INT32, len(self._model.buffers) - 1
-        return self._add(tensor)
-
-    def _add(self, tensor: Any) -> int:
-        self._graph.tensors.append(tensor)
-        return len(self._graph.tensors) - 1
-
-    def _reshape_code(self) -> int:
-        builtin = self._schema.BuiltinOperator.RESHAPE
-        for index, code in enumerate(self._model.operatorCodes):
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-                return index
-        code = self._schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 1
-        self._model.operatorCodes.append(code)
-        self._codes.add(len(self._model.operatorCodes) - 1)
-        return len(self._model.operatorCodes) - 1

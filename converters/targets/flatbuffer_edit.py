@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adding tensors and operators to a TFLite model: the object tree that its schema's generated code reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgefl.graph import Array
+
+
+class Editor:
+    """A model with one subgraph; what is added takes part once it is placed among `operators`."""
+
+    def __init__(self, model: Any) -> None:
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        self._schema, self._model = schema, model
+        self.graph = model.subgraphs[0]
+        self.operators: list[Any] = self.graph.operators
+
+    def codes(self, *names: str) -> set[int]:
+        """Where the operators of these names stand among the model's operator codes."""
+        wanted = {getattr(self._schema.BuiltinOperator, name) for name in names}
+        codes = enumerate(self._model.operatorCodes)
+        return {place for place, c in codes if max(c.builtinCode, c.deprecatedBuiltinCode) in wanted}
+
+    def tensor(self, name: str, shape: tuple[int, ...], kind: str, data: Array | None = None) -> int:
+        """A new tensor's index; `kind` is a name of the schema's TensorType."""
+        made = self._schema.TensorT()
+        made.name, made.shape = name.encode(), np.array(shape, np.int32)
+        made.type = getattr(self._schema.TensorType, kind)
+        if data is not None:
+            buffer = self._schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+            self._model.buffers.append(buffer)
+            made.buffer = len(self._model.buffers) - 1
+        return self.add(made)
+
+    def add(self, tensor: Any) -> int:
+        """Append a tensor of the schema; its index."""
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def quantize(self, tensor: int, scale: Array, axis: int) -> None:
+        """Give a tensor one scale per index of an axis, symmetric."""
+        made = self._schema.QuantizationParametersT()
+        made.scale = scale
+        made.zeroPoint = np.zeros(len(scale), np.int64)
+        made.quantizedDimension = axis
+        self.graph.tensors[tensor].quantization = made
+
+    def dequantize(self, version: int) -> Any:
+        operator = self._operator("DEQUANTIZE", version, "DequantizeOptions")
+        operator.inputs = []
+        return operator
+
+    def reshape(self, shape: tuple[int, ...]) -> Any:
+        """The operator without its tensors but for the shape, which comes second."""
+        target = np.array(shape, np.int32)
+        operator = self._operator("RESHAPE", 1, "ReshapeOptions")
+        operator.builtinOptions.newShape = target
+        operator.inputs = [self.tensor("shape", target.shape, "INT32", target)]
+        return operator
+
+    def transpose(self, perm: tuple[int, ...]) -> Any:
+        """The operator without its tensors but for the order of axes, which comes second."""
+        axes = np.array(perm, np.int32)
+        operator = self._operator("TRANSPOSE", 1, "TransposeOptions")
+        operator.inputs = [self.tensor("perm", axes.shape, "INT32", axes)]
+        return operator
+
+    def _operator(self, name: str, version: int, options: str) -> Any:
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex = self._code(name, version)
+        operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
+        operator.builtinOptions = getattr(self._schema, f"{options}T")()
+        return operator
+
+    def _code(self, name: str, version: int) -> int:
+        builtin = getattr(self._schema.BuiltinOperator, name)
+        for place in sorted(self.codes(name)):
+            if self._model.operatorCodes[place].version == version:
+                return place
+        code = self._schema.OperatorCodeT()
+        code.builtinCode = builtin
+        code.deprecatedBuiltinCode = min(builtin, 127)
+        code.version = version
+        self._model.operatorCodes.append(code)
+        return len(self._model.operatorCodes) - 1
