@@ -12,13 +12,10 @@ from edgefl.bundle import Bundle
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import findings, float_runner
 from edgefl.converters.targets.calibration import Calibration, batches, check_calibration
-from edgefl.converters.targets.quantize import int8_onnx, int8_tflite
+from edgefl.converters.targets.quantize import TARGETS, check_targets, int8_onnx, int8_tflite
 from edgefl.converters.targets.run import run_onnx, run_tflite
 from edgefl.converters.targets.tflite import TFLiteModel
-from edgefl.errors import ConversionError
 from edgefl.graph import Array, Graph, read_onnx
-
-TARGETS = ("onnx", "tflite")
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,7 @@ def int8_features(
         CalibrationError: the examples are too few or unusable.
         ConversionError: an unknown target, or a quantizer refuses the graph.
     """
-    unknown = sorted(set(targets) - set(TARGETS))
-    if unknown or not targets:
-        raise ConversionError(f"int8 targets {unknown or list(targets)}; there are {', '.join(TARGETS)}")
+    check_targets(targets)
     if bundle.manifest.find("onnx", "features") is None:
         return None
     graph = read_onnx(bundle.artifact("onnx", "features"))

@@ -14,13 +14,10 @@ from edgefl.converters.graft import bind
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import findings, float_runner
 from edgefl.converters.targets.calibration import Calibration, batches, check_calibration
-from edgefl.converters.targets.quantize import int8_onnx, int8_tflite
+from edgefl.converters.targets.quantize import TARGETS, check_targets, int8_onnx, int8_tflite
 from edgefl.converters.targets.run import run_onnx, run_tflite
 from edgefl.converters.targets.single import single
-from edgefl.errors import ConversionError
 from edgefl.graph import Array, Graph, read_onnx
-
-TARGETS = ("onnx", "tflite")
 
 
 @dataclass(frozen=True)
@@ -78,9 +75,7 @@ def export_int8(bundle: Bundle, calibration: Calibration, targets: Sequence[str]
         CalibrationError: the examples are too few or unusable.
         ConversionError: an unknown target, or a quantizer refuses the model.
     """
-    unknown = sorted(set(targets) - set(TARGETS))
-    if unknown or not targets:
-        raise ConversionError(f"int8 targets {unknown or list(targets)}; there are {', '.join(TARGETS)}")
+    check_targets(targets)
     examples = check_calibration(calibration, bundle.manifest.inputs)
     graph = single(bind(read_onnx(bundle.artifact("onnx", "infer")), bundle.parameters()))
     return _export(graph, examples, targets)

@@ -30,7 +30,16 @@ from edgefl.converters.targets.tflite import TFLiteModel, convert, described, im
 from edgefl.errors import ConversionError, MissingDependency
 from edgefl.graph import Array, Graph
 
+TARGETS = ("onnx", "tflite")
+
 Batches = Sequence[Mapping[str, Array]]
+
+
+def check_targets(targets: Sequence[str]) -> None:
+    """Raises ConversionError unless there is a quantizer for each target, and one at least."""
+    unknown = sorted(set(targets) - set(TARGETS))
+    if unknown or not targets:
+        raise ConversionError(f"int8 targets {unknown or list(targets)}; there are {', '.join(TARGETS)}")
 
 
 def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") -> TFLiteModel:
