@@ -58,7 +58,8 @@ HEADLINE = (
     Way("unbiased", 0.001),
 )
 OTHERS = (
-    Way("unbiased", 0.001, noise=2 * NMSE_PER_UPDATE),
+    Way("unbiased", 0.001, noise=7),
+    Way("unbiased", 0.001, noise=10),
     Way("topk", 0.01),
     Way("dense8"),
     Way("ternary", 0.01),
@@ -66,7 +67,7 @@ OTHERS = (
     Way("topk", 0.001),
     Way("dense4"),
 )
-LARGER = (DENSE, Way("unbiased", 0.001))
+LARGER = (DENSE, Way("unbiased", 0.003), Way("unbiased", 0.001))
 """Also tried with twice the cohort, which bears twice the noise from each device."""
 
 WAYS = (*HEADLINE, *OTHERS)
