@@ -3,6 +3,7 @@
 
 Each cell has how far the engine is from the NumPy reference, milliseconds, and the size of the file; where
 an engine cannot run a model it has the reason. The models are those of `tests/models`: small, random weights.
+Language models of the step benchmark also run with LoRA factors over frozen weights of 32, 8 and 4 bits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,27 @@ RESULT = Path(__file__).parent / "results" / "matrix.json"
 DOCS = Path(__file__).parents[1] / "docs" / "int8.md"
 ENGINES = ("numpy", "onnxruntime", "openvino", "litert", "tflite-runtime")
 ON_WORKSTATION = ("tflite-runtime",)  # no wheel of it takes NumPy 2, which device environments have
+PACKED = {"bert": "lora:rank=4", "gru": "lora:rank=4", "llama": "all"}
+"""Networks of the step benchmark, large enough for packed weights, and what of them is trained."""
 BATCH, CALIBRATION, LIMIT_S = 4, 32, 600
 
+FLOAT = """Float32 step: milliseconds (largest relative error of a gradient, relative error of the loss after
+twenty steps), and the size of the files."""
+INT8 = "Int8 model: milliseconds (error of the outputs over their spread), and the size of the files."
+PACKED_STEP = "Step of LoRA factors over frozen weights of 32, 8 and 4 bits, as in the first table."
+
 Row = dict[str, Any]
+
+
+def convert_packed(name: str, path: Path, bits: int) -> None:
+    """Write a language model's bundle, LoRA factors over frozen weights of 32, 8 or 4 bits."""
+    from benchmarks.step_models import network
+    from edgefl.converters import convert
+
+    made, packed = network(name), bits if bits < 32 else None
+    convert(made.module, made.x, batch_size=len(made.x), trainable=PACKED[name], frozen_bits=packed).save(
+        path
+    )
 
 
 def convert(name: str, path: Path) -> None:
@@ -46,18 +65,20 @@ def convert(name: str, path: Path) -> None:
     bundle.save(path)
 
 
-def measure(names: Sequence[str]) -> dict[str, dict[str, Row]]:
-    """Model to engine to its cells."""
+def measure(names: Sequence[str], packed: Sequence[str]) -> dict[str, dict[str, Row]]:
+    """Model to engine to its cells; models to pack are there in three sizes."""
     table: dict[str, dict[str, Row]] = {}
+    jobs = [(name, 0) for name in names] + [(name, bits) for name in packed for bits in (32, 8, 4)]
     with tempfile.TemporaryDirectory() as folder:
-        for number, name in enumerate(names, 1):
-            print(f"{number}/{len(names)} {name}", file=sys.stderr, flush=True)
-            table[name] = _measure(name, Path(folder) / f"{name}.edgefl")
+        for number, (name, bits) in enumerate(jobs, 1):
+            title = f"{name}, {bits} bits" if bits else name
+            print(f"{number}/{len(jobs)} {title}", file=sys.stderr, flush=True)
+            table[title] = _measure(name, Path(folder) / f"{number}.edgefl", bits)
     return table
 
 
-def _measure(name: str, path: Path) -> dict[str, Row]:
-    made = _process([sys.executable, "-m", "benchmarks.matrix", "--convert", name, str(path)])
+def _measure(name: str, path: Path, bits: int) -> dict[str, Row]:
+    made = _process([sys.executable, "-m", "benchmarks.matrix", "--convert", name, str(path), str(bits)])
     if not path.exists():
         return {engine: {"reason": f"not converted: {made}"} for engine in ENGINES}
     reference = path.with_suffix(".npz")
@@ -89,41 +110,42 @@ def _process(command: Sequence[str]) -> str:
 
 
 def show(table: dict[str, dict[str, Row]]) -> str:
-    """Two Markdown tables: float32 steps and int8 models."""
-    return "\n\n".join([_float_table(table), _int8_table(table), *_reasons(table)])
+    """Markdown tables: float32 steps, int8 models, steps over frozen weights of few bits."""
+    packed = {name: rows for name, rows in table.items() if name.endswith(" bits")}
+    whole = {name: rows for name, rows in table.items() if name not in packed}
+    parts = [_table(FLOAT, whole, "step", _exactness), _table(INT8, whole, "int8", _closeness)]
+    if packed:
+        parts.append(_table(PACKED_STEP, packed, "step", _exactness))
+    return "\n\n".join([*parts, *_reasons(table)])
 
 
-def _float_table(table: dict[str, dict[str, Row]]) -> str:
-    lines = [
-        "Float32 step: milliseconds (largest relative error of a gradient), and the size of the files.",
-        "",
-        f"| model | {' | '.join(ENGINES)} | ONNX | TFLite |",
-        f"|---|{'---:|' * (len(ENGINES) + 2)}",
-    ]
+def _table(title: str, table: dict[str, dict[str, Row]], kind: str, errors: Callable[[Row], str]) -> str:
+    lines = [title, "", f"| model | {' | '.join(ENGINES)} | ONNX | TFLite |"]
+    lines.append(f"|---|{'---:|' * (len(ENGINES) + 2)}")
     for name, rows in table.items():
-        cells = [_cell(rows[engine].get("step", rows[engine]), "gradient_error") for engine in ENGINES]
-        lines.append(f"| {name} | {' | '.join([*cells, *_sizes(rows, 'step')])} |")
+        cells = [_cell(rows[engine].get(kind, rows[engine]), errors) for engine in ENGINES]
+        lines.append(f"| {name} | {' | '.join([*cells, *_sizes(rows, kind)])} |")
     return "\n".join(lines)
 
 
-def _int8_table(table: dict[str, dict[str, Row]]) -> str:
-    lines = [
-        "Int8 model: milliseconds (error of the outputs over their spread), and the size of the files.",
-        "",
-        f"| model | {' | '.join(ENGINES)} | ONNX | TFLite |",
-        f"|---|{'---:|' * (len(ENGINES) + 2)}",
-    ]
-    for name, rows in table.items():
-        cells = [_cell(rows[engine].get("int8", rows[engine]), "output_error") for engine in ENGINES]
-        lines.append(f"| {name} | {' | '.join([*cells, *_sizes(rows, 'int8')])} |")
-    return "\n".join(lines)
+def _cell(cell: Row, errors: Callable[[Row], str]) -> str:
+    return "see below" if "reason" in cell else f"{cell['ms']:.1f} ({errors(cell)})"
 
 
-def _cell(cell: Row, error: str) -> str:
-    if "reason" in cell:
-        return "see below"
-    exact = f"{cell[error]:.0e}" if error == "gradient_error" else f"{cell[error]:.1%}"
-    return f"{cell['ms']:.1f} ({exact})"
+def _exactness(cell: Row) -> str:
+    return f"{cell['gradient_error']:.0e}, {cell['trajectory_error']:.0e}"
+
+
+def _closeness(cell: Row) -> str:
+    return f"{cell['output_error']:.1%}"
+
+
+def versions(table: dict[str, dict[str, Row]]) -> str:
+    """The engines with their releases, wherever one of them ran."""
+    found = {
+        engine: row["version"] for rows in table.values() for engine, row in rows.items() if "version" in row
+    }
+    return ", ".join(f"{engine} {release}" for engine, release in found.items())
 
 
 def _sizes(rows: dict[str, Row], kind: str) -> list[str]:
@@ -135,7 +157,7 @@ def _reasons(table: dict[str, dict[str, Row]]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for name, rows in table.items():
         for engine, row in rows.items():
-            for kind in ("step", "int8"):
+            for kind in ("step",) if name.endswith(" bits") else ("step", "int8"):
                 reason = row.get("reason") or row.get(kind, {}).get("reason")
                 if reason:
                     lines.setdefault(reason, []).append(f"{name} on {engine} ({kind})")
@@ -145,23 +167,30 @@ def _reasons(table: dict[str, dict[str, Row]]) -> list[str]:
 def main() -> int:
     """Measure, print the tables, keep the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", help="names with commas between; all of them if left out")
+    parser.add_argument(
+        "--models", help="names with commas between, NAME/lora for small weights; all if left out"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows instead of the tables")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results and docs/int8.md")
-    parser.add_argument("--convert", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--convert", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.convert:
-        convert(options.convert[0], Path(options.convert[1]))
+        name, path, bits = options.convert
+        if bits == "0":
+            convert(name, Path(path))
+        else:
+            convert_packed(name, Path(path), int(bits))
         return 0
     from tests.models.zoo import BY_NAME
 
-    names = options.models.split(",") if options.models else list(BY_NAME)
-    table = measure(names)
+    names = options.models.split(",") if options.models else [*BY_NAME, *(f"{name}/lora" for name in PACKED)]
+    table = measure([n for n in names if n in BY_NAME], [n[:-5] for n in names if n.endswith("/lora")])
     print(json.dumps(table, indent=1) if options.json else show(table))
     if options.keep:
         report = {"date": date.today().isoformat(), "machine": machine(), "models": table}
         RESULT.write_text(json.dumps(report, indent=1) + "\n")
-        told = f"{date.today().isoformat()}, {machine()['processor']}, one thread, batches of {BATCH}."
+        when = f"{date.today().isoformat()}, {machine()['processor']}, one thread, batches of {BATCH}"
+        told = f"{when}; {versions(table)}."
         DOCS.write_text(between(DOCS.read_text(), "matrix", f"{told}\n\n{show(table)}"))
     return 0
 

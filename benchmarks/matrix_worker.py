@@ -12,12 +12,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 STEPS, TIMED, RATE = 20, 15, 0.01
 BACKENDS = {"litert": "tflite", "tflite-runtime": "tflite", "onnxruntime": "onnx"}
+PACKAGES = {"litert": "ai-edge-litert"}
 
 Cell = dict[str, Any]
 Arrays = Mapping[str, Any]
@@ -35,6 +37,7 @@ def main(engine: str, path: str, reference: str) -> int:
     golden, parameters = bundle.golden(), bundle.parameters()
     wanted = {} if engine == "numpy" else dict(np.load(reference))
     cells = {
+        "version": version(PACKAGES.get(engine, engine)),
         "step": _attempt(lambda: _step(bundle, backend, golden, parameters, wanted)),
         "int8": _attempt(lambda: _int8(bundle, backend, golden, parameters, wanted)),
     }

@@ -38,7 +38,7 @@ _BUSY = (408, 425, 429)
 class Remote:
     """One server.
 
-    What a body is follows from its route; requests carry no content type, which would be a tenth of a small update.
+    What a body is follows from its route: a content type would be a tenth of what a small update takes.
 
     Every method raises ServerUnreachable and ServerNonsense, both worth a retry, and Refused, which is not.
 

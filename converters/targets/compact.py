@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight-only storage in ONNX: rounded constants as integers, dequantized in the graph by standard operators.
 
-Int8 takes DequantizeLinear. Opset 18 has no four-bit type, so two integers share a byte and come apart by
-arithmetic that is exact in float32. Engines that fold constants do this once, when they load the file.
+Opset 18 has no four-bit type, so two integers share a byte and come apart by arithmetic that is exact in
+float32. Engines that fold constants do this once, when they load the file. DequantizeLinear would do int8,
+but newer onnxruntimes see leave in it to round the other operand of a product to eight bits as well.
 """
 
 from __future__ import annotations
@@ -55,20 +56,24 @@ def compact(graph: Graph, bits: int) -> Graph:
 def stored_bits(graph: Graph) -> int | None:
     """The bits in which a graph from `compact` stores weights, 4 where some are in 4; None for any other."""
     read = {
-        (node.op, graph.constants[name].dtype.name)
+        graph.constants[name].dtype.name
         for node in graph
-        for name in node.inputs[:1]
+        if node.op == "Cast"
+        for name in node.inputs
         if name in graph.constants
     }
-    if ("Cast", "uint8") in read:
+    if "uint8" in read:
         return 4
-    return 8 if ("DequantizeLinear", "int8") in read else None
+    return 8 if "int8" in read else None
 
 
 def _add_rows(start: _Prologue, name: str, weight: Packed) -> None:
     levels = start.constant(f"{name}/int8", weight.levels)
-    scale = start.constant(f"{name}/scale", weight.scale)
-    start.node("DequantizeLinear", (levels, scale), name, weight.value, axis=weight.axis)
+    along = [1] * weight.levels.ndim
+    along[weight.axis] = -1
+    scale = start.constant(f"{name}/scale", weight.scale.reshape(along))
+    wide = start.node("Cast", (levels,), f"{name}/wide", weight.value, to=1)
+    start.node("Mul", (wide, scale), name, weight.value)
 
 
 def _add_blocks(start: _Prologue, name: str, weight: Packed) -> None:

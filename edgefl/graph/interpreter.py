@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,7 +40,8 @@ class Interpreter:
         if missing:
             raise UnsupportedOperator(f"graph {graph.name!r} has operators without a NumPy kernel: {missing}")
         self.graph = graph
-        self._constants, self._nodes = _folded(graph)
+        rest = settled(graph)
+        self._constants, self._nodes = rest.constants, rest.nodes
         self._dead_after = _last_uses(graph, self._nodes)
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -68,17 +70,20 @@ def run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return Interpreter(graph)(feeds)
 
 
-def _folded(graph: Graph) -> tuple[dict[str, Array], tuple[Node, ...]]:
-    """The constants, with what nodes make of constants alone, and the other nodes."""
-    constants, rest = dict(graph.constants), []
+def settled(graph: Graph) -> Graph:
+    """The same function with what nodes make of constants alone computed; itself where none does."""
+    known = dict(graph.constants)
+    nodes: list[Node] = []
     for node in graph:
-        if node.inputs and all(not name or name in constants for name in node.inputs):
+        if node.inputs and all(not name or name in known for name in node.inputs):
             with np.errstate(all="ignore"):
-                constants.update(zip(node.outputs, execute(node, constants), strict=False))
+                known.update(zip(node.outputs, map(np.asarray, execute(node, known)), strict=False))
         else:
-            rest.append(node)
-    used = {name for node in rest for name in node.inputs} | set(graph.outputs)
-    return {name: value for name, value in constants.items() if name in used}, tuple(rest)
+            nodes.append(node)
+    if len(nodes) == len(graph.nodes):
+        return graph
+    used = {name for node in nodes for name in node.inputs} | set(graph.outputs)
+    return replace(graph, nodes=tuple(nodes), constants={n: v for n, v in known.items() if n in used})
 
 
 def _last_uses(graph: Graph, nodes: Sequence[Node]) -> list[list[str]]:

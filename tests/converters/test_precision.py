@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from edgefl.errors import ConversionError
 pytest.importorskip("tensorflow")
 torch = pytest.importorskip("torch")
 
+DEVICE_PYTHON = os.environ.get("EDGEFL_DEVICE_PYTHON", sys.executable)
 RANDOM = np.random.default_rng(0)
 TOKENS = RANDOM.integers(0, 96, (32, 12))
 IMAGES = RANDOM.normal(size=(64, 1, 10, 10)).astype(np.float32)
@@ -158,3 +163,38 @@ def test_rounding_touches_the_step_and_not_what_is_deployed(aware: Bundle) -> No
 def test_precision_that_cannot_be_is_refused() -> None:
     with pytest.raises(ConversionError, match="8 and 4"):
         images(frozen_bits=5)
+
+
+COMPARE = """
+import sys
+import numpy as np
+import edgefl
+
+bundle = edgefl.Bundle.open(sys.argv[1])
+golden = bundle.golden()
+loss, wanted = edgefl.Trainer(bundle, backend="numpy").loss_and_gradients(golden["x"], golden["y"])
+for engine in sys.argv[2:]:
+    found = edgefl.Trainer(bundle, backend=engine).loss_and_gradients(golden["x"], golden["y"])[1]
+    for name, value in wanted.items():
+        assert np.linalg.norm(found[name] - value) <= 1e-4 * np.linalg.norm(value) + 1e-7, (engine, name)
+"""
+"""Run with the newest engines, which read more into a graph than onnxruntime-training's build does."""
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_newest_engines_round_weights_and_nothing_else(bits: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        *(torch.nn.TransformerEncoderLayer(64, 2, 128, batch_first=True, dropout=0) for _ in range(2)),
+        torch.nn.Flatten(),
+        torch.nn.Linear(64 * 8, 4),
+    )
+    x = np.random.default_rng(1).normal(size=(8, 8, 64)).astype(np.float32)
+    options = {"trainable": "lora:rank=4", "frozen_bits": bits, "targets": ("onnx",), "batch_size": 8}
+    path = tmp_path / "packed.edgefl"
+    edgefl.convert(model, x, **options).save(path)
+
+    done = subprocess.run(
+        [DEVICE_PYTHON, "-c", COMPARE, str(path), "onnx", "openvino"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

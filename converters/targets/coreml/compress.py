@@ -20,10 +20,10 @@ from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.activations import float_runner
 from edgefl.converters.targets.coreml import package
 from edgefl.converters.targets.coreml.program import TARGETS, CoreMLModel, import_coremltools, to_coreml
-from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import ConversionError
 from edgefl.graph import Array, Graph
+from edgefl.graph.interpreter import settled
 
 WEIGHTS = ("int8", "int4", "palette4")
 SMALLEST = 512

@@ -16,11 +16,11 @@ from edgefl.converters.targets.coreml import precision
 from edgefl.converters.targets.coreml.compress import to_compressed
 from edgefl.converters.targets.coreml.golden import golden_inputs
 from edgefl.converters.targets.coreml.program import TARGETS, CoreMLModel, check_target, to_coreml
-from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.coreml.updatable import to_updatable
 from edgefl.converters.targets.single import single
 from edgefl.errors import ConversionError, UnsupportedOperator
 from edgefl.graph import Graph, read_onnx
+from edgefl.graph.interpreter import settled
 
 KINDS = ("step", "features", "infer")
 

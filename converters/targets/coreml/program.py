@@ -12,12 +12,12 @@ from typing import Any
 from edgefl.converters.targets.compact import stored_bits
 from edgefl.converters.targets.coreml import package, precision
 from edgefl.converters.targets.coreml.border import Border
-from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import safe_names
 from edgefl.converters.weights import Packed
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
 from edgefl.graph import Graph
+from edgefl.graph.interpreter import settled
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 """Deployment targets; macOS 13, 14 and 15 run the same files."""

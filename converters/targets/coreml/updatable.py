@@ -15,12 +15,12 @@ from edgefl.bundle import Bundle
 from edgefl.converters.targets.coreml import package
 from edgefl.converters.targets.coreml.package import serialized
 from edgefl.converters.targets.coreml.program import import_coremltools
-from edgefl.converters.targets.coreml.settle import settled
 from edgefl.converters.targets.coreml.tail import ACTIVATIONS, Layer, Tail, find_tail
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import safe_names
 from edgefl.errors import ConversionError, UnsupportedOperator
 from edgefl.graph import read_onnx
+from edgefl.graph.interpreter import settled
 
 OPTIMIZERS = ("sgd", "adam")
 EPOCHS = (1, 2, 3, 5, 10, 20, 50)
