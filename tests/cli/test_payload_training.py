@@ -80,7 +80,7 @@ def test_grid_has_every_mode_in_every_setting_and_seed() -> None:
 
     assert len({run.key for run in runs}) == len(runs)
     assert sum(run.cohort == 10 for run in runs) == len(WAYS) * 3 * 3 * 2 * 2
-    assert {run.way for run in runs} == set(WAYS)
+    assert {run.way for run in runs if run.cohort == 10} == set(WAYS)
     assert {run.task for run in quick_grid()} == {run.task for run in runs}
 
 

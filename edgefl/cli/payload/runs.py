@@ -67,7 +67,7 @@ OTHERS = (
     Way("topk", 0.001),
     Way("dense4"),
 )
-LARGER = (DENSE, Way("unbiased", 0.003), Way("unbiased", 0.001))
+LARGER = (DENSE, Way("unbiased", 0.003), Way("unbiased", 0.002), Way("unbiased", 0.001))
 """Also tried with twice the cohort, which bears twice the noise from each device."""
 
 WAYS = (*HEADLINE, *OTHERS)
