@@ -190,12 +190,7 @@ def _artifacts(
             made.append(
                 ArtifactData("tflite", kind, lite.data, _differing(lite.inputs), _differing(lite.outputs))
             )
-            row = {
-                "transposes": lite.transposes,
-                "operators": lite.operators,
-                "min_runtime": lite.min_runtime,
-            }
-            report.setdefault("tflite", {})[kind] = row
+            report.setdefault("tflite", {})[kind] = lite.to_json()
     if graphs.step_last is not None:
         tell("writing step for ONNX engines that keep channels last")
         last = compact(graphs.step_last, bits) if bits else graphs.step_last
@@ -301,10 +296,15 @@ def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: S
     made = export_int8(bundle, calibration, targets=tuple(targets))
     report = {**bundle.manifest.report, "int8": made.report.to_json()}
     artifacts = [ArtifactData(target, "infer-int8", data) for target, data in made.files.items()]
+    written = {"infer-int8": made.tflite}
     features = int8_features(bundle, calibration, targets=tuple(targets))
     if features is not None:
         report["int8_features"] = asdict(features.report)
         artifacts += _features_artifacts(features)
+        written["features-int8"] = features.tflite
+    if rows := {kind: model.to_json() for kind, model in written.items() if model}:
+        known = report["targets"]
+        report["targets"] = {**known, "tflite": {**known.get("tflite", {}), **rows}}
     changed = bundle.with_artifacts(artifacts)
     return replace(changed, manifest=replace(changed.manifest, report=report))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 from edgefl.bundle import Manifest
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.step import Graphs
+from edgefl.converters.targets.tflite import LITERT, later_release
 from edgefl.graph.model import Graph
 from edgefl.parameters import ROLES
 
@@ -102,7 +104,9 @@ def _engines(manifest: Manifest, target: str) -> str:
         return "onnxruntime from 1.17, OpenVINO, NumPy"
     if target == "tflite":
         needed = [str(kind["min_runtime"]) for kind in row.values() if kind.get("min_runtime")]
-        newest = max(needed, key=lambda text: [int(n) for n in text.split(".") if n.isdecimal()], default="")
+        newest = reduce(later_release, needed, "")
+        if newest.startswith(LITERT):
+            return f"LiteRT from {newest.removeprefix(LITERT)}"
         return f"LiteRT, tflite-runtime from {newest}" if newest else "LiteRT, tflite-runtime"
     return f"Core ML from {row['system']}" if row.get("system") else target
 

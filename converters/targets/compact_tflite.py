@@ -15,7 +15,7 @@ import numpy as np
 from edgefl.converters.targets.flatbuffer import operators
 from edgefl.converters.targets.flatbuffer_edit import Editor
 from edgefl.converters.targets.quiet import quiet
-from edgefl.converters.targets.tflite import TFLiteModel
+from edgefl.converters.targets.tflite import TFLiteModel, later_release
 from edgefl.converters.weights import Packed, packed
 from edgefl.graph import Array
 
@@ -37,20 +37,25 @@ def compact_tflite(lite: TFLiteModel, bits: int) -> TFLiteModel:
             _replace(editor, index, weight)
         _empty_unused(model)
         data = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-    four = any(weight.bits == 4 for weight in found.values())
     counts = operators(data)
+    release, newest = _newest(lite, four=any(weight.bits == 4 for weight in found.values()))
     return replace(
         lite,
         data=data,
         operators=counts,
         transposes=counts.get("TRANSPOSE", 0),
-        min_runtime=_INT4_RUNTIME if four else _newer(lite.min_runtime, _INT8_RUNTIME),
+        min_runtime=release,
+        newest=newest,
     )
 
 
-def _newer(first: str, second: str) -> str:
-    """The later of two releases such as `2.9.0`."""
-    return max(first, second, key=lambda text: [int(part) for part in text.split(".") if part.isdigit()])
+def _newest(lite: TFLiteModel, four: bool) -> tuple[str, str]:
+    """The release the file needs now, and the operator that asks for it."""
+    if four:
+        return _INT4_RUNTIME, f"DEQUANTIZE {_INT4_VERSION}"
+    if later_release(lite.min_runtime, _INT8_RUNTIME) == lite.min_runtime:
+        return lite.min_runtime, lite.newest
+    return _INT8_RUNTIME, f"DEQUANTIZE {_INT8_VERSION}"
 
 
 def _constants(model: Any) -> list[tuple[int, Array]]:

@@ -17,6 +17,7 @@ from edgefl.converters.targets.calibration import Calibration, batches, check_ca
 from edgefl.converters.targets.quantize import TARGETS, check_targets, int8_onnx, int8_tflite
 from edgefl.converters.targets.run import run_onnx, run_tflite
 from edgefl.converters.targets.single import single
+from edgefl.converters.targets.tflite import TFLiteModel
 from edgefl.graph import Array, Graph, read_onnx
 
 
@@ -55,10 +56,15 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Int8Export:
-    """Int8 files by target, and how they compare with the float model."""
+    """Int8 files by target, and how they compare with the float model.
+
+    Attributes:
+        tflite: what is known about the TFLite file, None where not asked for.
+    """
 
     files: Mapping[str, bytes]
     report: Int8Report
+    tflite: TFLiteModel | None = None
 
 
 def export_int8(bundle: Bundle, calibration: Calibration, targets: Sequence[str] = TARGETS) -> Int8Export:
@@ -88,6 +94,7 @@ def _export(graph: Graph, examples: Mapping[str, Array], targets: Sequence[str])
     count = len(next(iter(examples.values())))
     files: dict[str, bytes] = {}
     results: dict[str, Array] = {}
+    model: TFLiteModel | None = None
     if "onnx" in targets:
         files["onnx"] = int8_onnx(graph, feeds)
         results["onnx"] = _joined(run_onnx(files["onnx"], feeds))[:count]
@@ -98,7 +105,7 @@ def _export(graph: Graph, examples: Mapping[str, Array], targets: Sequence[str])
     run = float_runner(graph)
     expected = _joined([run(feed) for feed in feeds])[:count]
     report = _report(expected, results, files, graph)
-    return Int8Export(files, replace(report, notes=findings(absorb(graph), feeds)))
+    return Int8Export(files, replace(report, notes=findings(absorb(graph), feeds)), model)
 
 
 def _report(

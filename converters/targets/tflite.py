@@ -14,6 +14,9 @@ from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
 from edgefl.graph import Graph
 
+LITERT = "LiteRT "
+"""What a release of TensorFlow Lite's successor begins with."""
+
 
 @dataclass(frozen=True)
 class TFLiteModel:
@@ -25,7 +28,9 @@ class TFLiteModel:
         transposes: transposes that could not be cancelled.
         operators: builtin operator to number of uses.
         signature: the name of the file's one signature.
-        min_runtime: the oldest TensorFlow Lite release that has its operators, such as `2.9.0`.
+        min_runtime: the oldest TensorFlow Lite release that has its operators, such as `2.9.0`, or LiteRT's.
+        newest: the operator and version that ask for that release, such as `DEQUANTIZE 6`; empty where
+            TensorFlow chose them.
     """
 
     data: bytes
@@ -35,6 +40,16 @@ class TFLiteModel:
     operators: dict[str, int] = field(default_factory=dict)
     signature: str = ""
     min_runtime: str = ""
+    newest: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What a bundle's report says of the file."""
+        return {
+            "transposes": self.transposes,
+            "operators": self.operators,
+            "min_runtime": self.min_runtime,
+            "newest": self.newest,
+        }
 
 
 def to_tflite(graph: Graph, signature: str) -> TFLiteModel:
@@ -59,6 +74,16 @@ def described(done: Finished, signature: str, inputs: dict[str, str], outputs: d
     """A finished file with what is known about it."""
     transposes = done.operators.get("TRANSPOSE", 0)
     return TFLiteModel(done.data, inputs, outputs, transposes, done.operators, signature, done.min_runtime)
+
+
+def later_release(first: str, second: str) -> str:
+    """The later of two releases, `2.9.0` or `LiteRT 1.0`: those of LiteRT came after TensorFlow Lite's."""
+
+    def age(release: str) -> tuple[bool, list[int]]:
+        numbers = release.removeprefix(LITERT).split(".")
+        return release.startswith(LITERT), [int(part) for part in numbers if part.isdecimal()]
+
+    return max(first, second, key=age)
 
 
 def import_tensorflow() -> Any:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from edgefl import __version__
+from edgefl.cli.doctor_artifacts import file_row, files, show_files
 from edgefl.cli.doctor_delegates import delegate_rows, placement_rows, show_delegates, show_placements
 from edgefl.cli.doctor_engines import engine_speeds, show_speeds, speed_row
 from edgefl.cli.options import AsJson, open_bundle
@@ -100,7 +101,9 @@ EXTRAS = {part.module: part.extra for part in PARTS} | {
 def doctor(
     bundle: Annotated[
         Path | None,
-        typer.Argument(help="Also try the delegates on the graphs of this bundle.", show_default=False),
+        typer.Argument(
+            help="Also try the engines and delegates here on the files of this bundle.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -109,6 +112,7 @@ def doctor(
     opened = open_bundle(bundle) if bundle else None
     found = [(part, part.version()) for part in PARTS]
     delegates = delegate_rows()
+    artifacts = files(opened) if opened else []
     placements = placement_rows(opened) if opened else []
     speeds = engine_speeds(opened) if opened else ()
     if as_json:
@@ -119,6 +123,7 @@ def doctor(
                 "machine": machine(),
                 "parts": parts,
                 "delegates": rows,
+                "files": list(map(file_row, artifacts)),
                 "placements": placements,
                 "speeds": list(map(speed_row, speeds)),
             }
@@ -132,6 +137,7 @@ def doctor(
     )
     show_delegates(delegates)
     if opened:
+        show_files(artifacts)
         show_placements(placements)
         show_speeds(speeds)
 

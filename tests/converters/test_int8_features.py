@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -90,3 +91,10 @@ def test_a_bundle_without_a_frozen_prefix_has_no_int8_features() -> None:
 def test_too_few_examples_are_refused(head_only: Bundle) -> None:
     with pytest.raises(CalibrationError, match="at least 16"):
         int8_features(head_only, EXAMPLES[:4])
+
+
+def test_the_manifest_says_which_release_the_integer_files_need(head_only: Bundle) -> None:
+    rows = head_only.manifest.report["targets"]["tflite"]
+
+    assert rows.keys() >= {"step", "features", "infer", "features-int8", "infer-int8"}
+    assert all(re.fullmatch(r"[12]\.\d+\.\d+", row["min_runtime"]) for row in rows.values())

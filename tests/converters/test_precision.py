@@ -127,9 +127,12 @@ def test_litert_computes_with_the_same_weights(
 
 def test_the_report_names_the_runtime_four_bits_need(packed: tuple[int, Bundle]) -> None:
     bits, bundle = packed
-    needed = bundle.manifest.report["targets"]["tflite"]["step"]["min_runtime"]
+    row = bundle.manifest.report["targets"]["tflite"]["step"]
+    engines = bundle.manifest.report["runs"]["tflite"]["engines"]
 
-    assert ("LiteRT" in needed) == (bits == 4)
+    assert ("LiteRT" in row["min_runtime"]) == (bits == 4)
+    assert (row["newest"] == "DEQUANTIZE 6") == (bits == 4)
+    assert ("tflite-runtime" in engines) == (bits == 8)
 
 
 def images(**options: Any) -> Bundle:
