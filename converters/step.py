@@ -10,11 +10,13 @@ import numpy as np
 
 from edgefl.converters.autodiff import Expr, gradients
 from edgefl.converters.autodiff.expression import add_all
+from edgefl.converters.batch_last import graft_flat, suits
 from edgefl.converters.builder import GraphBuilder
 from edgefl.converters.fold import fold
 from edgefl.converters.graft import bind, graft
 from edgefl.converters.losses import Loss, Term, find_loss, weighted_mean
 from edgefl.converters.normalize import simplify
+from edgefl.converters.postpone import postpone
 from edgefl.converters.precision import FULL, Precision
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.split import Cut, find_cut
@@ -207,7 +209,10 @@ def _step(
         bound["weight"] = weight.name
     bound.update({n: b.input(n, whole.inputs[n]) for n in (*trained, *extra) if n not in bound})
     buffers = [name for name in whole.outputs if name.startswith(BUFFER)]
-    tensors = graft(b, whole, bound, [*(head.scores for head in heads), *buffers])
+    wanted = [*(head.scores for head in heads), *buffers]
+    whole = postpone(whole, {*bound, *wanted}) if channels_last else whole
+    place = graft_flat if channels_last and suits(whole, bound, wanted) else graft
+    tensors = place(b, whole, bound, wanted)
     losses = [
         h.term.loss.emit(Expr(b, tensors[h.scores]), labels[h.term.y], weight) * h.term.share for h in heads
     ]

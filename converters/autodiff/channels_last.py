@@ -13,7 +13,7 @@ from edgefl.converters.autodiff.windows import Window
 
 
 def dense(x: Expr, dy: Expr, window: Window) -> Expr:
-    """One product `[M, P] @ [P, C]` per kernel position.
+    """One product `[C, P] @ [P, M]` per kernel position.
 
     Args:
         x: `[N, C, *size]`.
@@ -23,15 +23,17 @@ def dense(x: Expr, dy: Expr, window: Window) -> Expr:
         `[M, C, *kernel]`.
     """
     channels, made = x.shape[1], dy.shape[1]
-    if set(window.strides) == {1}:
+    if x.shape[0] > 1 and set(window.strides) == {1}:
         taps, rows = _shifted(x, dy, window)
     else:
         taps = [_matrix(tap) for tap in window.taps(x).values()]
         rows = [_matrix(dy)] * len(taps)
+    if len(taps) == 1:
+        return (rows[0].swap_last() @ taps[0]).reshape((made, channels, *window.kernel))
     products = [
-        (row.swap_last() @ tap).reshape((made, channels, 1)) for row, tap in zip(rows, taps, strict=True)
+        (tap.swap_last() @ row).reshape((1, channels, made)) for row, tap in zip(rows, taps, strict=True)
     ]
-    return concat(products, axis=2).reshape((made, channels, *window.kernel))
+    return concat(products, axis=0).transpose(2, 1, 0).reshape((made, channels, *window.kernel))
 
 
 def depthwise(x: Expr, dy: Expr, window: Window) -> Expr:
@@ -46,7 +48,9 @@ def depthwise(x: Expr, dy: Expr, window: Window) -> Expr:
     """
     batch, channels = dy.shape[:2]
     behind = [max(r - b - n, 0) for r, b, n in zip(window.reach, window.before, window.size, strict=True)]
-    made = x.reshape((1, batch * channels, *window.size)).apply(
+    spatial = range(2, x.rank)
+    image = x.transpose(*spatial, 0, 1).reshape((1, *window.size, batch * channels))
+    made = image.transpose(0, x.rank - 1, *range(1, x.rank - 1)).apply(
         "Conv",
         dy.reshape((batch * channels, 1, *window.out)),
         kernel_shape=window.out,
@@ -55,9 +59,9 @@ def depthwise(x: Expr, dy: Expr, window: Window) -> Expr:
         pads=(*window.before, *behind),
         group=batch * channels,
     )
-    axes = range(2, made.rank)
-    taps = made.slices(axes, [0] * len(axes), window.kernel, [1] * len(axes))
-    return taps.reshape((batch, channels, *window.kernel)).sum([0]).reshape((channels, 1, *window.kernel))
+    taps = made.slices(spatial, [0] * len(spatial), window.kernel, [1] * len(spatial))
+    sums = taps.transpose(0, *spatial, 1).reshape((-1, batch, channels)).sum([1])
+    return sums.transpose(1, 0).reshape((channels, 1, *window.kernel))
 
 
 def _shifted(x: Expr, dy: Expr, window: Window) -> tuple[list[Expr], list[Expr]]:

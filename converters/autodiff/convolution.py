@@ -75,8 +75,8 @@ def input_gradient(dy: Expr, w: Expr, window: Window, groups: int) -> Expr:
     """
     if not _reads_input(window):
         return zeros_like(dy, (dy.shape[0], groups * w.shape[1], *window.size))
-    if groups == 1 and set(window.dilations) == {1} and _crops(window):
-        return _transposed(dy, w, window)
+    if _crops(window) and _is_transposed(dy.builder.channels_last, window, groups):
+        return _transposed(dy, w, window, groups)
     return _flipped(dy, w, window, groups)
 
 
@@ -91,21 +91,25 @@ def _crops(window: Window) -> bool:
     return all(size + before - reach < stride for size, before, reach, stride in rows)
 
 
-def _transposed(dy: Expr, w: Expr, window: Window) -> Expr:
+def _is_transposed(last: bool, window: Window, groups: int) -> bool:
+    """Whether a transposed convolution is there, and fast; TFLite has no grouped and no dilated one."""
+    if last:
+        return groups == 1 or max(window.strides) > 1
+    return groups == 1 and set(window.dilations) == {1}
+
+
+def _transposed(dy: Expr, w: Expr, window: Window, groups: int) -> Expr:
     rows = list(zip(window.reach, window.before, window.size, strict=True))
     behind = [reach - before - size for reach, before, size in rows]
     return dy.apply(
         "ConvTranspose", w, kernel_shape=window.kernel, strides=window.strides, dilations=window.dilations,
-        pads=(*window.before, *(max(b, 0) for b in behind)), group=1,
+        pads=(*window.before, *(max(b, 0) for b in behind)), group=groups,
         output_padding=tuple(max(-b, 0) for b in behind),
     )  # fmt: skip
 
 
 def _flipped(dy: Expr, w: Expr, window: Window, groups: int) -> Expr:
-    """A convolution of the output gradient, spread by the strides, with the flipped kernel.
-
-    It needs no grouped or dilated transposed convolution, which TFLite does not have.
-    """
+    """A convolution of the output gradient, spread by the strides, with the flipped kernel."""
     for axis, stride in enumerate(window.strides):
         length = (window.out[axis] - 1) * stride + 1
         dy = spread([(0, dy)], axis + 2, stride, length)

@@ -19,6 +19,7 @@ def convolutions() -> nn.Module:
         nn.ReLU(),
         nn.Conv2d(12, 12, 3, padding=1, groups=12),
         nn.ReLU6(),
+        nn.Conv2d(12, 12, 3, stride=(2, 1), padding=1, groups=12),
         nn.Conv2d(12, 6, 1),
         nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=3),
         nn.Tanh(),
@@ -33,8 +34,8 @@ def convolutions() -> nn.Module:
 def bundle() -> Bundle:
     torch.manual_seed(0)
     module = convolutions()
-    module(torch.zeros(1, 3, 13, 11))
-    return convert(module, np.zeros((1, 3, 13, 11), np.float32), batch_size=4, targets=("onnx",))
+    module(torch.zeros(1, 3, 26, 11))
+    return convert(module, np.zeros((1, 3, 26, 11), np.float32), batch_size=4, targets=("onnx",))
 
 
 def test_openvino_gives_the_gradients_of_the_reference(bundle: Bundle) -> None:
