@@ -214,7 +214,7 @@ def trace(
 
     signature = [tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in types.items()]
     try:
-        with quiet("tensorflow", "tf2onnx"), _inlined():
+        with quiet("tensorflow", "tf2onnx"), _inlined(), _transposes_left():
             wrapped = tf.function(function, autograph=False)
             traced = wrapped.get_concrete_function(*signature)
             refuse_own_gradients(traced.graph)
@@ -270,6 +270,24 @@ def _inlined() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def _transposes_left() -> Iterator[None]:
+    """Transposes that only move axes of size 1 stay transposes until edgefl looks at them.
+
+    tf2onnx (1.17) would turn them into reshapes by the shapes it has noted, and its note on a tensor's square
+    is that of before it moved transposes past it: a LayerNormalization of images of one pixel comes out
+    wrong.
+    """
+    from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
+
+    before = TransposeOptimizer.post_optimize_action
+    TransposeOptimizer.post_optimize_action = lambda self: None
+    try:
+        yield
+    finally:
+        TransposeOptimizer.post_optimize_action = before
 
 
 def _provenance(model: Any, dropout: bool) -> dict[str, str]:

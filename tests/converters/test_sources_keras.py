@@ -122,6 +122,12 @@ def test_transposes_between_layers_cancel() -> None:
     assert graph.operators()["Transpose"] == 2 + 3
 
 
+def test_normalisation_of_images_of_one_pixel() -> None:
+    stack = [layers.Conv2D(6, 4), layers.LayerNormalization(), layers.GlobalAveragePooling2D()]
+
+    check(spread(keras.Sequential([keras.Input((4, 4, 3)), *stack])))
+
+
 @keras.saving.register_keras_serializable("edgefl_tests")
 class Scale(layers.Layer):
     """A layer of the user's own."""
