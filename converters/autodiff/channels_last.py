@@ -11,6 +11,8 @@ from __future__ import annotations
 from edgefl.converters.autodiff.expression import Expr, concat
 from edgefl.converters.autodiff.windows import Window
 
+_FEW = 8  # channels: with more, cutting out single pixels costs less than products that are not wanted
+
 
 def dense(x: Expr, dy: Expr, window: Window) -> Expr:
     """One product `[C, P] @ [P, M]` per kernel position.
@@ -23,6 +25,8 @@ def dense(x: Expr, dy: Expr, window: Window) -> Expr:
         `[M, C, *kernel]`.
     """
     channels, made = x.shape[1], dy.shape[1]
+    if channels < _FEW and x.rank == 4 and window.strides[1] > 1 and set(window.dilations) == {1}:
+        return _by_line(x, dy, window)
     if x.shape[0] > 1 and set(window.strides) == {1}:
         taps, rows = _shifted(x, dy, window)
     else:
@@ -62,6 +66,27 @@ def depthwise(x: Expr, dy: Expr, window: Window) -> Expr:
     taps = made.slices(spatial, [0] * len(spatial), window.kernel, [1] * len(spatial))
     sums = taps.transpose(0, *spatial, 1).reshape((-1, batch, channels)).sum([1])
     return sums.transpose(1, 0).reshape((channels, 1, *window.kernel))
+
+
+def _by_line(x: Expr, dy: Expr, window: Window) -> Expr:
+    """As `dense`, one product for as many neighbours in a line of the kernel as a stride passes over."""
+    (stride, jump), (height, width), (high, wide) = window.strides, window.kernel, window.out
+    runs = -(-width // jump)
+    shape = [-(-height // stride) + high - 1, runs + wide - 1]
+    whole = [n * s for n, s in zip(shape, window.strides, strict=True)]
+    read = [total - before for total, before in zip(whole, window.before, strict=True)]
+    x = x.slices([2, 3], [0, 0], read, [1, 1])
+    behind = [n - size for n, size in zip(read, x.shape[2:], strict=True)]
+    x = x.pad([(0, 0), (0, 0), *zip(window.before, behind, strict=True)])
+    batch, channels, made = x.shape[0], x.shape[1], dy.shape[1]
+    parted = x.transpose(0, 2, 3, 1).reshape((batch, shape[0], stride, shape[1], jump * channels))
+    products = []
+    for i in range(height):
+        line = parted.slices([1, 2], [i // stride, i % stride], [i // stride + high, i % stride + 1], [1, 1])
+        pieces = [line.slice(3, j, j + wide).reshape((-1, jump * channels)) for j in range(runs)]
+        products += [piece.swap_last() @ _matrix(dy) for piece in pieces]
+    joined = concat(products, axis=0).reshape((height, runs * jump, channels, made))
+    return joined.slice(1, 0, width).transpose(3, 2, 0, 1)
 
 
 def _shifted(x: Expr, dy: Expr, window: Window) -> tuple[list[Expr], list[Expr]]:

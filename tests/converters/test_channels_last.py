@@ -61,6 +61,32 @@ def test_the_two_steps_are_the_same_function(bundle: Bundle) -> None:
         np.testing.assert_allclose(last[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding", "size"),
+    [
+        ((3, 3), (2, 2), (1, 1), (8, 8)),
+        ((10, 4), (2, 2), (5, 1), (13, 6)),
+        ((4, 5), (1, 3), (0, 2), (7, 11)),
+        ((1, 2), (3, 2), (0, 0), (9, 9)),
+        ((2, 3), (2, 4), (1, 1), (6, 7)),
+    ],
+)
+def test_few_channels_with_strides(
+    kernel: tuple[int, int], strides: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 4, kernel, strides, padding)
+    module = nn.Sequential(first, nn.Conv2d(4, 4, 1, groups=4), nn.Flatten(), nn.LazyLinear(2))
+    x = np.zeros((1, 3, *size), np.float32)
+    module(torch.from_numpy(x))
+    made = convert(module, x, batch_size=4, targets=("onnx",))
+    feeds = {**made.golden(), **made.parameters()}
+    step, last = (open_backend(made, "numpy").load(made, k)(feeds) for k in ("step", "step-channels-last"))
+
+    for name, value in step.items():
+        np.testing.assert_allclose(last[name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_models_without_convolutions_have_one_step() -> None:
     made = convert(nn.Linear(3, 2), np.zeros((1, 3), np.float32), batch_size=4, targets=("onnx",))
 
