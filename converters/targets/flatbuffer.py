@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefl.converters.targets.aliasing import untangle
+from edgefl.converters.targets.products import unbind
 from edgefl.errors import UnsupportedOperator
 
 _DESCRIPTION = "edgefl"
@@ -42,6 +43,7 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    unbind(model)
     untangle(model)
     counts = _operators(model)
     subgraph = model.subgraphs[0]

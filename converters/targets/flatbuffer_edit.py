@@ -43,6 +43,18 @@ class Editor:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        held = self.graph.tensors[tensor].shape
+        return () if held is None else tuple(int(n) for n in held)
+
+    def is_float(self, tensor: int) -> bool:
+        """Whether a tensor holds float32."""
+        return bool(self.graph.tensors[tensor].type == self._schema.TensorType.FLOAT32)
+
+    def is_constant(self, tensor: int) -> bool:
+        data = self._model.buffers[self.graph.tensors[tensor].buffer].data
+        return data is not None and len(data) > 0
+
     def quantize(self, tensor: int, scale: Array, axis: int) -> None:
         """Give a tensor one scale per index of an axis, symmetric."""
         made = self._schema.QuantizationParametersT()
@@ -64,6 +76,19 @@ class Editor:
         operator.inputs = [self.tensor("shape", target.shape, "INT32", target)]
         return operator
 
+    def batch_matmul(self, *, transpose_right: bool) -> Any:
+        """The operator without its tensors."""
+        operator = self._operator("BATCH_MATMUL", 1, "BatchMatMulOptions")
+        operator.builtinOptions.adjY = transpose_right
+        return operator
+
+    def unary(self, name: str, version: int = 1) -> Any:
+        """An operator without options, without its tensors."""
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex = self._code(name, version)
+        operator.inputs = []
+        return operator
+
     def transpose(self, perm: tuple[int, ...]) -> Any:
         """The operator without its tensors but for the order of axes, which comes second."""
         axes = np.array(perm, np.int32)
@@ -72,8 +97,7 @@ class Editor:
         return operator
 
     def _operator(self, name: str, version: int, options: str) -> Any:
-        operator = self._schema.OperatorT()
-        operator.opcodeIndex = self._code(name, version)
+        operator = self.unary(name, version)
         operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
         operator.builtinOptions = getattr(self._schema, f"{options}T")()
         return operator

@@ -14,6 +14,7 @@ from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
 from edgefl.graph import Graph
 
+_BATCH_MATMUL_RUNTIME = "2.3.0"  # `products` writes it where TensorFlow did not
 LITERT = "LiteRT "
 """What a release of TensorFlow Lite's successor begins with."""
 
@@ -72,8 +73,10 @@ def to_tflite(graph: Graph, signature: str) -> TFLiteModel:
 
 def described(done: Finished, signature: str, inputs: dict[str, str], outputs: dict[str, str]) -> TFLiteModel:
     """A finished file with what is known about it."""
-    transposes = done.operators.get("TRANSPOSE", 0)
-    return TFLiteModel(done.data, inputs, outputs, transposes, done.operators, signature, done.min_runtime)
+    transposes, release, newest = done.operators.get("TRANSPOSE", 0), done.min_runtime, ""
+    if "BATCH_MATMUL" in done.operators and later_release(release, _BATCH_MATMUL_RUNTIME) != release:
+        release, newest = _BATCH_MATMUL_RUNTIME, "BATCH_MATMUL 1"
+    return TFLiteModel(done.data, inputs, outputs, transposes, done.operators, signature, release, newest)
 
 
 def later_release(first: str, second: str) -> str:

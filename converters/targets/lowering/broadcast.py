@@ -16,6 +16,7 @@ import tensorflow as tf
 from edgefl.converters.targets.lowering.value import Lazy, arranged, common_order, reshape, widened
 
 MAX_BROADCAST_RANK = 4
+_MOST_ONES = 1 << 14  # they are stored
 
 
 def elementwise(function: Callable[..., Any], *values: Lazy) -> Lazy:
@@ -39,7 +40,15 @@ def spread(data: Any, shape: Sequence[int]) -> Any:
     if len(groups) > MAX_BROADCAST_RANK:
         return spread(_grown(data, shape), shape)
     small = reshape(data, [_product(data.shape, group) for group in groups])
-    return reshape(tf.broadcast_to(small, [_product(shape, group) for group in groups]), shape)
+    return reshape(_filled(small, [_product(shape, group) for group in groups]), shape)
+
+
+def _filled(data: Any, shape: Sequence[int]) -> Any:
+    """As BROADCAST_TO; floats by a product with ones, which engines do at a hundred times the speed."""
+    missing = [n if int(held) == 1 else 1 for held, n in zip(data.shape, shape, strict=True)]
+    if data.dtype != tf.float32 or np.prod(missing, dtype=np.int64) > _MOST_ONES:
+        return tf.broadcast_to(data, shape)
+    return data * np.ones(missing, np.float32)
 
 
 def _grown(data: Any, shape: Sequence[int]) -> Any:
@@ -47,7 +56,7 @@ def _grown(data: Any, shape: Sequence[int]) -> Any:
     held = [int(n) for n in data.shape]
     axis = max(a for a, n in enumerate(shape) if held[a] != n)
     outer, inner = _product(held, range(axis)), _product(held, range(axis + 1, len(held)))
-    wide = tf.broadcast_to(reshape(data, (outer, 1, inner)), (outer, shape[axis], inner))
+    wide = _filled(reshape(data, (outer, 1, inner)), (outer, shape[axis], inner))
     return reshape(wide, [*held[:axis], shape[axis], *held[axis + 1 :]])
 
 

@@ -88,7 +88,21 @@ def _cut(data: Any, cuts: Sequence[slice]) -> Any:
     runs = neighbours([cut == whole for cut in cuts])
     sizes = [len(range(*cut.indices(n))) for cut, n in zip(cuts, shape, strict=True)]
     merged = reshape(data, [int(np.prod([shape[axis] for axis in run])) for run in runs])
-    return reshape(merged[tuple(cuts[run[0]] for run in runs)], sizes)
+    return reshape(_taken(merged, [cuts[run[0]] for run in runs]), sizes)
+
+
+def _taken(data: Any, cuts: Sequence[slice]) -> Any:
+    """The elements of a slice. Where it steps, its rows are looked up: LiteRT 2.3 copies them one by one."""
+    stepped = [axis for axis, cut in enumerate(cuts) if cut.step not in (None, 1)]
+    if not stepped or isinstance(data, np.ndarray):
+        return data[tuple(cuts)]
+    kept = tuple(slice(None) if axis in stepped else cut for axis, cut in enumerate(cuts))
+    if any(cut != slice(None) for cut in kept):
+        data = data[kept]
+    for axis in stepped:
+        places = np.arange(int(data.shape[axis]), dtype=np.int32)[cuts[axis]]
+        data = tf.gather(data, places, axis=axis)
+    return data
 
 
 def _along(data: Any, axis: int, cut: slice) -> Any:
