@@ -26,10 +26,12 @@ _FOLD_LIMIT = 1 << 22  # elements; a larger folded constant would bloat the arti
 class GraphBuilder:
     """Collects nodes; names of tensors are the handles."""
 
-    def __init__(self, prefix: str = "t", *, channels_last: bool = False) -> None:
+    def __init__(self, prefix: str = "t", *, channels_last: bool = False, correlations: bool = False) -> None:
         """`channels_last` says that the graph is for engines which keep images so: the same functions, with
-        data moved in the order that costs them least."""
+        data moved in the order that costs them least. `correlations` says that it is for a writer which
+        makes products of convolutions itself, given the gradient of each weight as one convolution."""
         self.channels_last = channels_last
+        self.correlations = correlations
         self._prefix = prefix
         self._count = 0
         self._inputs: dict[str, TensorType] = {}

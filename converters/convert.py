@@ -184,7 +184,7 @@ def _artifacts(
         made.append(ArtifactData("onnx", kind, to_onnx(compact(graph, bits) if bits else graph)))
         if "tflite" in targets:
             tell(f"writing {kind} for TFLite")
-            lite = _lite(graph, kind)
+            lite = _lite((graphs.step_products or graph) if kind == "step" else graph, kind)
             if bits:
                 lite = compact_tflite(lite, bits)
             made.append(

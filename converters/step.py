@@ -35,6 +35,7 @@ class Graphs:
             graph `seed` and updated buffers -> `loss`, `grad/<name>`, `buffer/<name>`.
         step_last: the same step with data moved as engines like it that keep channels last; None where
             nothing is convolved.
+        step_products: the same step for a writer that makes products of convolutions itself; None likewise.
         features: data inputs -> the step's data inputs; None where no frozen prefix is worth a cut.
         infer: data inputs, trained parameters -> `output`, or `output/<name>` where the loss takes several.
         roles: as selected, except that parameters the loss does not depend on are frozen.
@@ -48,6 +49,7 @@ class Graphs:
 
     step: Graph
     step_last: Graph | None
+    step_products: Graph | None
     features: Graph | None
     infer: Graph
     roles: Mapping[str, Role]
@@ -104,14 +106,16 @@ def make_graphs(
     heads = [_head(whole, term) for term in terms]
     cut = find_cut(whole, [head.scores for head in heads], [*trained, *extra], forward.inputs)
     inputs = _step_inputs(whole, forward.inputs, cut)
-    step = _step(rounding, inputs, trained, heads, extra)
+    made_of = rounding, inputs, trained, heads, extra
+    step = _step(*made_of)
     idle = [name for name in trained if f"grad/{name}" not in step.outputs]
     if idle:
         return _without(forward, roles, terms, idle, precision)
     convolves = any(node.op in ("Conv", "ConvTranspose") for node in step)
     return Graphs(
         step=step,
-        step_last=_step(rounding, inputs, trained, heads, extra, channels_last=True) if convolves else None,
+        step_last=_step(*made_of, channels_last=True) if convolves else None,
+        step_products=_step(*made_of, correlations=True) if convolves else None,
         features=_features(whole, forward.inputs, cut) if cut else None,
         infer=_infer(plain, forward.inputs, [*trained, *forward.updated], terms),
         roles=dict(roles),
@@ -199,8 +203,9 @@ def _step(
     extra: Sequence[str],
     *,
     channels_last: bool = False,
+    correlations: bool = False,
 ) -> Graph:
-    b = GraphBuilder(channels_last=channels_last)
+    b = GraphBuilder(channels_last=channels_last, correlations=correlations)
     bound = {tensor: b.input(name, whole.type_of(tensor)) for tensor, name in inputs.items()}
     labels = {head.term.y: Expr(b, b.input(head.term.y, head.label)) for head in heads}
     batch = whole.type_of(next(iter(inputs), heads[0].scores)).shape[:1]

@@ -158,6 +158,8 @@ def weight_gradient(x: Expr, dy: Expr, window: Window, groups: int) -> Expr:
     last = x.builder.channels_last
     if groups == channels == made:
         return (channels_last.depthwise if last else _depthwise)(x, dy, window)
+    if groups == 1 and x.builder.correlations:
+        return _correlation(x, dy, window)
     if groups == 1:
         return (channels_last.dense if last else _dense)(x, dy, window)
     return _grouped(x, dy, window, groups)
@@ -177,6 +179,20 @@ def _dense(x: Expr, dy: Expr, window: Window) -> Expr:
     if window.out[-1] <= _SHORT_ROW or window.strides[-1] > 1:
         return _by_position_last(x, dy, window)
     return _by_position(_channels_first(x), dy, window)
+
+
+def _correlation(x: Expr, dy: Expr, window: Window) -> Expr:
+    """The image convolved with the output's gradient, examples and channels in each other's place."""
+    rows = zip(window.reach, window.before, window.size, strict=True)
+    behind = [reach - before - size for reach, before, size in rows]
+    for axis, excess in enumerate(behind):
+        if excess < 0:
+            x = x.slice(axis + 2, 0, x.shape[axis + 2] + excess)
+    made = _channels_first(x).apply(
+        "Conv", _channels_first(dy), kernel_shape=window.out, strides=window.dilations,
+        dilations=window.strides, pads=(*window.before, *(max(n, 0) for n in behind)), group=1,
+    )  # fmt: skip
+    return _channels_first(made)
 
 
 def _pointwise(x: Expr, dy: Expr, window: Window) -> Expr:

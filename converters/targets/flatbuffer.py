@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefl.converters.targets.aliasing import untangle
-from edgefl.converters.targets.products import unbind
+from edgefl.converters.targets.products import flatten, unbind
 from edgefl.errors import UnsupportedOperator
 
 _DESCRIPTION = "edgefl"
@@ -44,6 +44,7 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
     unbind(model)
+    flatten(model)
     untangle(model)
     counts = _operators(model)
     subgraph = model.subgraphs[0]

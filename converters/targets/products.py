@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products with weights that are known only at run time, as the operator XNNPACK takes.
+"""Products of what is known only at run time, as the operator XNNPACK takes, in the form it is fastest at.
 
 XNNPACK's FULLY_CONNECTED wants constant weights; with others TFLite's own kernel runs, at a third of the
 speed. TensorFlow's converter makes one of every product with a transposed right side. BATCH_MATMUL says the
@@ -8,12 +8,15 @@ same, and XNNPACK takes it whatever its operands are.
 
 from __future__ import annotations
 
+import collections
 import itertools
+import math
 from typing import Any
 
 from edgefl.converters.targets.flatbuffer_edit import Editor
 
 _ACTIVATIONS = {1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}  # by the schema's ActivationFunctionType
+_FEW_ROWS = 64
 
 
 def unbind(model: Any) -> int:
@@ -57,3 +60,56 @@ def _product(editor: Editor, operator: Any) -> list[Any]:
         after.inputs = [*before.outputs, *after.inputs]
     chain[-1].outputs = [output]
     return chain
+
+
+def flatten(model: Any) -> int:
+    """Make one product of those with one matrix on the right and few rows each on the left, in place.
+
+    TensorFlow's converter takes reshapes into the product behind them, which XNNPACK then computes row by row
+    of an image. Gives the number of operators changed.
+    """
+    editor = Editor(model)
+    products, reshapes = editor.codes("BATCH_MATMUL"), editor.codes("RESHAPE")
+    readers = collections.Counter(int(tensor) for operator in editor.operators for tensor in operator.inputs)
+    readers.update(int(tensor) for tensor in editor.graph.outputs)
+    makers = {int(one.outputs[0]): one for one in editor.operators if one.opcodeIndex in reshapes}
+    made: list[Any] = []
+    changed = 0
+    for operator in editor.operators:
+        if operator.opcodeIndex not in products or not _is_parted(editor, operator):
+            made.append(operator)
+            continue
+        left = int(operator.inputs[0])
+        source = makers.get(left)
+        if source is not None and readers[left] == 1:
+            made.remove(source)
+            left = int(source.inputs[0])
+        made += _flat(editor, operator, left)
+        changed += 1
+    editor.operators[:] = made
+    return changed
+
+
+def _is_parted(editor: Editor, operator: Any) -> bool:
+    left, right = (editor.shape(int(tensor)) for tensor in operator.inputs)
+    one = not operator.builtinOptions.adjX and len(right) == 2 and editor.is_float(int(operator.inputs[1]))
+    return one and math.prod(left[:-2]) > 1 and left[-2] < _FEW_ROWS
+
+
+def _flat(editor: Editor, operator: Any, left: int) -> list[Any]:
+    """The product of the left side's rows, all in one matrix, and the result in its shape."""
+    (output,) = (int(tensor) for tensor in operator.outputs)
+    *rows, columns = editor.shape(output)
+    matrix = math.prod(rows), editor.shape(int(operator.inputs[0]))[-1]
+    after = editor.reshape((*rows, columns))
+    chain = [operator, after]
+    operator.inputs = [left, int(operator.inputs[1])]
+    operator.outputs = [editor.tensor("product", (matrix[0], columns), "FLOAT32")]
+    after.inputs, after.outputs = [*operator.outputs, *after.inputs], [output]
+    if editor.shape(left) == matrix:
+        return chain
+    before = editor.reshape(matrix)
+    before.inputs = [left, *before.inputs]
+    before.outputs = [editor.tensor("rows", matrix, "FLOAT32")]
+    operator.inputs[0] = before.outputs[0]
+    return [before, *chain]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgefl.converters import convert
-from edgefl.converters.targets import TFLiteModel, to_tflite
+from edgefl.converters.targets.tflite import TFLiteModel, safe_names
 from edgefl.graph import Graph, read_onnx, run
 
 pytest.importorskip("tensorflow")
@@ -127,10 +127,12 @@ class Step:
 def step(request: pytest.FixtureRequest) -> Step:
     torch.manual_seed(0)
     make, example = MODELS[request.param]
-    bundle = convert(make().eval(), example, batch_size=BATCH, targets=("onnx",), name=request.param)
+    bundle = convert(make().eval(), example, batch_size=BATCH, name=request.param)
     graph = read_onnx(bundle.artifact("onnx", "step"))
     known = {**bundle.golden(), **bundle.parameters()}
-    return Step(graph, to_tflite(graph, "step"), {name: known[name] for name in graph.inputs})
+    names = safe_names(graph.inputs), safe_names(graph.outputs)
+    lite = TFLiteModel(bundle.artifact("tflite", "step"), *names, signature="step")
+    return Step(graph, lite, {name: known[name] for name in graph.inputs})
 
 
 def test_loss_and_gradients_agree(step: Step, litert: Any, tflite_runtime: Any) -> None:

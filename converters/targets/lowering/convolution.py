@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from edgefl.converters.targets.lowering.columns import Reads, correlation, product, scattered
 from edgefl.converters.targets.lowering.registry import Call, lowering
 from edgefl.converters.targets.lowering.shape import padded
 from edgefl.converters.targets.lowering.value import Lazy, arranged, logical, permute, reshape
@@ -63,6 +65,11 @@ class Window:
             pairs = tuple(pair[::-1] if lower else pair for pair in same)  # type: ignore[assignment]
         return Window(kernel, strides, dilations, pairs)  # type: ignore[arg-type]
 
+    def positions(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """How many places the kernel takes along each axis."""
+        axes = zip(size, self.kernel, self.strides, self.dilations, self.pads, strict=True)
+        return tuple((int(n) + sum(pad) - (k - 1) * d - 1) // s + 1 for n, k, s, d, pad in axes)
+
     def is_same(self, size: tuple[int, int]) -> bool:
         """Whether the pads are those TensorFlow calls SAME."""
         geometry = zip(size, self.kernel, self.strides, self.dilations, strict=True)
@@ -82,8 +89,11 @@ def spatial(pads: tuple[tuple[int, int], tuple[int, int]]) -> list[tuple[int, in
 
 @lowering("Conv")
 def _conv(call: Call) -> Lazy:
-    x, weight = channel_last(call[0]), call[1]
+    weight = call[1]
     window = Window.of(call, weight.shape[2:], call[0].shape[2:])  # type: ignore[arg-type]
+    if _is_correlation(call, window):
+        return _correlated(call[0], weight, window, call.shape)
+    x = channel_last(call[0])
     result = convolve(x, weight, window, int(call.attribute("group", 1)))
     if call.given(2):
         result = tf.nn.bias_add(result, logical(call[2]))
@@ -93,6 +103,8 @@ def _conv(call: Call) -> Lazy:
 def convolve(x: Any, weight: Lazy, window: Window, groups: int) -> Any:
     """Convolve channel-last data with weights of logical shape [out, in / groups, H, W]."""
     size = (int(x.shape[1]), int(x.shape[2]))
+    if groups == 1 and not isinstance(weight.data, np.ndarray):
+        return product(x, taps_of(weight), _reads(window, size))
     same = window.is_same(size)
     x = x if same else padded(x, spatial(window.pads))
     padding = "SAME" if same else "VALID"
@@ -104,6 +116,37 @@ def convolve(x: Any, weight: Lazy, window: Window, groups: int) -> Any:
         parts = [tf.nn.conv2d(a, k, window.strides, padding, dilations=window.dilations) for a, k in pairs]
         return tf.concat(parts, 3)
     return tf.nn.conv2d(x, kernel, window.strides, padding, dilations=window.dilations)
+
+
+def taps_of(weight: Lazy) -> Any:
+    """[M, C, H, W] as data of shape [H W, C, M]."""
+    made, channels = weight.shape[:2]
+    return reshape(arranged(weight, (3, 2, 0, 1)), (-1, channels, made))
+
+
+def _reads(window: Window, size: Any) -> Reads:
+    before = [pair[0] for pair in window.pads]
+    return Reads.of(window.kernel, window.strides, window.dilations, before, window.positions(size))
+
+
+def _is_correlation(call: Call, window: Window) -> bool:
+    """Whether a kernel like an image slides over few places, as in the gradient of a convolution's weight."""
+    ungrouped = int(call.attribute("group", 1)) == 1 and not call.given(2)
+    data = isinstance(call[0].data, np.ndarray) or isinstance(call[1].data, np.ndarray)
+    return ungrouped and not data and math.prod(window.kernel) > math.prod(call.shape[2:])
+
+
+def _correlated(x: Lazy, y: Lazy, window: Window, shape: tuple[int, ...]) -> Lazy:
+    """The sum over the kernel's places and the channels, which for the gradient of a weight are the examples.
+
+    Channels of both take their places at the end of memory, as in the convolution itself.
+    """
+    last = (3, 0, 1, 2)
+    before = [pair[0] for pair in window.pads]
+    reads = Reads.of(shape[2:], window.dilations, window.strides, before, window.kernel)
+    made = correlation(arranged(x, last), arranged(y, last), reads)
+    channels, kernels, height, width = shape
+    return Lazy(reshape(made, (kernels, height, width, channels)), last)
 
 
 def _depthwise(x: Any, weight: Lazy, window: Window, padding: str, groups: int) -> Any:
@@ -138,9 +181,14 @@ def _conv_transpose(call: Call) -> Lazy:
 
 
 def _transposed(x: Any, weight: Lazy, window: Window, shape: tuple[int, ...]) -> Any:
-    """TRANSPOSE_CONV: with pads it shares with a SAME convolution, else whole and cropped."""
-    kernel = kernel_of(weight)
+    """With trained weights products; else TRANSPOSE_CONV, with the pads of a SAME convolution or cropped."""
     batch, channels, *size = shape
+    if not isinstance(weight.data, np.ndarray):
+        before = [pair[0] for pair in window.pads]
+        return scattered(
+            x, taps_of(weight.transposed((1, 0, 2, 3))), window.strides, before, size, window.kernel
+        )
+    kernel = kernel_of(weight)
     inner = (int(x.shape[1]), int(x.shape[2]))
     covers = all(-(-n // s) == m for n, s, m in zip(size, window.strides, inner, strict=True))
     if covers and window.is_same((size[0], size[1])):

@@ -60,10 +60,13 @@ def _scatter_elements(call: Call) -> Lazy:
 
 def _written(call: Call, indices: Any, updates: Any, shape: tuple[int, ...]) -> Lazy:
     """Updates added to the data, or put in its place, at indices into a tensor of the given shape."""
-    data, mode = reshape(logical(call[0]), shape), str(call.attribute("reduction", "none"))
+    mode = str(call.attribute("reduction", "none"))
     if mode not in ("none", "add"):
         raise call.refuse(f"reduction {mode!r}; none and add are known")
     spread = tf.scatter_nd(indices, updates, shape)
+    if isinstance(call[0].data, np.ndarray) and not call[0].data.any():
+        return Lazy.plain(reshape(spread, call.shape))
+    data = reshape(logical(call[0]), shape)
     if mode == "none":
         hit = tf.scatter_nd(indices, tf.ones_like(updates), shape)
         return Lazy.plain(reshape(tf.where(tf.equal(hit, tf.zeros((), hit.dtype)), data, spread), call.shape))

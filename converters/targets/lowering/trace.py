@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from edgefl.converters.targets.lowering.interleave import stacked
 from edgefl.converters.targets.lowering.masks import arithmetic
+from edgefl.converters.targets.lowering.picks import placed
 from edgefl.converters.targets.lowering.registry import LOWERINGS, Call
 from edgefl.converters.targets.lowering.value import Lazy, logical
 from edgefl.errors import UnsupportedOperator
@@ -26,7 +27,7 @@ def trace(graph: Graph, names: Mapping[str, str]) -> Any:
         UnsupportedOperator: a node has no lowering or uses what TFLite lacks.
     """
     _check(graph)
-    graph = arithmetic(stacked(graph))
+    graph = arithmetic(stacked(placed(graph)))
     signature = [tf.TensorSpec(t.shape, t.dtype, names[name]) for name, t in graph.inputs.items()]
 
     def body(*tensors: Any) -> list[Any]:
