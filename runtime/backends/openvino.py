@@ -37,13 +37,8 @@ class OpenVinoBackend:
         kind = last if bundle.manifest.find(self.target, last) else kind
         artifact = artifact_of(bundle, self.target, kind)
         data = bundle.artifact(self.target, kind)
-        if "int8" not in kind:
-            # Release 2026.4 computes some products wrongly whose weights are stored in four bits.
-            graph = read_onnx(data)
-            plain = settled(graph)
-            data = data if plain is graph else write_onnx(plain)
         try:
-            model = self._core.read_model(data)
+            model = self._core.read_model(data if "int8" in kind else _unpacked(data))
             request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
         except Exception as exc:  # the engine raises RuntimeError and its own types alike
             raise BackendFailure(f"{self.version} refuses {artifact.path}: {exc}") from exc
@@ -67,6 +62,16 @@ class _OpenVinoProgram:
         except Exception as exc:  # the engine raises RuntimeError and its own types alike
             raise BackendFailure(f"{self._label}: {exc}") from exc
         return dict(zip(self._outputs, made, strict=True))
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The same graph with frozen weights as float32.
+
+    Release 2026.4 computes some products wrongly whose weights are stored in four bits.
+    """
+    graph = read_onnx(data)
+    plain = settled(graph)
+    return data if plain is graph else write_onnx(plain)
 
 
 def _import() -> Any:
