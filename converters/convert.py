@@ -22,6 +22,7 @@ from edgefl.converters.targets import Int8Features, TFLiteModel, int8_features, 
 from edgefl.converters.targets.calibration import gather
 from edgefl.converters.targets.compact import compact
 from edgefl.converters.targets.compact_tflite import compact_tflite
+from edgefl.converters.targets.filled import filled
 from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
 from edgefl.errors import ConversionError, UnsupportedOperator
@@ -181,7 +182,7 @@ def _artifacts(
     made, report = [], dict[str, dict[str, Any]]()
     for kind, graph in _named(graphs).items():
         tell(f"writing {kind} for ONNX")
-        made.append(ArtifactData("onnx", kind, to_onnx(compact(graph, bits) if bits else graph)))
+        made.append(ArtifactData("onnx", kind, _onnx(graph, bits)))
         if "tflite" in targets:
             tell(f"writing {kind} for TFLite")
             lite = _lite((graphs.step_products or graph) if kind == "step" else graph, kind)
@@ -193,9 +194,12 @@ def _artifacts(
             report.setdefault("tflite", {})[kind] = lite.to_json()
     if graphs.step_last is not None:
         tell("writing step for ONNX engines that keep channels last")
-        last = compact(graphs.step_last, bits) if bits else graphs.step_last
-        made.append(ArtifactData("onnx", "step-channels-last", to_onnx(last)))
+        made.append(ArtifactData("onnx", "step-channels-last", _onnx(graphs.step_last, bits)))
     return made, report
+
+
+def _onnx(graph: Graph, bits: int | None) -> bytes:
+    return to_onnx(filled(compact(graph, bits) if bits else graph))
 
 
 def _lite(graph: Graph, kind: str) -> TFLiteModel:

@@ -25,7 +25,7 @@ from edgefl.graph.onnx_schema import (
     TypeField,
     ValueField,
 )
-from edgefl.graph.onnx_tensor import check_shape, read_attribute, read_constant, read_tensor
+from edgefl.graph.onnx_tensor import check_shape, read_attribute, read_constant, read_filled, read_tensor
 from edgefl.graph.protobuf import Message
 
 _STANDARD = ("", "ai.onnx")
@@ -34,7 +34,8 @@ _STANDARD = ("", "ai.onnx")
 def read_onnx(data: bytes) -> Graph:
     """The graph of an ONNX file.
 
-    Initializers and Constant nodes become constants. Types come from the file's value_info; an output whose
+    Initializers, Constant nodes and ConstantOfShape nodes of a known shape become constants; the last occupy
+    one element. Types come from the file's value_info; an output whose
     declared shape is not static gets the shape its kernels compute.
 
     Raises:
@@ -137,6 +138,9 @@ class _Reader:
             raise GraphError(f"{where} has no outputs")
         if op == "Constant":
             self._constant(outputs[0], read_constant(attributes, where), where)
+            return
+        if op == "ConstantOfShape" and inputs[:1] and inputs[0] in self.constants:
+            self._constant(outputs[0], read_filled(self.constants[inputs[0]], attributes, where), where)
             return
         for tensor in filter(None, outputs):
             self._define(tensor, where)

@@ -144,3 +144,14 @@ def read_constant(attributes: Mapping[str, Attribute], where: str) -> Array:
         if name in dtypes and not isinstance(value, (str, np.ndarray)):
             return np.asarray(value, dtypes[name])
     raise GraphError(f"{where} must have one of value, {', '.join(dtypes)}; given {sorted(attributes)}")
+
+
+def read_filled(shape: Array, attributes: Mapping[str, Attribute], where: str) -> Array:
+    """The value of a ConstantOfShape node, occupying one element; raises GraphError for what is no shape."""
+    value = attributes.get("value", np.zeros(1, np.float32))
+    if not isinstance(value, np.ndarray) or value.size != 1 or shape.ndim != 1 or shape.dtype != np.int64:
+        raise GraphError(
+            f"{where} needs one value and a shape of int64, given {shape.dtype}{list(shape.shape)}"
+        )
+    check_shape(shape.tolist(), where)
+    return np.broadcast_to(value.reshape(()), tuple(shape.tolist()))

@@ -77,6 +77,32 @@ def test_constant_nodes_become_constants(attribute: dict[str, Any], expected: An
     np.testing.assert_array_equal(graph.constants["c"], expected)
 
 
+def filled_with(shape: Any, **attributes: Any) -> Any:
+    """A model that adds a ConstantOfShape `z` to its input."""
+    nodes = (
+        helper.make_node("ConstantOfShape", ["shape"], ["z"], **attributes),
+        helper.make_node("Add", ["x", "z"], ["y"]),
+    )
+    return model(*nodes, initializer=[numpy_helper.from_array(shape, "shape")])
+
+
+def test_tensors_of_one_value_occupy_one_element() -> None:
+    value = numpy_helper.from_array(np.array([3], np.float32))
+
+    graph = read_onnx(filled_with(np.array([2000, 2]), value=value).SerializeToString())
+
+    assert graph.operators() == {"Add": 1}
+    assert graph.constants["z"].shape == (2000, 2) and graph.constants["z"].strides == (0, 0)
+    assert graph.constants["z"][7, 1] == 3 and graph.constants["z"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "shape", [np.array([[2]]), np.array([2], np.int32), np.array([-2]), np.array([1 << 40, 4])]
+)
+def test_shapes_that_are_none_are_refused(shape: Any) -> None:
+    refuses(filled_with(shape), "shape")
+
+
 def test_types_come_from_value_info() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
     proto = model(*nodes, value_info=[helper.make_tensor_value_info("h", 1, [2])])
