@@ -15,7 +15,7 @@ def to_onnx(graph: Graph) -> bytes:
     Raises:
         ConversionError: onnx's checker finds the file invalid.
     """
-    data = write_onnx(_with_distinct_names(graph))
+    data = write_onnx(_with_distinct_names(_ends_last(graph)))
     try:
         import onnx
     except ImportError:
@@ -25,6 +25,19 @@ def to_onnx(graph: Graph) -> bytes:
     except Exception as exc:
         raise ConversionError(f"graph {graph.name!r} does not pass onnx.checker: {exc}") from exc
     return data
+
+
+def _ends_last(graph: Graph) -> Graph:
+    """The graph with nodes that no other reads at its end, the latest of them first.
+
+    onnxruntime takes such nodes from the end of the file and computes what each needs before it looks at the
+    next: so a step's last layer gets its gradients first, and frees its activations, where it would otherwise
+    go all the way back to the first layer with everything still in memory.
+    """
+    read = {name for node in graph for name in node.inputs}
+    ends = [node for node in graph if read.isdisjoint(node.outputs)]
+    rest = [node for node in graph if not read.isdisjoint(node.outputs)]
+    return replace(graph, nodes=(*rest, *reversed(ends)))
 
 
 def _with_distinct_names(graph: Graph) -> Graph:

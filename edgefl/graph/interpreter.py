@@ -41,7 +41,7 @@ class Interpreter:
             raise UnsupportedOperator(f"graph {graph.name!r} has operators without a NumPy kernel: {missing}")
         self.graph = graph
         rest = settled(graph)
-        self._constants, self._nodes = rest.constants, rest.nodes
+        self._constants, self._nodes = rest.constants, _ends_early(rest)
         self._dead_after = _last_uses(graph, self._nodes)
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -84,6 +84,22 @@ def settled(graph: Graph) -> Graph:
         return graph
     used = {name for node in nodes for name in node.inputs} | set(graph.outputs)
     return replace(graph, nodes=tuple(nodes), constants={n: v for n, v in known.items() if n in used})
+
+
+def _ends_early(graph: Graph) -> list[Node]:
+    """The nodes, each that no other reads as soon as its inputs are there, which then may go."""
+    read = {name for node in graph for name in node.inputs}
+    made = {name: place for place, node in enumerate(graph) for name in node.outputs if name}
+
+    def place(item: tuple[int, Node]) -> int:
+        own, node = item
+        return (
+            own
+            if not read.isdisjoint(node.outputs)
+            else max((made.get(n, -1) for n in node.inputs), default=-1)
+        )
+
+    return [node for _, node in sorted(enumerate(graph), key=place)]
 
 
 def _last_uses(graph: Graph, nodes: Sequence[Node]) -> list[list[str]]:

@@ -66,6 +66,9 @@ class OnnxBackend:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
+        # One block for all that a run holds comes beside the pieces the first run took, which stay: up to a
+        # third more memory, for a hundredth of the time.
+        options.enable_mem_pattern = False
         return options
 
     def _session(self, data: bytes, path: str, options: Any) -> Any:

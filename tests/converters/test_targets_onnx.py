@@ -8,7 +8,7 @@ import pytest
 
 from edgefl.converters.targets import to_onnx
 from edgefl.errors import ConversionError
-from edgefl.graph import Graph, Node, TensorType, run
+from edgefl.graph import Graph, Node, TensorType, read_onnx, run
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -36,3 +36,20 @@ def test_an_invalid_graph_is_refused() -> None:
 
     with pytest.raises(ConversionError, match=r"broken.*NoSuchOperator"):
         to_onnx(graph)
+
+
+def test_what_nothing_reads_comes_last_and_the_latest_of_it_first() -> None:
+    nodes = (
+        Node("Neg", ("x",), ("a",)),
+        Node("Abs", ("a",), ("first",)),
+        Node("Neg", ("a",), ("b",)),
+        Node("Abs", ("b",), ("second",)),
+        Node("Neg", ("b",), ("c",)),
+        Node("Abs", ("c",), ("third",)),
+    )
+    graph = Graph({"x": X}, dict.fromkeys(("first", "second", "third"), X), nodes)
+
+    back = read_onnx(to_onnx(graph))
+
+    assert [node.outputs[0] for node in back] == ["a", "b", "c", "third", "second", "first"]
+    assert list(back.outputs) == ["first", "second", "third"]

@@ -53,6 +53,19 @@ def test_tensors_are_freed_after_their_last_reader() -> None:
     assert peak_bytes(lambda: interpreter(feeds)) < 4 * type.nbytes
 
 
+def test_what_nothing_reads_is_computed_before_more_memory_is_taken() -> None:
+    """Sums of 20 large tensors, listed after the last of these is made."""
+    type, scalar = TensorType(F4, (1 << 18,)), TensorType(F4, ())
+    names = [f"t{i}" for i in range(21)]
+    chain = [Node("Exp", (a,), (b,)) for a, b in pairwise(names)]
+    sums = [Node("ReduceSum", (n,), (f"sum/{n}",), {"keepdims": 0}) for n in names[1:]]
+    outputs = {f"sum/{n}": scalar for n in names[1:]}
+    interpreter = Interpreter(Graph({names[0]: type}, outputs, (*chain, *sums)))
+    feeds = {names[0]: np.full(type.shape, -1, F4)}
+
+    assert peak_bytes(lambda: interpreter(feeds)) < 4 * type.nbytes
+
+
 def test_omitted_inputs_and_outputs() -> None:
     type = TensorType(F4, (2,))
     nodes = (
