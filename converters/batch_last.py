@@ -22,6 +22,7 @@ from edgefl.converters.normalize.simplify import BROADCAST, UNARY
 from edgefl.graph.model import Graph, Node
 
 _BATCH = 4  # examples: with fewer, runs are hardly longer than those of images as they were
+_STRIDE = 2  # along rows; past it an image falls into too many parts
 
 
 def suits(graph: Graph, bound: Collection[str], wanted: Collection[str]) -> bool:
@@ -29,10 +30,16 @@ def suits(graph: Graph, bound: Collection[str], wanted: Collection[str]) -> bool
     nodes = required(graph, wanted, bound)
     found = [node for node in nodes if node.op == "Conv"]
     read = [graph.type_of(node.inputs[0]).shape for node in found]
-    wide = any(max(graph.type_of(node.inputs[1]).shape[2:]) > 1 for node in found)
+    wide = any(_overlaps(node, graph.type_of(node.inputs[1]).shape[2:]) for node in found)
     dense = all(integer(node, "group", 1) == 1 for node in found)
     many = all(shape[0] >= _BATCH and len(shape) == 4 for shape in read)
     return wide and dense and many and all(node.op != "ConvTranspose" for node in nodes)
+
+
+def _overlaps(node: Node, kernel: Sequence[int]) -> bool:
+    """Whether a pixel is read at more than one place of the kernel; patches side by side are one product."""
+    strides = integers(node, "strides", (1,) * len(kernel))
+    return any(size > stride for size, stride in zip(kernel, strides, strict=True))
 
 
 def graft_flat(
@@ -107,7 +114,7 @@ class _Flattening:
         seen = window(node, (height, width), self._shape(node.inputs[1])[2:])
         stride, dilation = seen.strides[1], seen.dilations[1]
         plain = integer(node, "group", 1) == 1 and len(node.inputs) == 2
-        if not plain or (stride > 1 and (dilation > 1 or width % stride)):
+        if not plain or stride > _STRIDE or (stride > 1 and (dilation > 1 or width % stride)):
             return None
         x, w = self.flat(node.inputs[0]), self.plain(node.inputs[1])
         out = self._shape(node.outputs[0])[3]

@@ -136,7 +136,8 @@ class Expr:
             return self
         lead = self.rank - len(shape)
         axes = [i for i in range(self.rank) if i < lead or (shape[i - lead] == 1 and self.shape[i] != 1)]
-        return self.sum(axes, keepdims=True).reshape(shape)
+        # OpenVINO 2026.4 takes a reshape past a sum that keeps its axes, and loses axes of size 1 on the way.
+        return self.sum(axes, keepdims=not self.builder.channels_last).reshape(shape)
 
     def reshape(self, shape: Sequence[int]) -> Expr:
         if tuple(shape) == self.shape:

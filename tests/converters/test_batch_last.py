@@ -57,6 +57,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
     ),
     "strides over dilations": (lambda: scored(nn.Conv2d(2, 4, 3, 2, 1, dilation=2)), (9, 8)),
     "kernels narrower than strides": (lambda: scored(nn.Conv2d(2, 4, (3, 2), 3)), (9, 9)),
+    "kernels as wide as strides": (
+        lambda: scored(
+            nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, (3, 2), (3, 2)), nn.Conv2d(3, 2, (3, 1), 2),
+        ),
+        (9, 12),
+    ),
     "columns of padding": (lambda: scored(nn.Conv2d(2, 4, 3, 1, 1), nn.Conv2d(4, 3, 3, 2, 1)), (2, 2)),
     "norms of frozen statistics": (
         lambda: scored(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
@@ -107,8 +113,15 @@ def test_batch_statistics_are_those_of_the_plain_step() -> None:
 
 @pytest.mark.parametrize(("batch", "flat"), [(2, False), (4, True)])
 def test_images_of_few_examples_stay_as_they_are(batch: int, flat: bool) -> None:
-    _, bundle = converted("dilations", batch)
+    assert is_flat(converted("dilations", batch)[1]) is flat
+
+
+def test_patches_side_by_side_stay_as_they_are() -> None:
+    assert not is_flat(converted("kernels narrower than strides")[1])
+
+
+def is_flat(bundle: Bundle) -> bool:
     graph = read_onnx(bundle.artifact("onnx", "step-channels-last"))
     first = next(node for node in graph if node.op == "Conv")
 
-    assert graph.type_of(first.inputs[0]).shape[0] == (1 if flat else batch)
+    return graph.type_of(first.inputs[0]).shape[0] == 1

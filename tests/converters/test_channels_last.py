@@ -87,6 +87,22 @@ def test_few_channels_with_strides(
         np.testing.assert_allclose(last[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_images_of_one_pixel_on_openvino() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(4), norm, nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Flatten()
+    ).eval()
+    norm.running_mean.uniform_(-1, 1)
+    made = convert(module, np.zeros((1, 3, 6, 6), np.float32), batch_size=4, targets=("onnx",))
+    golden = made.golden()
+    _, expected = Trainer(made, "numpy").loss_and_gradients(golden["x"], golden["y"])
+    _, found = Trainer(made, "openvino").loss_and_gradients(golden["x"], golden["y"])
+
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_models_without_convolutions_have_one_step() -> None:
     made = convert(nn.Linear(3, 2), np.zeros((1, 3), np.float32), batch_size=4, targets=("onnx",))
 
