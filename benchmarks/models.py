@@ -52,11 +52,11 @@ def row(kind: str, entry: Any) -> Row:
 
 
 def measured(entry: Any) -> Row:
-    from tests.models.measure import GRADIENT, measure
+    from tests.models.measure import measure
 
-    found = asdict(measure(entry, double=entry.factory != "keras_models:application"))
-    rounded = {k: _rounded(v) if isinstance(v, float) else v for k, v in found.items()}
-    return {"outcome": "converted" if found["gradient"] < GRADIENT else "wrong", **rounded}
+    found = measure(entry)
+    rounded = {k: _rounded(v) if isinstance(v, float) else v for k, v in asdict(found).items()}
+    return {"outcome": "converted" if found.right else "wrong", **rounded}
 
 
 def _rounded(value: float) -> float | None:
@@ -64,7 +64,7 @@ def _rounded(value: float) -> float | None:
 
 
 def table(rows: dict[str, Row]) -> str:
-    """The results as Markdown: what converts, then what is refused and why."""
+    """The results as Markdown: what converts, where rounding decides, then what is refused and why."""
     lines = [
         "| model | parameters | conversion s | gradient | float64 | losses | movement |",
         "|---|---|---|---|---|---|---|",
@@ -72,16 +72,26 @@ def table(rows: dict[str, Row]) -> str:
     for kind, title in (("promised", "promised"), ("surprise", "not planned for")):
         lines.append(f"| **{title}** | | | | | | |")
         lines += [_line(name, r) for name, r in rows.items() if r["kind"] == kind and "gradient" in r]
+    lines += ["", *_beside([(name, r) for name, r in rows.items() if r.get("own_moved") is not None])]
     refused = [f"| {name} | {_cell(r['message'])} |" for name, r in rows.items() if "message" in r]
     return "\n".join([*lines, "", "| refused | message |", "|---|---|", *refused])
 
 
 def _line(name: str, r: Row) -> str:
     shown = [_number(r[key]) for key in ("gradient", "double", "losses")]
-    moved = _number(r["moved"])
-    if r["moved_double"] is not None:
-        moved += f" (float64 {_number(r['moved_double'])})"
-    return f"| {name} | {r['parameters']:,} | {r['seconds']:.1f} | {' | '.join(shown)} | {moved} |"
+    return (
+        f"| {name} | {r['parameters']:,} | {r['seconds']:.1f} | {' | '.join(shown)} | {_number(r['moved'])} |"
+    )
+
+
+def _beside(rows: list[tuple[str, Row]]) -> list[str]:
+    """Networks beyond a bound: the step beside the framework's own float32, and gradients on the path."""
+    keys = ("gradient", "own_gradient", "moved", "own_moved", "along")
+    head = [
+        "| beyond a bound | gradient | framework's | movement | framework's | along the path, float64 |",
+        "|---|---|---|---|---|---|",
+    ]
+    return head + [f"| {name} | {' | '.join(_number(r[key]) for key in keys)} |" for name, r in rows]
 
 
 def _number(value: float | None) -> str:

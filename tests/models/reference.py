@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model in its own framework: loss and gradients by that framework's own differentiation, in float64."""
+"""A model in its own framework: loss and gradients by that framework's own differentiation, in float64 or in
+float32.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,16 @@ class Reference:
     trainable: frozenset[str]
 
 
-def reference(entry: Entry, model: Any) -> Reference:
-    """The entry's reference; `model` is what `entry.build()` gave, and is left as it is."""
-    return _torch(entry, model) if entry.framework == "torch" else _keras(entry, model)
+def reference(entry: Entry, model: Any, dtype: str = "float64") -> Reference:
+    """The entry's reference computing in `dtype`; `model` is what `entry.build()` gave, left as it is."""
+    return (_torch if entry.framework == "torch" else _keras)(entry, model, dtype)
 
 
 # -- PyTorch
 
 
-def _torch(entry: Entry, model: Any) -> Reference:
+def _torch(entry: Entry, model: Any, dtype: str) -> Reference:
+    import contextlib
     import copy
 
     import torch
@@ -45,16 +48,18 @@ def _torch(entry: Entry, model: Any) -> Reference:
     # The bundle's names: some models have parameters called as the step's own tensors.
     floats = [n for n, v in (*model.named_parameters(), *model.named_buffers()) if v.is_floating_point()]
     names = {bundle: own for own, bundle in parameter_names(floats).items()}
-    double = copy.deepcopy(model).double().eval()
+    own = getattr(torch, dtype)
+    source = copy.deepcopy(model).to(own).eval()
+    precise = _in_double if dtype == "float64" else contextlib.nullcontext
 
     def run(values: Values, x: Values, y: Array) -> tuple[float, dict[str, Array]]:
-        weights = {n: torch.tensor(v, dtype=torch.float64, requires_grad=True) for n, v in values.items()}
+        weights = {n: torch.tensor(v, dtype=own, requires_grad=True) for n, v in values.items()}
         data = {n: torch.tensor(v) for n, v in x.items()}
-        data = {n: v.double() if v.is_floating_point() else v for n, v in data.items()}
+        data = {n: v.to(own) if v.is_floating_point() else v for n, v in data.items()}
         args, kwargs = ((next(iter(data.values())),), {}) if len(data) == 1 else ((), data)
-        with _in_double():
+        with precise():
             # A copy for each call: some models keep what they computed from earlier parameters.
-            net = copy.deepcopy(double)
+            net = copy.deepcopy(source)
             made = torch.func.functional_call(net, {names[n]: v for n, v in weights.items()}, args, kwargs)
         loss = _torch_loss(entry.loss, _first(made), torch.tensor(y))
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
@@ -106,13 +111,13 @@ def _torch_loss(name: str, output: Any, y: Any) -> Any:
 # -- Keras
 
 
-def _keras(entry: Entry, model: Any) -> Reference:
+def _keras(entry: Entry, model: Any, dtype: str) -> Reference:
     import keras
     import tensorflow as tf
 
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
     try:
         net = entry.build()
         _forward_keras(net, entry)
@@ -129,7 +134,7 @@ def _keras(entry: Entry, model: Any) -> Reference:
     def run(values: Values, x: Values, y: Array) -> tuple[float, dict[str, Array]]:
         for name, value in values.items():
             variables[name].assign(value)
-        data = {n: tf.cast(v, tf.float64) if v.dtype.kind == "f" else tf.constant(v) for n, v in x.items()}
+        data = {n: tf.cast(v, dtype) if v.dtype.kind == "f" else tf.constant(v) for n, v in x.items()}
         with tf.GradientTape() as tape:
             made = net(alone(data), training=False)
             loss = _keras_loss(entry.loss, tf.nest.flatten(made)[0], y)

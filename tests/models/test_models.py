@@ -9,7 +9,8 @@ import warnings
 
 import pytest
 
-from tests.models.measure import DOUBLE, GRADIENT, TRAJECTORY, Outcome, measure
+from tests.models.measure import Outcome, measure
+from tests.models.norms import DOUBLE, GRADIENT, TRAJECTORY
 from tests.models.zoo import ENTRIES, Entry
 
 
