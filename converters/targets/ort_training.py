@@ -18,6 +18,7 @@ from typing import Any
 
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.converters.graft import required
+from edgefl.converters.targets.compact import stored_bits
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
 from edgefl.graph import Array, Graph, read_onnx, write_onnx
@@ -51,10 +52,10 @@ def to_ort_training(bundle: Bundle) -> list[ArtifactData]:
     if manifest.seeded or manifest.updated:
         raise UnsupportedOperator(f"{TARGET}: the step has dropout or batch statistics; {_INSTEAD}")
     graph = loss_graph(read_onnx(bundle.artifact("onnx", "step")))
-    if integers := sorted({node.op for node in graph if node.op in _INTEGER}):
-        raise UnsupportedOperator(
-            f"{TARGET}: the step has integer constants ({', '.join(integers)}); {_INSTEAD}"
-        )
+    integers = sorted({node.op for node in graph if node.op in _INTEGER})
+    if integers or (bits := stored_bits(graph)):
+        found = ", ".join(integers) or f"weights stored in {bits} bits"
+        raise UnsupportedOperator(f"{TARGET}: the step has integer constants ({found}); {_INSTEAD}")
     values = bundle.parameters()
     trained = {p.name: values[p.name] for p in manifest.trained}
     model = _model(graph, trained)

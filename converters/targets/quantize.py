@@ -57,7 +57,7 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
         from edgefl.converters.targets.lowering import trace
 
         inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
-        function = trace(absorb(_tamed(graph, calibration)), inputs)
+        function = trace(absorb(_tamed(graph, calibration)), inputs, rounded=True)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([feed[name] for name in inputs] for feed in calibration)

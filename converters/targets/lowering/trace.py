@@ -20,14 +20,19 @@ from edgefl.graph import Array, Graph, Node
 _DTYPES = frozenset({"float32", "int32", "int64", "bool", "int8", "uint8"})
 
 
-def trace(graph: Graph, names: Mapping[str, str]) -> Any:
+def trace(graph: Graph, names: Mapping[str, str], *, rounded: bool = False) -> Any:
     """A concrete function of the graph's inputs, named by `names`, returning its outputs in order.
+
+    Args:
+        rounded: the function will be rounded to int8, where clipped masks have no place: no eight bits hold
+            their huge factor.
 
     Raises:
         UnsupportedOperator: a node has no lowering or uses what TFLite lacks.
     """
     _check(graph)
-    graph = arithmetic(stacked(placed(graph)))
+    graph = stacked(placed(graph))
+    graph = graph if rounded else arithmetic(graph)
     signature = [tf.TensorSpec(t.shape, t.dtype, names[name]) for name, t in graph.inputs.items()]
 
     def body(*tensors: Any) -> list[Any]:
