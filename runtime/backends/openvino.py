@@ -45,15 +45,6 @@ class OpenVinoBackend:
         return _OpenVinoProgram(request, model, Names.of(artifact), f"{self.version} on {artifact.path}")
 
 
-def _unpacked(data: bytes) -> bytes:
-    """The file with weights in float32: release 2026.4 computes some products wrongly whose weights are
-    stored in four bits.
-    """
-    graph = read_onnx(data)
-    plain = settled(graph)
-    return data if plain is graph else write_onnx(plain)
-
-
 class _OpenVinoProgram:
     def __init__(self, request: Any, model: Any, names: Names, label: str) -> None:
         self._request, self._names, self._label = request, names, label
