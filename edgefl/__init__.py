@@ -15,7 +15,7 @@ from edgefl._version import __version__
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
     from edgefl.converters import convert, export_int8
-    from edgefl.delta import decode_delta, encode_delta
+    from edgefl.delta import apply_feedback, decode_delta, encode_delta, encode_with_feedback
     from edgefl.runtime import Trainer
     from edgefl.server_stub import aggregate
 
@@ -23,9 +23,11 @@ _DOORS = {
     "Bundle": "edgefl.bundle",
     "Trainer": "edgefl.runtime",
     "aggregate": "edgefl.server_stub",
+    "apply_feedback": "edgefl.delta",
     "convert": "edgefl.converters",
     "decode_delta": "edgefl.delta",
     "encode_delta": "edgefl.delta",
+    "encode_with_feedback": "edgefl.delta",
     "export_int8": "edgefl.converters",
 }
 
@@ -34,9 +36,11 @@ __all__ = [
     "Trainer",
     "__version__",
     "aggregate",
+    "apply_feedback",
     "convert",
     "decode_delta",
     "encode_delta",
+    "encode_with_feedback",
     "export_int8",
 ]
 

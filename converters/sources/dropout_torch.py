@@ -15,7 +15,8 @@ from edgefl.errors import SourceError
 ALWAYS_OFF = ("BatchNorm", "InstanceNorm", "RNN", "LSTM", "GRU")
 """Modules whose training mode changes more than dropout, or whose dropout cannot be seen."""
 
-_RANDOM = ("rand", "bernoulli", "normal", "multinomial", "dropout", "poisson", "uniform")
+_SWITCHES = ("training", "train")
+"""Arguments by which an operator that may be random is told to be so."""
 
 
 @contextlib.contextmanager
@@ -90,7 +91,7 @@ def mark_dropout(program: Any) -> int:
                 mask = [*shape[:whole], *(1,) * (len(shape) - whole)]
                 node.target, node.args = _target(), (x, float(rate), mask, count)
                 count += 1
-        elif node.op == "call_function" and _is_random(node, operator):
+        elif node.op == "call_function" and _is_random(node):
             raise SourceError(
                 f"{operator} is random in a way that dropout=True cannot keep: convert without it, or write "
                 "it with torch.nn.Dropout"
@@ -99,12 +100,20 @@ def mark_dropout(program: Any) -> int:
     return count
 
 
-def _is_random(node: Any, operator: str) -> bool:
-    if operator == "scaled_dot_product_attention":
-        return bool(node.kwargs.get("dropout_p") or (len(node.args) > 4 and node.args[4]))
-    if operator.startswith(("alpha_dropout", "feature_alpha_dropout", "dropout_", "feature_dropout_")):
-        return bool(node.args[2])
-    return operator.startswith(_RANDOM)
+def _is_random(node: Any) -> bool:
+    """Whether a node draws from PyTorch's generator; the operators say themselves whether they may."""
+    import torch
+
+    operator = node.target
+    if not isinstance(operator, torch._ops.OpOverload):
+        return False
+    given = dict(zip((a.name for a in operator._schema.arguments), node.args, strict=False)) | node.kwargs
+    if operator.name().startswith("aten::scaled_dot_product_attention"):
+        return bool(given.get("dropout_p"))
+    if torch.Tag.nondeterministic_seeded not in operator.tags:
+        return False
+    switches = [a for a in operator._schema.arguments if a.name in _SWITCHES]
+    return all(given.get(a.name, a.default_value) for a in switches)
 
 
 def _target() -> Any:

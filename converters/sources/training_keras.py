@@ -51,9 +51,32 @@ def kept_layers(model: Any) -> list[Any]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
 
 
+def _refuse_other_randomness(model: Any) -> None:
+    """Raise SourceError for layers that are random in training in a way that no marker keeps.
+
+    Dropout inside recurrent layers is not among them: it stays off, which the report says.
+    """
+    import keras
+
+    base = keras.layers
+    kinds = (base.GaussianNoise, base.GaussianDropout, base.AlphaDropout)
+    other = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, kinds) or type(layer).__name__.startswith("Random")
+    ]
+    if other:
+        named = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in other)
+        raise SourceError(
+            f"{named}: random in training in a way that dropout=True cannot keep; convert without it, which "
+            "leaves them off, or write them with Dropout"
+        )
+
+
 @contextlib.contextmanager
 def keeping_dropout(model: Any, drops: Drops) -> Iterator[None]:
-    """Within it dropout layers leave markers."""
+    """Within it dropout layers leave markers; raises SourceError where other layers are random."""
+    _refuse_other_randomness(model)
     with contextlib.ExitStack() as stack:
         for layer in kept_layers(model):
             stack.enter_context(_calling(layer, _marked(layer, drops)))

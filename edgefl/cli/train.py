@@ -71,7 +71,7 @@ def train(
         opened.with_parameters(trainer.parameters(), opened.manifest.model_version).save(output)
         result["bundle"] = str(output)
     if delta:
-        frame = encode_delta(trainer.delta(), opened, mode=mode, density=density)
+        frame = encode_delta(trainer.delta(), opened, mode=mode, density=density, rng=seed)
         delta.write_bytes(frame)
         dense = 4 * opened.schema().size
         result |= {"delta": str(delta), "delta_bytes": len(frame), "times_smaller": dense / len(frame)}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from edgefl.delta.anatomy import FrameAnatomy, inspect_frame, tensor_norms
-from edgefl.delta.arrays import decode_delta, encode_delta
+from edgefl.delta.arrays import decode_delta, encode_delta, encode_with_feedback
 from edgefl.delta.budget import warm_up
 from edgefl.delta.codec import Encoded, SparseDelta, decode, encode
 from edgefl.delta.feedback import Residual, apply_feedback, carry
@@ -25,6 +25,7 @@ __all__ = [
     "decode_delta",
     "encode",
     "encode_delta",
+    "encode_with_feedback",
     "inspect_frame",
     "tensor_norms",
     "warm_up",

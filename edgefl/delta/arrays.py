@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edgefl.delta.codec import decode, encode
+from edgefl.delta.codec import Encoded, decode, encode
+from edgefl.delta.feedback import Residual, apply_feedback, carry
 from edgefl.delta.frame import Limits
+from edgefl.delta.modes import STATELESS_MODES
 from edgefl.errors import DeltaOption
-from edgefl.parameters import Arrays, Schema
+from edgefl.parameters import Arrays, Schema, Vector
 
 
 class HasVersion(Protocol):
@@ -33,7 +37,7 @@ class HasSchema(Protocol):
 def encode_delta(
     delta: Arrays, bundle: HasSchema | None, *, mode: str = "topk", density: float = 0.01, **options: Any
 ) -> bytes:
-    """Code named arrays of differences.
+    """Code named arrays of differences, once; what is left out is lost (see `encode_with_feedback`).
 
     Args:
         delta: new minus base parameters by name, floating point.
@@ -44,19 +48,49 @@ def encode_delta(
         DataShape, DataType: the arrays do not fit the bundle's schema.
         DeltaOption, NotFinite: as `edgefl.delta.encode` raises them.
     """
-    schema = Schema.of_arrays(delta) if bundle is None else bundle.schema()
-    version = 0 if bundle is None else bundle.manifest.model_version
-    vector = schema.flatten(delta)
-    tensors = [(start, stop) for _, start, stop in schema.ranges()]
-    return encode(
-        vector,
+    schema, version = _belongs(delta, bundle)
+    return _coder(schema, version, {"mode": mode, "density": density, **options})(schema.flatten(delta)).frame
+
+
+def encode_with_feedback(
+    delta: Arrays,
+    bundle: HasSchema | None,
+    residual: Residual | None,
+    *,
+    mode: str = "topk",
+    decay: float = 1.0,
+    momentum: float = 0.0,
+    **options: Any,
+) -> tuple[bytes, Residual | None]:
+    """Code named arrays of differences together with what earlier frames left out, as devices do.
+
+    Args:
+        delta: new minus base parameters by name, floating point.
+        bundle: the model they belong to; None takes the names in sorted order and version 0.
+        residual: what the call before gave; None for the first. One of another schema or of a later version
+            no longer means anything and is dropped.
+        mode, options: as `encode_delta` takes them.
+        decay, momentum: as `apply_feedback` takes them.
+
+    Returns:
+        The frame, and the residual for the next call; None in modes of `STATELESS_MODES`, which need none.
+
+    Raises:
+        DataShape, DataType, DeltaOption, NotFinite: as `encode_delta` raises them.
+    """
+    if mode in STATELESS_MODES:
+        return encode_delta(delta, bundle, mode=mode, **options), None
+    schema, version = _belongs(delta, bundle)
+    encoded, left = apply_feedback(
+        schema.flatten(delta),
+        carry(residual, schema.id, version, version),
+        _coder(schema, version, {"mode": mode, **options}),
         schema_id=schema.id,
         base_version=version,
-        mode=mode,
-        density=density,
-        tensors=tensors,
-        **options,
-    ).frame
+        decay=decay,
+        momentum=momentum,
+    )
+    return encoded.frame, left
 
 
 def decode_delta(payload: bytes, bundle: HasSchema | Schema) -> dict[str, npt.NDArray[Any]]:
@@ -77,3 +111,15 @@ def decode_delta(payload: bytes, bundle: HasSchema | Schema) -> dict[str, npt.ND
     update = decode(payload, Limits(schema.id, schema.size, versions=versions))
     with np.errstate(over="ignore"):
         return schema.unflatten(update.dense())
+
+
+def _belongs(delta: Arrays, bundle: HasSchema | None) -> tuple[Schema, int]:
+    """The schema and base version of an update."""
+    if bundle is None:
+        return Schema.of_arrays(delta), 0
+    return bundle.schema(), bundle.manifest.model_version
+
+
+def _coder(schema: Schema, version: int, options: Mapping[str, Any]) -> Callable[[Vector], Encoded]:
+    tensors = [(start, stop) for _, start, stop in schema.ranges()]
+    return partial(encode, schema_id=schema.id, base_version=version, tensors=tensors, **options)

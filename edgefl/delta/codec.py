@@ -91,7 +91,7 @@ def encode(
     meta: Mapping[str, Any] | None = None,
     rng: np.random.Generator | int | None = None,
     nmse_limit: float | None = None,
-    subset_seed: int = 0,
+    subset_seed: int | None = None,
     tensors: Runs = (),
     per_tensor: bool = False,
     whole_below: int = 0,
@@ -114,7 +114,8 @@ def encode(
         rng: generator or seed for modes that round at random (default: fresh entropy).
         nmse_limit: guard of `unbiased`: D shrinks until the noise over the squared norm is at most this; five
             times the size of the cohort is sound.
-        subset_seed: 64 bits that everyone in a round shares, for `subset`.
+        subset_seed: 64 bits that everyone in a round shares, for `subset`; the base version where None, so
+            that every version moves other parameters.
         tensors: half-open ranges of the tensors, covering the vector in order.
         per_tensor: choose in every tensor by itself rather than among all parameters.
         whole_below: tensors of fewer parameters are sent whole, as float16.
@@ -133,7 +134,7 @@ def encode(
         _count(vector.size, density, k),
         np.random.default_rng(rng),
         nmse_limit,
-        _checked_seed(subset_seed),
+        _checked_seed(base_version if subset_seed is None else subset_seed),
         coders,
         thorough,
     )

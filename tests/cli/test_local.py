@@ -56,6 +56,19 @@ def test_verify_fails_where_an_engine_differs(
     assert "differs" in ran.out
 
 
+def test_the_seed_decides_the_update_in_modes_that_round_at_random(
+    call: Command, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    def update(name: str, seed: int) -> bytes:
+        file = tmp_path / name
+        options = ("-b", "numpy", "--mode", "unbiased", "--density", 0.1, "--seed", seed)
+        assert call("train", mlp, "-d", data, *options, "--delta", file).status == 0
+        return file.read_bytes()
+
+    assert update("one", 3) == update("two", 3)
+    assert update("one", 3) != update("other", 4)
+
+
 def test_train_writes_the_trained_bundle(call: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
     ran = call("train", mlp, "-d", data, "--epochs", 2, "-b", "numpy", "-o", tmp_path / "trained.edgefl")
 

@@ -210,9 +210,39 @@ def test_keras_dropout_equals_keras_with_the_same_masks():
 def test_other_randomness_and_none_at_all_are_refused():
     with pytest.raises(ConversionError, match="the model has none"):
         edgefl.convert(nn.Linear(4, 3), np.zeros((2, 4), np.float32), dropout=True)
-    model = nn.Sequential(nn.Linear(4, 3), nn.AlphaDropout(0.5))
-    with pytest.raises(SourceError, match="alpha_dropout is random"):
-        edgefl.convert(model, np.zeros((2, 4), np.float32), dropout=True)
+
+
+class Noisy(nn.Module):
+    def __init__(self, noise):
+        super().__init__()
+        self.dense, self.noise = nn.Linear(4, 3), noise
+
+    def forward(self, x):
+        return nn.functional.dropout(self.noise(self.dense(x)), 0.5, self.training)
+
+
+@pytest.mark.parametrize(
+    "operator, noise",
+    {
+        "alpha_dropout": nn.AlphaDropout(0.5),
+        "rrelu": nn.RReLU(),
+        "exponential_": nn.functional.gumbel_softmax,
+        "randn_like": lambda x: x + torch.randn_like(x),
+    }.items(),
+)
+def test_randomness_that_no_seed_repeats_is_refused(operator, noise):
+    with pytest.raises(SourceError, match=f"{operator} is random"):
+        edgefl.convert(Noisy(noise), np.zeros((2, 4), np.float32), dropout=True, targets=("onnx",))
+
+
+@pytest.mark.parametrize("kind", ["GaussianNoise", "GaussianDropout", "AlphaDropout", "RandomContrast"])
+def test_keras_layers_that_are_random_otherwise_are_refused(kind):
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), getattr(layers, kind)(0.1, name="odd"), layers.Dropout(0.5),
+         layers.Flatten(), layers.Dense(3)]
+    )  # fmt: skip
+    with pytest.raises(SourceError, match=rf"'odd' \({kind}\)"):
+        edgefl.convert(model, batch_size=2, dropout=True, targets=("onnx",))
 
 
 # -- BatchNorm

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgefl.delta import decode_delta, encode_delta
+from edgefl.delta import decode_delta, encode_delta, encode_with_feedback
 from edgefl.errors import DataShape, DeltaBase, DeltaOption, DeltaSchema
 from edgefl.parameters import Parameter, Schema
 
@@ -68,3 +68,43 @@ def test_decoding_needs_to_know_the_parameters() -> None:
 def test_arrays_that_do_not_fit_the_bundle_are_refused() -> None:
     with pytest.raises(DataShape, match="a/bias"):
         encode_delta({"head/kernel": DELTA["head/kernel"]}, Model())
+
+
+def test_what_a_frame_leaves_out_comes_with_later_ones() -> None:
+    residual, total, sent = None, np.zeros(70, np.float32), np.zeros(70, np.float32)
+    for version in range(5, 35):
+        model = Model(version=version)
+        payload, residual = encode_with_feedback(DELTA, model, residual, density=0.05)
+        sent += model.schema().flatten(decode_delta(payload, model))
+        total += model.schema().flatten(DELTA)
+
+    assert residual is not None
+    np.testing.assert_allclose(sent + residual.vector, total, rtol=1e-5, atol=1e-4)
+    assert np.count_nonzero(sent) > 30  # alone, a frame carries the same 4 every time
+
+
+def test_modes_without_state_leave_nothing() -> None:
+    payload, residual = encode_with_feedback(DELTA, Model(), None, mode="unbiased", density=0.1, rng=0)
+
+    assert residual is None
+    assert payload == encode_delta(DELTA, Model(), mode="unbiased", density=0.1, rng=0)
+
+
+def test_a_residual_of_another_schema_is_dropped() -> None:
+    other = Model(order=("a/bias", "head/kernel"))
+    _, residual = encode_with_feedback(DELTA, other, None, density=0.05)
+
+    assert encode_with_feedback(DELTA, Model(), residual, density=0.05)[0] == encode_delta(
+        DELTA, Model(), density=0.05
+    )
+
+
+def test_subset_moves_other_parameters_in_every_version() -> None:
+    moved = np.zeros(70, bool)
+    for version in range(30):
+        model = Model(version=version)
+        payload = encode_delta(DELTA, model, mode="subset", density=0.1, rng=0)
+        assert payload == encode_delta(DELTA, model, mode="subset", density=0.1, rng=0)
+        moved |= model.schema().flatten(decode_delta(payload, model)) != 0
+
+    assert moved.sum() > 50  # 30 draws of a tenth miss 3 of 70 in the mean
