@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,14 +15,24 @@ from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import EdgeflError
 
 if TYPE_CHECKING:
-    from edgefl.bundle import Bundle
+    from edgefl.bundle import Bundle, Manifest
 
 TOLERANCE = 1e-4  # relative difference to the NumPy reference, float32 engines
 
 
-def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
+def inspect(
+    bundle: BundlePath,
+    signature: Annotated[
+        bool,
+        typer.Option("--signature", help="What each file takes and gives, for running it without edgefl."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """What a bundle holds: parameters and roles, artifacts, sizes, where it came from."""
     manifest = open_bundle(bundle).manifest
+    if signature:
+        _print_signatures(manifest, as_json)
+        return
     if as_json:
         print_json(manifest.to_json())
         return
@@ -42,6 +52,22 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
     if "coreml" in manifest.targets:
         columns = ["kind", "size", "system", "operations", "float16", "note"]
         print_rows("Core ML files", columns, coreml.files(manifest))
+
+
+def _print_signatures(manifest: Manifest, as_json: bool) -> None:
+    from edgefl.bundle.signature import signature
+
+    found = [(a, ports) for a in manifest.artifacts if (ports := signature(manifest, a))]
+    if as_json:
+        files = [
+            {"target": a.target, "kind": a.kind, "path": a.path, "tensors": [asdict(p) for p in ports]}
+            for a, ports in found
+        ]
+        print_json({"files": files})
+        return
+    for artifact, ports in found:
+        rows = [(p.direction, p.name, p.own, p.dtype, "x".join(map(str, p.shape)) or "scalar") for p in ports]
+        print_rows(artifact.path, ["", "name", "in the file", "dtype", "shape"], rows)
 
 
 @dataclass(frozen=True)

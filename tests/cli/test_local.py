@@ -29,6 +29,15 @@ def test_inspect_as_json_is_the_manifest(call: Command, mlp: Path) -> None:
     assert call("inspect", mlp, "--json").json() == Bundle.open(mlp).manifest.to_json()
 
 
+def test_inspect_shows_what_each_file_takes_and_gives(call: Command, mlp: Path) -> None:
+    assert "grad/head/kernel" in call("inspect", mlp, "--signature").out
+
+    files = call("inspect", mlp, "--signature", "--json").json()["files"]
+
+    step = next(f for f in files if (f["target"], f["kind"]) == ("tflite", "step"))
+    assert {t["name"]: t["own"] for t in step["tensors"]}["hidden/kernel"] == "hidden_kernel"
+
+
 def test_verify_compares_the_engines(edgefl: Command, head: Path) -> None:
     ran = edgefl("verify", head)
 
