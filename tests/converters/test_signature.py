@@ -29,7 +29,7 @@ def rich() -> Bundle:
     return edgefl.convert(
         model,
         loss={"kind": "softmax_cross_entropy", "size": "mean_squared_error"},
-        trainable="mid*,norm*,kind*,size*".split(","),
+        trainable=["mid*", "norm*", "kind*", "size*"],
         batch_norm="batch",
         dropout=True,
         batch_size=4,
