@@ -23,30 +23,41 @@ class Metrics:
         accuracy: part of the labels predicted right, in `[0, 1]`, of the first output whose loss has such a
             notion; None where none has.
         examples: how many examples it was measured on.
+        weighted: both are means by weights that came with the examples.
     """
 
     loss: float
     accuracy: float | None
     examples: int
+    weighted: bool = False
 
 
-def accuracy(head: Head, output: Array, labels: Array) -> float | None:
+def accuracy(head: Head, output: Array, labels: Array, weight: Array | None = None) -> float | None:
     """Part of the labels that the output of `infer` predicts right, None where that has no meaning.
 
     Class losses take the class of the highest score, over the labels that are not negative; sigmoid
     cross-entropy takes each output as yes or no.
+
+    Args:
+        weight: how much each example's labels count, `[examples]`, over 0; all the same where None.
     """
+    weight = np.ones(len(output)) if weight is None else weight
     if head.loss_name == "softmax_cross_entropy":
-        return _classes(output, labels)
+        return _classes(output, labels, weight)
     if head.loss_name == "next_token":
-        return _classes(output[:, :-1], labels[:, 1:])
+        return _classes(output[:, :-1], labels[:, 1:], weight)
     if head.loss_name == "sigmoid_cross_entropy":
         middle = 0.5 if head.activation == "Sigmoid" else 0.0
-        return float(((output > middle) == (labels > 0.5)).mean())
+        return _share((output > middle) == (labels > 0.5), np.ones(labels.shape, bool), weight)
     return None
 
 
-def _classes(output: Array, labels: Array) -> float | None:
-    counted = labels >= 0
-    right = np.argmax(output, axis=-1) == labels
-    return float(right[counted].mean()) if counted.any() else None
+def _classes(output: Array, labels: Array, weight: Array) -> float | None:
+    return _share(np.argmax(output, axis=-1) == labels, labels >= 0, weight)
+
+
+def _share(right: Array, counted: Array, weight: Array) -> float | None:
+    """Part of what counts that is right, each example by its weight; None where nothing counts."""
+    each = weight.astype(np.float64).reshape(-1, *[1] * (right.ndim - 1))
+    total = float((each * counted).sum())
+    return float((each * (right & counted)).sum()) / total if total else None

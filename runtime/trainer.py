@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight
-from edgefl.errors import DataShape, DataType, OptionError
+from edgefl.errors import DataError, DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.backends.base import Recipe, own_steps
 from edgefl.runtime.backends.fastest import Speed
@@ -110,10 +110,14 @@ class Trainer:
         return {name: value.copy() for name, value in {**self._parameters, **self._buffers}.items()}
 
     def load_parameters(self, values: Mapping[str, Array]) -> None:
-        """Replace some or all trained parameters and buffers; `delta` still counts from the same base.
+        """Replace some or all trained parameters and updated buffers; `delta` counts from the same base.
+
+        What `Bundle.parameters` gives is taken as it is: frozen parameters and other buffers are constants of
+        the graphs, so those must be the bundle's own values. A slice has none to compare with.
 
         Raises:
             DataShape, DataType, NotFinite: a value does not fit; nothing is changed then.
+            DataError: a constant of the graphs with another value.
         """
         fitting = self._fitting(values)
         self._buffers = {name: fitting.pop(name, value) for name, value in self._buffers.items()}
@@ -181,7 +185,7 @@ class Trainer:
         started = time.perf_counter()
         _check_options(epochs, optimizer, clip_norm, max_steps)
         rule = self._rule(optimizer, lr, momentum, mu, correction)
-        batches = self._batches(x, y, sample_weight, counted=True)
+        batches = self._batches(*self._counted(x, y, sample_weight))
         cached = self._frozen.cached
         seeds = np.random.Generator(np.random.PCG64([seed, 1])) if self._manifest.seeded else None
         mode = Mode(self._buffers, seeds)
@@ -225,7 +229,7 @@ class Trainer:
             seed: of every batch's dropout where the step has any, in `[0, 2^24)`; -1 computes as at
                 inference.
         """
-        batches = self._batches(x, y, weight)
+        batches = self._batches(*self._checked(x, y, weight))
         total, loss = 0.0, 0.0
         gradients = {name: np.zeros(p.shape, np.float64) for name, p in self._trained.items()}
         for step, (feeds, _) in enumerate(batches(), start=1):
@@ -240,17 +244,25 @@ class Trainer:
 
     # -- using
 
-    def evaluate(self, x: Inputs, y: Labels) -> Metrics:
-        """Mean loss over the examples, and accuracy where the loss has one."""
-        inputs, labels = check_examples(x, y, self._manifest)
-        batches = self._batches(inputs, labels)
+    def evaluate(self, x: Inputs, y: Labels, sample_weight: Array | None = None) -> Metrics:
+        """Mean loss over the examples, and accuracy where the loss has one.
+
+        Args:
+            sample_weight: how much each example counts in both, `[examples]`, 0 or more and not all 0; those
+                of weight 0 are left out. All 1 where None.
+        """
+        inputs, labels, weights = self._counted(x, y, sample_weight)
+        batches = self._batches(inputs, labels, weights)
         loss = 0.0
-        for feeds, count in batches():
-            loss += count * float(self._step(feeds, -1)["loss"])
+        for feeds, _ in batches():
+            loss += float(feeds["weight"].sum(dtype=np.float64)) * float(self._step(feeds, -1)["loss"])
         outputs = self._outputs(inputs)
-        rates = (accuracy(h, outputs[h.output.name], labels[h.label.name]) for h in self._manifest.heads)
+        rates = (
+            accuracy(h, outputs[h.output.name], labels[h.label.name], weights) for h in self._manifest.heads
+        )
         found = next((rate for rate in rates if rate is not None), None)
-        return Metrics(loss / batches.examples, found, batches.examples)
+        total = float(weights.sum(dtype=np.float64))
+        return Metrics(loss / total, found, batches.examples, sample_weight is not None)
 
     def predict(self, x: Inputs) -> Any:
         """The model's output for any number of examples, `[examples, ...]`; by name where it has several."""
@@ -268,16 +280,25 @@ class Trainer:
         given = {"seed": np.array([seed], np.int32)} if self._manifest.seeded else {}
         return self._program("step")({**feeds, **self._parameters, **self._buffers, **given})
 
-    def _batches(self, x: Inputs, y: Labels, weight: Array | None = None, counted: bool = False) -> Batches:
-        """Checked examples as the step takes them: through the features graph where there is one.
-
-        `counted` leaves out those of weight 0, which would leave a batch of them without a mean.
-        """
+    def _checked(
+        self, x: Inputs, y: Labels, weight: Array | None
+    ) -> tuple[dict[str, Array], dict[str, Array], Array]:
+        """Inputs and labels by contract name, and weights."""
         inputs, labels = check_examples(x, y, self._manifest)
-        weights = check_weight(weight, len(next(iter(labels.values()))))
-        if counted and not weights.all():
+        return inputs, labels, check_weight(weight, len(next(iter(labels.values()))))
+
+    def _counted(
+        self, x: Inputs, y: Labels, weight: Array | None
+    ) -> tuple[dict[str, Array], dict[str, Array], Array]:
+        """The same without examples of weight 0, a whole batch of which would have no mean."""
+        inputs, labels, weights = self._checked(x, y, weight)
+        if not weights.all():
             inputs, labels = ({n: v[weights > 0] for n, v in arrays.items()} for arrays in (inputs, labels))
             weights = weights[weights > 0]
+        return inputs, labels, weights
+
+    def _batches(self, inputs: dict[str, Array], labels: dict[str, Array], weights: Array) -> Batches:
+        """Examples as the step takes them: through the features graph where there is one."""
         return Batches({**self._frozen(inputs), **labels, "weight": weights}, self._manifest.batch_size)
 
     def _map(self, kind: str, inputs: Mapping[str, Array], constant: Mapping[str, Array]) -> dict[str, Array]:
@@ -303,7 +324,11 @@ class Trainer:
         fitting = {}
         buffers = {p.name: p for p in self._manifest.parameters if p.name in self._buffers}
         known = {**self._trained, **buffers}
+        constants = {p.name for p in self._manifest.parameters} - known.keys()
+        self._check_constants({name: value for name, value in values.items() if name in constants})
         for name, value in values.items():
+            if name in constants:
+                continue
             if name not in known:
                 raise DataShape(f"{name!r} is no trained parameter; those are {sorted(known)}")
             parameter = known[name]
@@ -314,6 +339,16 @@ class Trainer:
             fitting[name] = np.array(value, parameter.dtype, order="C")
         check_finite(fitting)
         return fitting
+
+    def _check_constants(self, values: Mapping[str, Array]) -> None:
+        """Refuse values for what the graphs hold as constants, unless they are those; DataError."""
+        own = self.bundle.parameters() if values else {}
+        for name, value in values.items():
+            if name in own and not np.array_equal(own[name], value):
+                raise DataError(
+                    f"{name!r} is a constant of the bundle's graphs, and its value there is another: "
+                    "leave it out, or convert the model anew"
+                )
 
 
 def _check_options(epochs: int, optimizer: str, clip_norm: float | None, max_steps: int | None) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -100,15 +101,18 @@ def evaluate(
     delegate: DelegateName = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Loss and accuracy of a bundle on examples."""
+    """Loss and accuracy of a bundle on examples; means by the array `weight`, where the file has one."""
     from edgefl import Trainer
     from edgefl.data import load_examples
 
     opened, examples = open_bundle(bundle), load_examples(data)
-    metrics = Trainer(opened, backend=backend, delegate=delegate).evaluate(examples.x, examples.y)
-    row = {"examples": metrics.examples, "loss": metrics.loss, "accuracy": metrics.accuracy}
+    trainer = Trainer(opened, backend=backend, delegate=delegate)
+    metrics = trainer.evaluate(examples.x, examples.y, examples.weight)
     if as_json:
-        print_json(row)
-    else:
-        accuracy = "" if metrics.accuracy is None else f", accuracy {metrics.accuracy:.1%}"
-        print_line(f"{metrics.examples} examples: loss {metrics.loss:.4f}{accuracy}")
+        print_json(asdict(metrics))
+        return
+    accuracy = "" if metrics.accuracy is None else f", accuracy {metrics.accuracy:.1%}"
+    left_out = len(examples) - metrics.examples
+    how = ", weighted" if metrics.weighted else ""
+    how += f", {left_out} of weight 0 left out" if left_out else ""
+    print_line(f"{metrics.examples} examples{how}: loss {metrics.loss:.4f}{accuracy}")

@@ -11,7 +11,7 @@ import pytest
 from edgefl import Bundle, Trainer, decode_delta
 from edgefl.data import load_examples
 from edgefl.runtime import BACKENDS
-from tests.cli.commands import Command
+from tests.cli.commands import Command, save_examples
 
 pytestmark = pytest.mark.device
 
@@ -116,8 +116,25 @@ def test_evaluate(call: Command, mlp: Path, data: Path) -> None:
 
     examples = load_examples(data)
     expected = Trainer(Bundle.open(mlp), "numpy").evaluate(examples.x, examples.y)
-    assert found == {"examples": 96, "loss": expected.loss, "accuracy": expected.accuracy}
+    assert found == {
+        "examples": 96,
+        "loss": expected.loss,
+        "accuracy": expected.accuracy,
+        "weighted": False,
+    }
     assert ran.out == f"96 examples: loss {expected.loss:.4f}, accuracy {expected.accuracy:.1%}\n"
+
+
+def test_evaluate_counts_the_weights_in_the_file(call: Command, mlp: Path, tmp_path: Path) -> None:
+    weight = np.tile(np.array([0.0, 2.0, 0.5], np.float32), 32)
+    path = save_examples(tmp_path / "weighted.npz", weight=weight)
+    examples = load_examples(path)
+
+    ran = call("evaluate", mlp, "-d", path, "-b", "numpy")
+
+    expected = Trainer(Bundle.open(mlp), "numpy").evaluate(examples.x, examples.y, weight)
+    loss, accuracy = f"{expected.loss:.4f}", f"{expected.accuracy:.1%}"
+    assert ran.out == f"64 examples, weighted, 32 of weight 0 left out: loss {loss}, accuracy {accuracy}\n"
 
 
 @pytest.fixture

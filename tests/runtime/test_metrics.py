@@ -50,3 +50,25 @@ def test_sigmoid_is_yes_or_no(manifest: Manifest, activation: str, expected: flo
 @pytest.mark.parametrize("loss", ["mean_squared_error", "huber:delta=0.5", "my_loss"])
 def test_other_losses_have_no_accuracy(manifest: Manifest, loss: str) -> None:
     assert accuracy(replace(manifest, loss=loss).heads[0], np.zeros((2, 1)), np.zeros((2, 1))) is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "labels", "expected"),
+    [
+        ("softmax_cross_entropy", np.array([[1, 0], [1, 0]]), np.array([0, 1]), 0.75),
+        ("softmax_cross_entropy", np.eye(2)[[[0, 1], [0, 0]]], np.array([[0, -100], [0, 1]]), 4 / 5),
+        (
+            "sigmoid_cross_entropy",
+            np.array([[1.0, -1.0], [1.0, 1.0]]),
+            np.array([[1.0, 0.0], [0.0, 1.0]]),
+            7 / 8,
+        ),
+    ],
+    ids=["classes", "positions", "yes or no"],
+)
+def test_examples_count_by_their_weight(
+    manifest: Manifest, loss: str, output: np.ndarray, labels: np.ndarray, expected: float
+) -> None:
+    head = replace(manifest, loss=loss).heads[0]
+
+    assert accuracy(head, output, labels, np.array([3.0, 1.0])) == pytest.approx(expected, rel=1e-12)

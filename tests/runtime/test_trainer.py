@@ -9,6 +9,7 @@ import pytest
 from edgefl.bundle import Bundle
 from edgefl.errors import (
     BackendUnavailable,
+    DataError,
     DataShape,
     DataType,
     EdgeflError,
@@ -401,3 +402,39 @@ def test_a_downloaded_slice_trains(mlp: Bundle) -> None:
     full = Trainer(mlp, "numpy")
 
     assert light.fit(X, Y).losses == full.fit(X, Y).losses
+
+
+def test_weights_count_in_loss_and_accuracy(mlp, backend):
+    weight = np.random.default_rng(3).integers(0, 4, len(Y)).astype(np.float32)
+    trainer = Trainer(mlp, backend)
+
+    found = trainer.evaluate(X, Y, weight)
+    repeated = np.repeat(np.arange(len(Y)), weight.astype(int))
+    expected = trainer.evaluate(X[repeated], Y[repeated])
+
+    # A weight of 3 is the example three times; float32 sums of at most 8 losses round that much.
+    assert found.loss == pytest.approx(expected.loss, rel=16 * np.finfo(np.float32).eps)
+    assert found.accuracy == pytest.approx(expected.accuracy, rel=1e-12)
+    assert found.weighted and not expected.weighted
+    assert found.examples == np.count_nonzero(weight)
+
+
+def test_everything_a_bundle_gives_is_taken_back(head):
+    values = head.parameters()
+    moved = {**values, "head/bias": values["head/bias"] + 1}
+    trainer, light = Trainer(head, "numpy"), Trainer(head.slice("onnx"), "numpy")
+
+    for each in (trainer, light):
+        each.load_parameters(moved)
+        np.testing.assert_array_equal(each.parameters()["head/bias"], moved["head/bias"])
+        each.rebase(values)
+        np.testing.assert_array_equal(each.parameters()["head/bias"], values["head/bias"])
+
+
+def test_another_value_for_a_constant_of_the_graphs_is_refused(head):
+    trainer = Trainer(head, "numpy")
+
+    with pytest.raises(DataError, match="'hidden/bias' is a constant"):
+        trainer.load_parameters({"head/bias": np.ones(3, np.float32), "hidden/bias": np.ones(10, np.float32)})
+
+    np.testing.assert_array_equal(trainer.parameters()["head/bias"], head.parameters()["head/bias"])
