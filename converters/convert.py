@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -15,7 +16,7 @@ from edgefl.converters.lora import adapt
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.precision import Precision
 from edgefl.converters.report import make_report, what_runs
-from edgefl.converters.selection import Selection, select
+from edgefl.converters.selection import Selection, passed_over, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
 from edgefl.converters.targets import Int8Features, TFLiteModel, int8_features, to_onnx, to_tflite
@@ -25,7 +26,7 @@ from edgefl.converters.targets.compact_tflite import compact_tflite
 from edgefl.converters.targets.filled import filled
 from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
-from edgefl.errors import ConversionError, UnsupportedOperator
+from edgefl.errors import ConversionError, NotTrained, UnsupportedOperator
 from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
 
@@ -85,6 +86,9 @@ def convert(
         name: the bundle's name.
         on_stage: called with what is being done.
 
+    Warns:
+        NotTrained: something that was asked to be trained is not; each is named, with the reason.
+
     Raises:
         ConversionError: the model cannot be loaded, differentiated, or written for a target; the message
             names the node and what to do.
@@ -106,7 +110,10 @@ def convert(
         chosen,
         personal=personal or None,
         buffers=forward.buffers,
+        aliases=forward.aliases,
     )
+    named = (spec for spec in (chosen, personal) if spec)
+    frozen = [n for spec in named for n in passed_over(list(roles), forward.trainable, spec, forward.buffers)]
     if qat and forward.training is not None:
         raise ConversionError("qat knows inference only; convert without dropout and batch statistics")
     tell("differentiating")
@@ -133,7 +140,7 @@ def convert(
         defaults=DEFAULTS,
         provenance={"edgefl": __version__, **forward.provenance},
         report={
-            **make_report(forward, graphs).to_json(),
+            **make_report(forward, graphs, frozen).to_json(),
             "lora": [adapter.to_json() for adapter in adapters],
             "targets": target_report,
         },
@@ -151,7 +158,14 @@ def convert(
         tell("writing the artifacts of onnxruntime-training")
         bundle = with_ort_training(bundle)
     report = {**bundle.manifest.report, "runs": what_runs(bundle.manifest)}
+    _warn(report["untrained"])
     return replace(bundle, manifest=replace(bundle.manifest, report=report))
+
+
+def _warn(untrained: Mapping[str, str]) -> None:
+    if untrained:
+        listed = "; ".join(f"{name}: {why}" for name, why in untrained.items())
+        warnings.warn(f"asked to be trained, but not trained: {listed}", NotTrained, stacklevel=3)
 
 
 def _check_targets(targets: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from typing import Any
@@ -56,6 +56,7 @@ class TrainabilityReport:
         feature_bytes: size of what is cached per example.
         operators: graph (`step`, `features`, `infer`) to operator to count.
         memory: what a step needs.
+        untrained: what was asked to be trained and is not, each by name, and why.
         notes: decisions, in sentences.
     """
 
@@ -65,6 +66,7 @@ class TrainabilityReport:
     feature_bytes: int
     operators: Mapping[str, Mapping[str, int]]
     memory: Memory
+    untrained: Mapping[str, str]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -74,8 +76,8 @@ class TrainabilityReport:
         return {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
 
 
-def make_report(forward: Forward, graphs: Graphs) -> TrainabilityReport:
-    """The report of a converted model."""
+def make_report(forward: Forward, graphs: Graphs, passed_over: Sequence[str] = ()) -> TrainabilityReport:
+    """The report of a converted model; `passed_over` was selected, but the model itself does not train it."""
     named = {"step": graphs.step, "features": graphs.features, "infer": graphs.infer}
     return TrainabilityReport(
         parameters={role: _total(forward, graphs, role) for role in ROLES},
@@ -84,6 +86,11 @@ def make_report(forward: Forward, graphs: Graphs) -> TrainabilityReport:
         feature_bytes=graphs.cut.nbytes if graphs.cut else 0,
         operators={name: graph.operators() for name, graph in named.items() if graph},
         memory=step_memory(graphs.step),
+        untrained={
+            **dict.fromkeys(passed_over, "the model itself does not train it (requires_grad, trainable)"),
+            **graphs.idle,
+            **forward.strays,
+        },
         notes=graphs.notes,
     )
 

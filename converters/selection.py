@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from edgefl.errors import SelectionError
@@ -24,6 +24,7 @@ def select(
     *,
     personal: Selection | None = None,
     buffers: Collection[str] = (),
+    aliases: Mapping[str, str] | None = None,
 ) -> dict[str, Role]:
     """The role of every parameter.
 
@@ -33,13 +34,16 @@ def select(
         spec: what is trained and shared.
         personal: what is trained and never leaves the device, whether `spec` names it or not.
         buffers: state that no gradient changes.
+        aliases: names the model has beside those in `names`, to the latter; they select nothing, but errors
+            know them.
 
     Raises:
         SelectionError: a pattern matches nothing, or nothing is left to train.
     """
     candidates = [name for name in names if name in trainable]
-    kept = set() if personal is None else set(_chosen(candidates, personal, names))
-    shared = set(_chosen(candidates, spec, names)) - kept
+    known = {**dict.fromkeys(names, ""), **(aliases or {})}
+    kept = set() if personal is None else set(_chosen(candidates, personal, known))
+    shared = set(_chosen(candidates, spec, known)) - kept
     if not shared and not kept:
         raise SelectionError(f"trainable={spec!r} selects none of the {len(candidates)} trainable parameters")
 
@@ -53,12 +57,33 @@ def select(
     return {name: role(name) for name in names}
 
 
+def passed_over(
+    names: Sequence[str], trainable: Collection[str], spec: Selection, buffers: Collection[str] = ()
+) -> list[str]:
+    """The parameters that a selection names and that the model itself does not train.
+
+    `*`, `all` and other words for groups mean what the model trains; a pattern or predicate means what it
+    matches.
+    """
+    held = [name for name in names if name not in trainable and name not in buffers]
+    if callable(spec):
+        return [name for name in held if spec(name)]
+    patterns = [p.strip() for p in (spec.split(",") if isinstance(spec, str) else spec)]
+    matched = [p for p in patterns if p != "*" and not p.startswith("!")]
+    excluded = [p[1:] for p in patterns if p.startswith("!")]
+    return [n for n in held if _any(n, matched) and not _any(n, excluded)]
+
+
+def _any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def layer_of(name: str) -> str:
     """The layer a parameter belongs to: its name up to the last `.` or `/`."""
     return re.sub(r"(^|[./])[^./]*$", "", name)
 
 
-def _chosen(candidates: Sequence[str], spec: Selection, names: Sequence[str]) -> list[str]:
+def _chosen(candidates: Sequence[str], spec: Selection, names: Mapping[str, str]) -> list[str]:
     if callable(spec):
         return [name for name in candidates if spec(name)]
     patterns = [p.strip() for p in (spec.split(",") if isinstance(spec, str) else spec)]
@@ -73,7 +98,7 @@ def _chosen(candidates: Sequence[str], spec: Selection, names: Sequence[str]) ->
 _HELP = "'all', 'last:N', 'bias', 'norm' or patterns of parameter names such as 'head.*' or '!*.bias'"
 
 
-def _matching(candidates: Sequence[str], pattern: str, names: Sequence[str]) -> list[str]:
+def _matching(candidates: Sequence[str], pattern: str, names: Mapping[str, str]) -> list[str]:
     if pattern == "all":
         return list(candidates)
     if pattern.startswith("last:"):
@@ -111,8 +136,12 @@ def _last(candidates: Sequence[str], pattern: str) -> list[str]:
     return [name for name in candidates if layer_of(name) in chosen]
 
 
-def _nothing(candidates: Sequence[str], pattern: str, names: Sequence[str]) -> str:
+def _nothing(candidates: Sequence[str], pattern: str, names: Mapping[str, str]) -> str:
+    """Why a pattern matches nothing; `names` are all there are, an alias with what it stands for."""
     beyond = [name for name in names if name not in candidates and fnmatchcase(name, pattern)]
+    same = [f"{name} is {names[name]}" for name in beyond if names[name]]
+    if same:
+        return f"{pattern!r} matches only second names of parameters, use the first: {', '.join(same[:5])}"
     if beyond:
         return f"{pattern!r} matches only parameters the model does not train: {', '.join(beyond[:5])}"
     near = difflib.get_close_matches(pattern, [*candidates, *map(layer_of, candidates)], n=5, cutoff=0.4)

@@ -44,6 +44,7 @@ class Graphs:
         cut: where the model was cut for `features`.
         activations: what each output of `infer` ends in beyond the scores its loss is computed from:
             `Softmax`, `Sigmoid` or "".
+        idle: parameters selected that are frozen because no gradient reaches them, and why.
         notes: what was decided on the way, in sentences.
     """
 
@@ -57,6 +58,7 @@ class Graphs:
     labels: Mapping[str, TensorType]
     cut: Cut | None
     activations: Mapping[str, str]
+    idle: Mapping[str, str]
     notes: tuple[str, ...]
 
     @property
@@ -110,7 +112,7 @@ def make_graphs(
     step = _step(*made_of)
     idle = [name for name in trained if f"grad/{name}" not in step.outputs]
     if idle:
-        return _without(forward, roles, terms, idle, precision)
+        return _without(forward, roles, terms, _why(whole, [h.scores for h in heads], idle), precision)
     convolves = any(node.op in ("Conv", "ConvTranspose") for node in step)
     return Graphs(
         step=step,
@@ -123,6 +125,7 @@ def make_graphs(
         labels={head.term.y: head.label for head in heads},
         cut=cut,
         activations={head.term.gives: head.activation for head in heads},
+        idle={},
         notes=tuple(note for head in heads for note in head.notes()),
     )
 
@@ -137,16 +140,25 @@ def _without(
     forward: Forward,
     roles: Mapping[str, Role],
     terms: Sequence[Term],
-    idle: Sequence[str],
+    idle: Mapping[str, str],
     precision: Precision,
 ) -> Graphs:
-    """The graphs with parameters frozen that the loss does not depend on."""
+    """The graphs with parameters frozen that no gradient reaches."""
     rest: dict[str, Role] = {name: "frozen" if name in idle else role for name, role in roles.items()}
     if not any(role in ("shared", "personal") for role in rest.values()):
-        raise SelectionError(f"the loss depends on none of the selected parameters: {', '.join(idle[:5])}")
-    graphs = make_graphs(forward, rest, terms, precision)
-    note = f"frozen, because the loss does not depend on them: {', '.join(idle)}"
-    return replace(graphs, notes=(*graphs.notes, note))
+        shown = ", ".join(f"{name} ({why})" for name, why in list(idle.items())[:5])
+        raise SelectionError(f"the loss depends on none of the selected parameters: {shown}")
+    return replace(make_graphs(forward, rest, terms, precision), idle=idle)
+
+
+def _why(whole: Graph, scores: Sequence[str], idle: Sequence[str]) -> dict[str, str]:
+    """For each parameter without a gradient, the reason."""
+    used = set(scores)
+    for node in reversed(whole.nodes):
+        if not used.isdisjoint(node.outputs):
+            used.update(node.inputs)
+    stopped = "the loss depends on it only where no gradient passes: rounding, comparisons, indices or detach"
+    return {name: stopped if name in used else "the loss does not depend on it" for name in idle}
 
 
 @dataclass(frozen=True)

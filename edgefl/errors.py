@@ -96,6 +96,10 @@ class CalibrationError(ConversionError):
     """Calibration examples are missing, too few or unusable."""
 
 
+class NotTrained(UserWarning):
+    """A conversion's warning: what was asked to be trained and is not, and why."""
+
+
 class GraphError(EdgeflError):
     """An ONNX file or a graph is malformed."""
 

@@ -49,6 +49,9 @@ class Forward:
         training: the graph that computes outputs in training where that differs; it takes `seed` and `weight`
             too, and gives `buffer/<name>` for each of `updated`. See `edgefl.converters.training`.
         updated: buffers that training changes.
+        aliases: other names under which the model holds a parameter, to its name in `parameters`.
+        strays: tensors that the framework would differentiate but does not hold as parameters, so that they
+            are constants here: a name, and why.
     """
 
     graph: Graph
@@ -61,6 +64,8 @@ class Forward:
     statistics: tuple[Statistics, ...] = ()
     training: Graph | None = None
     updated: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    strays: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,8 @@ def assemble(
     buffers: Iterable[str],
     provenance: Mapping[str, str],
     statistics: Iterable[Statistics] = (),
+    aliases: Mapping[str, str] | None = None,
+    strays: Mapping[str, str] | None = None,
 ) -> Forward:
     """A Forward from an exported graph.
 
@@ -207,6 +214,8 @@ def assemble(
         buffers=frozenset(buffers),
         provenance=dict(provenance),
         statistics=tuple(statistics),
+        aliases=dict(aliases or {}),
+        strays=dict(strays or {}),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -102,7 +102,9 @@ def _from_keras(function: Callable[..., Any], output: TensorType, label: TensorT
 
         return [tf.identity(t) for t in tf.nest.flatten(function(y, output))]
 
-    return trace(losses, {"output": output, "y": label}, name)
+    traced = trace(losses, {"output": output, "y": label}, name)
+    _refuse_parameters(name, traced.variables)
+    return traced.proto
 
 
 def _from_torch(function: Any, output: TensorType, label: TensorType, name: str) -> Any:
@@ -121,10 +123,13 @@ def _from_torch(function: Any, output: TensorType, label: TensorType, name: str)
                 return self.function(output, y if y.is_floating_point() else y.long())
 
     module = Losses().eval()
-    held = list(module.parameters())
+    _refuse_parameters(name, list(module.parameters()))
+    return export(module, (zeros(output), zeros(label)), ["output", "y"], module, name).proto
+
+
+def _refuse_parameters(name: str, held: Sequence[Any]) -> None:
     if held:
         raise SourceError(
             f"{name} has {len(held)} parameters of its own; they would not be trained: make them part of the "
             "model, or buffers"
         )
-    return export(module, (zeros(output), zeros(label)), ["output", "y"], module, name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def load_keras(
     values = _variables(model)
     names = parameter_names(values)
     labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
-    proto, keys = _export(model, values, spec, labels, dropout, show)
-    graph = to_graph(proto)
+    traced, keys = _export(model, values, spec, labels, dropout, show)
+    graph = to_graph(traced.proto)
     trainable = {v.path for v in model.trainable_variables}
     return assemble(
         graph,
@@ -100,6 +101,10 @@ def load_keras(
             )
             for layer in batch_norms(model)
         ],
+        strays=dict.fromkeys(
+            traced.variables,
+            "Keras does not track what only a function's closure holds; make it an attribute of a layer",
+        ),
     )
 
 
@@ -171,7 +176,7 @@ def _structured(spec: Example, data: Sequence[Any]) -> Any:
 
 def _export(
     model: Any, values: dict[str, Any], spec: Example, labels: list[str], dropout: bool, show: bool
-) -> tuple[Any, list[str] | None]:
+) -> tuple[Traced, list[str] | None]:
     """The ONNX model, its inputs named `labels`, and the names of its outputs where it returns a dict."""
     import tensorflow as tf
 
@@ -195,13 +200,26 @@ def _export(
             stack.enter_context(keeping_dropout(model, drops))
         if show:
             stack.enter_context(showing_batch_norm(model))
-        proto = trace(forward, dict(zip(labels, types, strict=True)), f"Keras model {model.name!r}", drops)
-    return proto, keys
+        traced = trace(forward, dict(zip(labels, types, strict=True)), f"Keras model {model.name!r}", drops)
+    return traced, keys
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced function.
+
+    Attributes:
+        proto: the `onnx.ModelProto`.
+        variables: names of trainable variables that it reads, and that became constants.
+    """
+
+    proto: Any
+    variables: tuple[str, ...]
 
 
 def trace(
     function: Callable[..., Any], types: Mapping[str, TensorType], what: str, drops: Drops | None = None
-) -> Any:
+) -> Traced:
     """The ONNX model of a function of TensorFlow tensors, its inputs named and typed as in `types`.
 
     Dropout that `drops` collects while the function is traced is kept.
@@ -232,7 +250,7 @@ def trace(
             f"{what} cannot be traced: {_first_line(exc)}; it must use keras.ops or TensorFlow operations, "
             "and shapes must not depend on data"
         ) from exc
-    return proto
+    return Traced(proto, tuple(v.name.partition(":")[0] for v in traced.graph.trainable_variables))
 
 
 def _fix_captures(proto: Any, function: Any) -> None:

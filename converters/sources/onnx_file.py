@@ -28,6 +28,7 @@ from edgefl.converters.sources.onnx_model import check_operators, inlined, to_gr
 from edgefl.errors import MissingDependency, SourceError
 from edgefl.graph.model import Graph, TensorType
 
+_BIASED = ("Gemm", "Conv", "ConvTranspose")
 _STATISTICS = {"BatchNormalization": (3, 4)}
 
 
@@ -47,7 +48,8 @@ def load_onnx(model: Any, example_inputs: object, *, batch_size: int, name: str 
         proto, None if example_inputs is None else example(example_inputs, batch_size), batch_size
     )
     graph = to_graph(proto)
-    weights = [t for t, v in graph.constants.items() if _is_parameter(v)]
+    biases = _biases(graph)
+    weights = [t for t, v in graph.constants.items() if _is_parameter(v) or t in biases]
     buffers = {t for t in weights if t in _statistics(graph)}
     names = parameter_names(weights)
     lifted = replace(
@@ -92,6 +94,16 @@ def _producer(proto: Any) -> str:
 
 def _is_parameter(value: Any) -> bool:
     return bool(value.dtype == np.float32 and value.ndim >= 1 and value.size > 1)
+
+
+def _biases(graph: Graph) -> set[str]:
+    """Constants added to products, float32, where even one element is a parameter."""
+    products = {t for node in graph if node.op == "MatMul" for t in node.outputs}
+    added = {node.inputs[2] for node in graph if node.op in _BIASED and len(node.inputs) > 2}
+    for node in graph:
+        if node.op == "Add" and not products.isdisjoint(node.inputs):
+            added.update(node.inputs)
+    return {t for t in added if t in graph.constants and graph.constants[t].dtype == np.float32}
 
 
 def _statistics(graph: Graph) -> set[str]:

@@ -9,6 +9,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edgefl.converters.sources.forward import (
     output_names,
     parameter_names,
 )
+from edgefl.converters.sources.names_torch import other_names, places_of, strays
 from edgefl.converters.sources.onnx_model import to_graph
 from edgefl.converters.sources.stopping_torch import mark, marking, refusing_own_gradients, translations
 from edgefl.converters.targets.quiet import quiet
@@ -111,7 +113,8 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropou
     values = dict(model.named_parameters()) | {
         n: v for n, v in model.named_buffers() if v.is_floating_point()
     }
-    names = parameter_names(values)
+    names, places = parameter_names(values), places_of(model, values)
+    trainable = {names[n] for n, p in model.named_parameters() if p.requires_grad}
     tensors = [v.detach().clone() for v in values.values()]
     keys: list[str] | None = None
 
@@ -119,14 +122,17 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropou
         nonlocal keys
         weights, data = dict(zip(values, flat, strict=False)), flat[len(values) :]
         kwargs = dict(zip(spec.keys, data, strict=True)) if spec.keys else {}
-        with marking():
-            made = torch.func.functional_call(model, weights, () if spec.keys else tuple(data), kwargs)
+        held = {place: weights[n] for place, n in places.items()}
+        with marking():  # every place is named once, so torch need not find out which share a tensor
+            made = torch.func.functional_call(
+                model, held, () if spec.keys else tuple(data), kwargs, tie_weights=False
+            )
         flattened, keys = _flattened(made)
         return flattened
 
     labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
-    proto = export(_module(forward), (*tensors, *map(zeros, spec.types)), labels, model, name, dropout)
-    graph = to_graph(proto)
+    traced = export(_module(forward), (*tensors, *map(zeros, spec.types)), labels, model, name, dropout)
+    graph = to_graph(traced.proto)
     data = spec.names(arguments)
     return assemble(
         graph,
@@ -136,7 +142,7 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropou
             for label, (n, v) in zip(labels, values.items(), strict=False)
         },
         outputs=dict(zip(graph.outputs, output_names(keys, len(graph.outputs)), strict=True)),
-        trainable={names[n] for n, p in model.named_parameters() if p.requires_grad},
+        trainable=trainable,
         buffers={names[n] for n, _ in model.named_buffers() if n in names},
         provenance={
             "source": "pytorch",
@@ -145,6 +151,8 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropou
             **_dropout(model, dropout),
         },
         statistics=_statistics(model, names),
+        aliases={n: names[first] for n, first in other_names(model, values).items()},
+        strays=strays(model, traced.constants),
     )
 
 
@@ -159,9 +167,22 @@ def _module(forward: Callable[..., Any]) -> Any:
     return Stateless().eval()
 
 
+@dataclass(frozen=True)
+class Traced:
+    """An exported module.
+
+    Attributes:
+        proto: the `onnx.ModelProto`.
+        constants: the tensors that became constants of it.
+    """
+
+    proto: Any
+    constants: tuple[Any, ...]
+
+
 def export(
     stateless: Any, inputs: tuple[Any, ...], labels: list[str], model: Any, name: str, dropout: bool = False
-) -> Any:
+) -> Traced:
     """The ONNX model of a module called on `inputs`, with `model` in evaluation mode meanwhile.
 
     `dropout` keeps dropout as if in training mode, as operators `edgefl.Dropout`.
@@ -191,7 +212,7 @@ def export(
                 external_data=False,
                 custom_translation_table={**translations(), **dropout_translations()},
             )
-        return program.model_proto
+        return Traced(program.model_proto, tuple(traced.constants.values()))
     except Exception as exc:
         cause = _innermost(exc)
         raise cause if isinstance(cause, EdgeflError) else SourceError(_explain(exc, name)) from exc

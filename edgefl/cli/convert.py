@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,9 @@ import typer
 from edgefl.cli import loss_options
 from edgefl.cli.coreml import NAMES, made, write_packages
 from edgefl.cli.options import AsJson, BundlePath, check_folder, open_bundle
-from edgefl.cli.output import err, print_json, print_line, print_rows, size
+from edgefl.cli.output import err, print_json, print_line, print_rows, print_warning, size
 from edgefl.cli.report import print_int8, print_report
-from edgefl.errors import DataShape, OptionError
+from edgefl.errors import DataShape, NotTrained, OptionError
 
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
@@ -101,7 +102,8 @@ def convert(
 
     check_folder(output)
     example, examples = _example(input_shape, input_dtype), _examples(calibration)
-    with err.status("reading the model ...") as status:
+    with err.status("reading the model ...") as status, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotTrained)  # printed below
         _load_tensorflow_quietly(model)
         bundle = edgefl.convert(
             model,
@@ -125,6 +127,8 @@ def convert(
         print_json({"bundle": str(output), "bytes": output.stat().st_size, "report": bundle.manifest.report})
     else:
         print_report(bundle, output)
+    for name, why in bundle.manifest.report["untrained"].items():
+        print_warning(f"not trained, though asked for: {name}: {why}")
 
 
 def export(

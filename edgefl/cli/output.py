@@ -46,6 +46,11 @@ def print_error(kind: str, message: str) -> None:
     err.print(Text.assemble(("error", "bold red"), (f" ({kind}) ", "dim"), said), soft_wrap=True)
 
 
+def print_warning(message: str) -> None:
+    """What a command that goes on should not leave unsaid, on one line of standard error."""
+    err.print(Text.assemble(("warning", "bold yellow"), " ", harmless(message)), soft_wrap=True)
+
+
 def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table whose columns of numbers are right-aligned, set off by blank lines."""
     out.print()

@@ -29,6 +29,20 @@ def in_keras():
     head = keras.layers.Dense(3, name="head")
     conv = keras.layers.Conv1D(8, 3, activation="relu", name="conv")
     return keras.Sequential([keras.Input((20, 4)), conv, keras.layers.GlobalAveragePooling1D(), head])
+
+
+def idle():
+    import torch
+
+    class Idle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.spare = torch.nn.Linear(6, 3), torch.nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(x)
+
+    return Idle(), torch.zeros(1, 6)
 """
 
 
@@ -213,3 +227,11 @@ def test_unknown_target(call: Command, tmp_path: Path) -> None:
     error = call("convert", "model.onnx", "--target", "tpu", "--json").refusal()
 
     assert "tpu" in error["message"] and "onnx, tflite" in error["message"]
+
+
+def test_what_is_not_trained_is_said_at_the_end(folder: Path) -> None:
+    ran = in_own_process(("convert", "models.py:idle", "-t", "onnx", "-o", "idle.edgefl", "--json"), folder)
+
+    assert ran.json()["report"]["untrained"].keys() == {"spare.weight", "spare.bias"}
+    assert "spare.weight: the loss does not depend on it" in ran.err
+    assert "Traceback" not in ran.err and "NotTrained" not in ran.err
