@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgefl.bundle import Bundle
     from edgefl.converters import convert, export_int8
     from edgefl.delta import apply_feedback, decode_delta, encode_delta, encode_with_feedback
-    from edgefl.runtime import Trainer
+    from edgefl.runtime import Trainer, pull
     from edgefl.server_stub import aggregate
 
 _DOORS = {
@@ -29,6 +29,7 @@ _DOORS = {
     "encode_delta": "edgefl.delta",
     "encode_with_feedback": "edgefl.delta",
     "export_int8": "edgefl.converters",
+    "pull": "edgefl.runtime",
 }
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "encode_delta",
     "encode_with_feedback",
     "export_int8",
+    "pull",
 ]
 
 

@@ -3,6 +3,7 @@
 
 from edgefl.runtime.backends import BACKENDS, Backend, Program, open_backend
 from edgefl.runtime.delegates import Placement
+from edgefl.runtime.download import pull
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.trainer import FitReport, Trainer
@@ -17,4 +18,5 @@ __all__ = [
     "Program",
     "Trainer",
     "open_backend",
+    "pull",
 ]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 from urllib.parse import quote
@@ -56,12 +58,14 @@ class Remote:
         answer = self._ask("POST", "/v1/check-in", message.to_bytes(), {})
         return _parsed(CheckInAnswer, answer)
 
-    def bundle(self, target: str, tag: str = "") -> tuple[Bundle, bytes, str] | None:
-        """The verified bundle with its bytes and entity tag; None where the one tagged `tag` is current."""
+    def bundle(self, target: str | None, tag: str = "") -> tuple[Bundle, bytes, str] | None:
+        """The verified bundle, cut to a target or whole, with its bytes and entity tag.
+
+        None where the one tagged `tag` is current.
+        """
         headers = {"if-none-match": tag} if tag else {}
-        answer = self._ask(
-            "GET", f"/v1/bundle?target={quote(target)}", b"", headers, MAX_BUNDLE_BYTES, (200, 304)
-        )
+        path = "/v1/bundle" if target is None else f"/v1/bundle?target={quote(target)}"
+        answer = self._ask("GET", path, b"", headers, MAX_BUNDLE_BYTES, (200, 304))
         if answer.status == 304:
             return None
         try:
@@ -73,6 +77,7 @@ class Remote:
         """The shared parameters of a version, finite and as the schema says."""
         limit = 8 * schema.size + _HEADER_ROOM
         answer = self._ask("GET", f"/v1/parameters/{version}", b"", {}, limit)
+        _check_tag(answer, f"version {version} of the parameters")
         try:
             values = read_tensors(answer.body)
             if not np.isfinite(schema.flatten(values)).all():
@@ -133,6 +138,13 @@ class Remote:
         if answer.status not in good:
             raise _failure(answer, f"{method} {path}")
         return answer
+
+
+def _check_tag(answer: Response, what: str) -> None:
+    """ServerNonsense where the entity tag is a SHA-256, as the server's are, but not that of the body."""
+    tag = re.fullmatch(r'"([0-9a-f]{64})"', answer.headers.get("etag", ""))
+    if tag and hashlib.sha256(answer.body).hexdigest() != tag[1]:
+        raise ServerNonsense(f"{what} came with other bytes than its entity tag names")
 
 
 def _parsed(kind: type[M], answer: Response) -> M:

@@ -175,7 +175,7 @@ class Coordinator:
         return Status(
             model=self.bundle.manifest.name,
             schema=self._schema.id.hex(),
-            version=self._store.newest_version().number,
+            version=self._store.newest_number(),
             rounds_done=sum(i.state == "closed" for i in infos),
             rounds_total=self.settings.rounds,
             finished=current is None,
@@ -199,7 +199,7 @@ class Coordinator:
     def _following(self, done: int, at: float, version: int | None = None) -> Round | None:
         if done >= self.settings.rounds:
             return None
-        base = self._store.newest_version().number if version is None else version
+        base = self._store.newest_number() if version is None else version
         return Round.open(done + 1, base, self.settings.plan(), at)
 
     def _task(self, current: Round, place: Place, at: float) -> Task:

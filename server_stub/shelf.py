@@ -62,7 +62,12 @@ class Shelf:
         """Encoded shared parameters of a version; Refused (`unknown-version`) where there is none."""
         found = self._store.parameters(version)
         if found is None:
-            raise Refused(404, "unknown-version", f"there is no version {version} of the parameters")
+            newest = self._store.newest_number()
+            raise Refused(
+                404,
+                "unknown-version",
+                f"there is no version {version} of the parameters; there are {self.line.first} to {newest}",
+            )
         return found
 
     def moves(self, version: int, held: int) -> bytes:

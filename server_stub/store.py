@@ -210,6 +210,10 @@ class Store:
         with self._engine.connect() as c:
             return int(c.execute(select(func.min(versions.c.version))).scalar_one())
 
+    def newest_number(self) -> int:
+        with self._engine.connect() as c:
+            return int(c.execute(select(func.max(versions.c.version))).scalar_one())
+
     def publication(self, version: int) -> Publication | None:
         """How devices get to a version, None where they fetch it whole or there is no such version."""
         query = select(publications).where(publications.c.version == version)

@@ -24,6 +24,9 @@ DataPath = Annotated[
         show_default=False,
     ),
 ]
+ServerUrl = Annotated[
+    str, typer.Argument(help="The server's URL, such as http://127.0.0.1:8017.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 BackendName = Annotated[
     str,

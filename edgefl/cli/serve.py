@@ -80,9 +80,9 @@ def serve(
 ) -> None:
     """Run the reference server: rounds, weighted averaging, SQLite. OpenAPI is at /docs.
 
-    It goes on answering after the last round, so that late devices learn that it is over; SIGINT or
-    SIGTERM ends it. Started again on the same database it goes on where it was, with every
-    update it had accepted.
+    It goes on answering after the last round, so that late devices learn that it is over and `edgefl pull`
+    can fetch the trained model; SIGINT or SIGTERM ends it. Started again on the same database it goes on
+    where it was, with every update it had accepted.
     """
     from edgefl.errors import OptionError
     from edgefl.server_stub.serve import run_server

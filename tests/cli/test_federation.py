@@ -90,6 +90,21 @@ def test_two_devices_run_two_rounds_and_everyone_ends_well(
 
 
 @needs_server
+def test_pull_evaluate_and_what_goes_wrong(server: Server, call: Command, data: Path, tmp_path: Path) -> None:
+    pulled = call("pull", server.url, "-o", "first.edgefl", "--json").json()
+    scored = call("evaluate", "first.edgefl", "-d", data, "-b", "numpy", "--json").json()
+    said = call("pull", server.url, "--version", 0, "-o", "again.edgefl")
+    missing = call("pull", server.url, "--version", 3, "-o", "no.edgefl", "--json").refusal()
+    nowhere = call("pull", server.url, "-o", tmp_path / "no" / "final.edgefl", "--json").refusal()
+
+    assert (pulled["model"], pulled["version"], pulled["as_they_were"]) == ("mlp", 0, [])
+    assert scored["examples"] == 96
+    assert said.out.startswith("again.edgefl: mlp, version 0, ")
+    assert missing["error"] == "Refused" and "there are 0 to 0" in missing["message"]
+    assert nowhere["error"] == "OptionError" and not (tmp_path / "no.edgefl").exists()
+
+
+@needs_server
 def test_a_device_with_nan_in_its_data_says_so_and_sends_nothing(server: Server, tmp_path: Path) -> None:
     bad = save_examples(tmp_path / "bad.npz", x=np.full((96, 6), np.nan, np.float32))
 
