@@ -11,6 +11,8 @@ from edgefl.delta.modes import MODES
 from edgefl.message import Message, flag, integer, nested, number, optional, several, text
 
 MAX_JSON_BYTES = 64 * 1024
+MAX_LIST_BYTES = 64 << 20
+"""What a list of rounds or participants may take."""
 MAX_BYTES = 2**50
 MAX_COUNT = 2**31 - 1
 MAX_VERSION = 2**32 - 1
@@ -20,6 +22,8 @@ FIRST_DENSITY = 0.25
 
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")]
 SchemaId = Annotated[str, text(r"[0-9a-f]{16}")]
+Engine = Annotated[str, text(r"[ -~]{0,64}")]
+Reason = Annotated[str, text(r"[a-z][a-z0-9-]{0,63}")]
 AssignmentId = Annotated[str, text(r"[0-9a-f]{32}")]
 Text = Annotated[str, text(rf".{{0,{MAX_TEXT}}}")]
 Flag = Annotated[bool, flag]
@@ -44,7 +48,7 @@ class CheckIn(Message):
 
     device: Name
     schema: SchemaId
-    engine: Annotated[str, text(r"[ -~]{0,64}")]
+    engine: Engine
     examples: Number
 
 
@@ -163,8 +167,16 @@ class Failure(Message):
         detail: for people.
     """
 
-    reason: Annotated[str, text(r"[a-z][a-z0-9-]{0,63}")]
+    reason: Reason
     detail: Text = ""
+
+
+@dataclass(frozen=True)
+class Refusals(Message):
+    """How often updates were refused for one reason."""
+
+    reason: Reason
+    count: Count
 
 
 @dataclass(frozen=True)
@@ -189,6 +201,7 @@ class RoundInfo(Message):
         frame_bytes: bytes of the accepted frames alone.
         bytes_up: bytes that arrived at the socket while the round was the current one.
         bytes_down: bytes that left the socket while the round was the current one.
+        refused: updates refused, by reason. Those that name a round there is not count with the newest.
     """
 
     round: Number
@@ -208,6 +221,38 @@ class RoundInfo(Message):
     frame_bytes: Bytes
     bytes_up: Bytes
     bytes_down: Bytes
+    refused: Annotated[tuple[Refusals, ...], several(Refusals, 100)] = ()
+
+
+@dataclass(frozen=True)
+class Participant(Message):
+    """A device in one round.
+
+    Attributes:
+        device: its own name.
+        engine: what it said at its last check-in.
+        examples: how many its update counts for.
+        state: `working`; `accepted`, `declined` or `refused`; `absent` if it was still working at the end.
+        bytes: size of its accepted frame, else 0.
+        loss: its training loss as it told it, None where it did not.
+        reason: why it declined, or for which reasons updates of it were refused.
+    """
+
+    device: Name
+    engine: Engine
+    examples: Number
+    state: Annotated[str, text("working|accepted|declined|refused|absent")]
+    bytes: Bytes
+    loss: Annotated[float | None, optional(number(-1e38, 1e38))]
+    reason: Text
+
+
+@dataclass(frozen=True)
+class Participants(Message):
+    """The devices of one round, in the order they came."""
+
+    round: Number
+    participants: Annotated[tuple[Participant, ...], several(Participant, 1_000_000)]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,20 @@ from edgefl.message import Message
 from edgefl.parameters import Arrays, Schema
 from edgefl.runtime.transport import Response, Transport
 from edgefl.tensorfile import read_tensors
-from edgefl.wire import MAX_JSON_BYTES, Accepted, CheckIn, CheckInAnswer, Decline, Failure, Status
+from edgefl.wire import (
+    MAX_JSON_BYTES,
+    MAX_LIST_BYTES,
+    Accepted,
+    CheckIn,
+    CheckInAnswer,
+    Decline,
+    Failure,
+    Participant,
+    Participants,
+    RoundInfo,
+    Rounds,
+    Status,
+)
 
 M = TypeVar("M", bound=Message)
 _HEADER_ROOM = 1 << 20
@@ -111,6 +124,13 @@ class Remote:
 
     def status(self) -> Status:
         return _parsed(Status, self._ask("GET", "/v1/status", b"", {}))
+
+    def rounds(self) -> tuple[RoundInfo, ...]:
+        return _parsed(Rounds, self._ask("GET", "/v1/rounds", b"", {}, MAX_LIST_BYTES)).rounds
+
+    def participants(self, round_number: int) -> tuple[Participant, ...]:
+        path = f"/v1/rounds/{round_number}/participants"
+        return _parsed(Participants, self._ask("GET", path, b"", {}, MAX_LIST_BYTES)).participants
 
     def upload(self, round_number: int, assignment: str, frame: bytes) -> Accepted:
         answer = self._ask("PUT", f"/v1/rounds/{round_number}/updates/{assignment}", frame, {})

@@ -32,6 +32,7 @@ from edgefl.wire import (
     CheckInAnswer,
     Decline,
     Failure,
+    Participants,
     Rounds,
     Status,
 )
@@ -120,7 +121,12 @@ def _routes(service: Service) -> APIRouter:
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)
     async def update(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
         """Send the update of an assignment. The same bytes again are acknowledged again and count once."""
-        frame = await _body(request, service.coordinator.max_bytes)
+        coordinator = service.coordinator
+        try:
+            frame = await _body(request, coordinator.max_bytes)
+        except Refused as exc:
+            await service.call(coordinator.note_refusal, round, assignment, exc)
+            raise
         return _json(await service.accept(round, assignment, frame))
 
     @router.put("/rounds/{round}/declines/{assignment}", status_code=204, openapi_extra=_body_of(Decline))
@@ -137,8 +143,13 @@ def _routes(service: Service) -> APIRouter:
 
     @router.get("/rounds", response_model=Rounds)
     async def rounds() -> Response:
-        """Every round, oldest first, with its updates, losses and bytes at the socket."""
+        """Every round, oldest first, with its updates, losses, refusals and bytes at the socket."""
         return _json(Rounds(tuple(await service.call(service.coordinator.rounds))))
+
+    @router.get("/rounds/{round}/participants", response_model=Participants)
+    async def participants(round: RoundNumber) -> Response:
+        """The devices that were given a place in a round, and what became of it."""
+        return _json(await service.call(service.coordinator.participants, round))
 
     return router
 

@@ -6,6 +6,7 @@ Every event goes through the state machine first, then to disk, then into memory
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import threading
@@ -23,7 +24,7 @@ from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
 from edgefl.server_stub.store import Store
 from edgefl.server_stub.values import Traffic, Version
-from edgefl.wire import Accepted, CheckIn, CheckInAnswer, RoundInfo, Status, Task
+from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Participants, RoundInfo, Status, Task
 
 log = logging.getLogger("edgefl.server")
 
@@ -105,8 +106,27 @@ class Coordinator:
         """Check and store an update. On return it is on disk and counts exactly once.
 
         Raises:
-            Refused: with the reason; the round is unharmed.
+            Refused: with the reason, which is logged and counted; the round is unharmed.
         """
+        try:
+            return self._accept(number, assignment, frame)
+        except Refused as exc:
+            self.note_refusal(number, assignment, exc)
+            raise
+
+    def note_refusal(self, number: int, assignment: str, refusal: Refused) -> None:
+        """Log and count an update that is refused, by `accept` or before its bytes were all here."""
+        with self._lock:
+            device = self._store.put_refusal(number, assignment, refusal.reason)
+        log.warning(
+            "update refused: round=%d device=%s reason=%s detail=%s",
+            number,
+            device or "unknown",
+            refusal.reason,
+            json.dumps(refusal.detail),
+        )
+
+    def _accept(self, number: int, assignment: str, frame: bytes) -> Accepted:
         name = digest(frame)
         current = self._expecting(number, assignment, name)
         if current is None:
@@ -168,6 +188,12 @@ class Coordinator:
             current, pending = self._round, self._uncounted()
             infos = self._store.round_infos()
         return [info if info.state == "closed" else _live(info, current, pending) for info in infos]
+
+    def participants(self, number: int) -> Participants:
+        """The devices of a round; Refused (`unknown-round`) where there is none."""
+        if not self._store.has_round(number):
+            raise _no_round(number)
+        return Participants(number, self._store.participants(number))
 
     def status(self) -> Status:
         infos, total = self.rounds(), self._traffic()
@@ -249,7 +275,7 @@ class Coordinator:
 
     def _check_known(self, number: int, assignment: str) -> None:
         if not self._store.has_round(number):
-            raise Refused(404, "unknown-round", f"there is no round {number}")
+            raise _no_round(number)
         if not self._store.has_place(number, assignment):
             raise Refused(404, "unknown-assignment", f"round {number} gave no assignment {assignment}")
 
@@ -276,6 +302,10 @@ class Coordinator:
 
     def _count(self, stored: Traffic) -> None:
         self._counted = Traffic(self._counted.up + stored.up, self._counted.down + stored.down)
+
+
+def _no_round(number: int) -> Refused:
+    return Refused(404, "unknown-round", f"there is no round {number}")
 
 
 def _live(info: RoundInfo, current: Round | None, pending: Traffic) -> RoundInfo:

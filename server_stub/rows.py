@@ -12,7 +12,7 @@ from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Plan, Round
 from edgefl.server_stub.tables import assignments, publications, rounds, updates, versions
 from edgefl.server_stub.values import Publication, Traffic, Version
-from edgefl.wire import RoundInfo
+from edgefl.wire import Refusals, RoundInfo
 
 PLACES = select(
     assignments.c.round,
@@ -33,7 +33,9 @@ SENT = (
 )
 
 
-def info(row: RowMapping, places: Mapping[str, Any], sent: Mapping[str, Any]) -> RoundInfo:
+def info(
+    row: RowMapping, places: Mapping[str, Any], sent: Mapping[str, Any], refused: tuple[Refusals, ...]
+) -> RoundInfo:
     return RoundInfo(
         round=row["number"],
         state="open" if row["closed_at"] is None else "closed",
@@ -52,6 +54,7 @@ def info(row: RowMapping, places: Mapping[str, Any], sent: Mapping[str, Any]) ->
         frame_bytes=int(sent.get("frame_bytes", 0)),
         bytes_up=row["bytes_up"],
         bytes_down=row["bytes_down"],
+        refused=refused,
     )
 
 

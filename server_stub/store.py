@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine, event, func, insert, select, updat
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefl.errors import StoreError
-from edgefl.server_stub import rows, tables
+from edgefl.server_stub import roll, rows, tables
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
@@ -28,7 +28,7 @@ from edgefl.server_stub.tables import (
     versions,
 )
 from edgefl.server_stub.values import Publication, Traffic, Update, Version
-from edgefl.wire import CheckIn, RoundInfo
+from edgefl.wire import CheckIn, Participant, RoundInfo
 
 
 class Store:
@@ -147,6 +147,11 @@ class Store:
                 frame = c.execute(select(updates.c.frame).where(updates.c.assignment == key)).scalar_one()
                 yield Update(digest, float(examples), frame)
 
+    def put_refusal(self, number: int, assignment: str, reason: str) -> str:
+        """Count an update that was refused; the name of the device that sent it, empty where unknown."""
+        with self._engine.begin() as c:
+            return roll.put_refusal(c, number, assignment, reason)
+
     # -- rounds
 
     def open_round(self, state: Round, at: float) -> None:
@@ -191,8 +196,17 @@ class Store:
         with self._engine.connect() as c:
             places = {r["round"]: dict(r) for r in c.execute(rows.PLACES).mappings()}
             sent = {r["round"]: dict(r) for r in c.execute(rows.SENT).mappings()}
+            refused = roll.refused(c)
             found = c.execute(select(rounds).order_by(rounds.c.number)).mappings().all()
-        return [rows.info(r, places.get(r["number"], {}), sent.get(r["number"], {})) for r in found]
+        return [
+            rows.info(r, places.get(r["number"], {}), sent.get(r["number"], {}), refused.get(r["number"], ()))
+            for r in found
+        ]
+
+    def participants(self, number: int) -> tuple[Participant, ...]:
+        """Every device that was given a place in a round, in the order they came."""
+        with self._engine.connect() as c:
+            return roll.participants(c, number)
 
     def count_devices(self) -> int:
         with self._engine.connect() as c:

@@ -102,3 +102,14 @@ updates = Table(
     # Emptied when the round closes: what a device sent is kept no longer than it is needed.
     Column("frame", LargeBinary, nullable=True),
 )
+
+# Updates that were refused, counted. Of what was in them nothing is kept.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("round", ForeignKey("rounds.number"), primary_key=True, autoincrement=False),
+    # Empty where no device was given the assignment.
+    Column("device", String(64), primary_key=True),
+    Column("reason", String(64), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)

@@ -24,6 +24,7 @@ from edgefl.cli import (
     pull,
     serve,
     simulate,
+    status,
     train,
 )
 from edgefl.cli.output import err, print_error
@@ -55,6 +56,7 @@ COMMANDS = (
     ("Device", serve.device, "device -s https://fl.example.org:8017 -d mine.npz"),
     ("Device", doctor.doctor, "doctor"),
     ("Server", serve.serve, "serve watch.edgefl --rounds 20 --goal 8 --lr 0.05"),
+    ("Server", status.status, "status https://fl.example.org:8017"),
     ("Server", aggregate.aggregate, "aggregate watch.edgefl a.eflu b.eflu --weights 120,80 -o next.edgefl"),
     ("Try it", simulate.simulate, "simulate watch.edgefl -d all.npz --devices 20 --partition dirichlet:0.3"),
     ("Try it", demo_command.demo, "demo"),

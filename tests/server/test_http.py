@@ -245,6 +245,7 @@ def test_openapi_describes_every_route(shared):
         "/v1/weights/{version}",
         "/v1/rounds/{round}/updates/{assignment}",
         "/v1/rounds/{round}/declines/{assignment}",
+        "/v1/rounds/{round}/participants",
         "/v1/status",
         "/v1/rounds",
     }

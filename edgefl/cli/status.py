@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgefl status`: how a server's rounds go, who takes part, and which updates were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefl.cli.options import AsJson, ServerUrl
+from edgefl.cli.output import print_json, print_line, print_rows, size
+
+if TYPE_CHECKING:
+    from edgefl.wire import Participant, RoundInfo, Status
+
+_SHOWN = 10
+
+
+def status(
+    server: ServerUrl,
+    round_number: Annotated[
+        int | None, typer.Option("--round", help="Whose devices to list. Default: the newest.", min=1)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rounds of a server, devices of one of them, and updates it refused."""
+    from edgefl.runtime.download import server_status
+    from edgefl.runtime.remote import Remote
+    from edgefl.runtime.transport import HttpTransport
+
+    with HttpTransport(server) as transport:
+        remote = Remote(transport)
+        now, rounds = server_status(remote), remote.rounds()
+        shown = round_number or (rounds[-1].round if rounds else None)
+        devices = () if shown is None else remote.participants(shown)
+    if as_json:
+        print_json(
+            {
+                "status": now.to_json(),
+                "rounds": [info.to_json() for info in rounds],
+                "participants": {"round": shown, "devices": [device.to_json() for device in devices]},
+            }
+        )
+        return
+    print_line(_glance(now))
+    _print_rounds(rounds)
+    if shown is not None:
+        columns = ["device", "engine", "examples", "state", "sent", "loss", "reason"]
+        print_rows(f"Round {shown}", columns, [_device(device) for device in devices])
+
+
+def _glance(now: Status) -> str:
+    finished = ", finished" if now.finished else ""
+    return (
+        f"{now.model}: version {now.version}, {now.rounds_done} of {now.rounds_total} rounds{finished}, "
+        f"{now.devices} devices; since its start {size(now.bytes_up)} received, {size(now.bytes_down)} sent"
+    )
+
+
+def _print_rounds(rounds: Sequence[RoundInfo]) -> None:
+    if not rounds:
+        return
+    columns = ["round", "state", "updates", "goal", "declined", "refused", "loss", "received", "sent"]
+    title = f"The last {_SHOWN} of {len(rounds)} rounds" if len(rounds) > _SHOWN else "Rounds"
+    print_rows(title, columns, [_round(info) for info in rounds[-_SHOWN:]])
+
+
+def _round(info: RoundInfo) -> tuple[object, ...]:
+    refused = ", ".join(f"{each.count} {each.reason}" for each in info.refused) or "-"
+    counts, traffic = (info.updates, info.goal, info.declined), (size(info.bytes_up), size(info.bytes_down))
+    return info.round, info.state, *counts, refused, _loss(info.loss), *traffic
+
+
+def _device(one: Participant) -> tuple[object, ...]:
+    sent = size(one.bytes) if one.bytes else "-"
+    return one.device, one.engine, one.examples, one.state, sent, _loss(one.loss), one.reason
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

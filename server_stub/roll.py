@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who took part in a round, and which updates were refused: rows of the database as messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from edgefl.server_stub.tables import assignments, devices, refusals, rounds, updates
+from edgefl.wire import Participant, Refusals
+
+
+def put_refusal(c: Connection, number: int, assignment: str, reason: str) -> str:
+    """Count a refused update with the round it names, or the newest; the device's name, empty if unknown."""
+    here = (assignments.c.round == number) & (assignments.c.assignment == assignment)
+    device = c.execute(select(assignments.c.device).where(here)).scalar() or ""
+    known = c.execute(select(rounds.c.number).where(rounds.c.number == number)).scalar()
+    counted = known or c.execute(select(func.max(rounds.c.number))).scalar()
+    if counted is None:
+        return device
+    row, key = refusals.c, {"round": counted, "device": device, "reason": reason}
+    mine = (row.round == counted) & (row.device == device) & (row.reason == reason)
+    if c.execute(update(refusals).where(mine).values(count=row.count + 1)).rowcount == 0:
+        c.execute(insert(refusals).values(**key, count=1))
+    return device
+
+
+def refused(c: Connection) -> dict[int, tuple[Refusals, ...]]:
+    """Refused updates of every round, by reason."""
+    row = refusals.c
+    total = func.sum(row.count).label("total")
+    query = select(row.round, row.reason, total).group_by(row.round, row.reason).order_by(row.reason)
+    found: dict[int, tuple[Refusals, ...]] = {}
+    for number, reason, count in c.execute(query):
+        found[number] = (*found.get(number, ()), Refusals(reason, int(count)))
+    return found
+
+
+def participants(c: Connection, number: int) -> tuple[Participant, ...]:
+    """Every device that was given a place in a round, in the order they came."""
+    place, sent = assignments.c, updates.c
+    reasons = select(refusals.c.device, refusals.c.reason).where(refusals.c.round == number)
+    why: dict[str, str] = {}
+    for device, reason in c.execute(reasons.order_by(refusals.c.reason)):
+        why[device] = f"{why[device]}, {reason}" if device in why else reason
+    query = (
+        select(
+            place.device, place.examples, place.declined, place.reason, devices.c.engine,
+            sent.size, sent.loss, rounds.c.closed_at,
+        )
+        .select_from(assignments.join(devices).join(rounds).outerjoin(updates))
+        .where(place.round == number)
+        .order_by(place.at, place.device)
+    )  # fmt: skip
+    return tuple(_participant(row, why.get(row["device"], "")) for row in c.execute(query).mappings())
+
+
+def _participant(row: Any, refused: str) -> Participant:
+    sent = row["size"] is not None
+    state = "accepted" if sent else "declined" if row["declined"] else "refused" if refused else "working"
+    if state == "working" and row["closed_at"] is not None:
+        state = "absent"
+    return Participant(
+        device=row["device"],
+        engine=row["engine"],
+        examples=row["examples"],
+        state=state,
+        bytes=row["size"] or 0,
+        loss=row["loss"],
+        reason=row["reason"] if state == "declined" else refused,
+    )
