@@ -211,27 +211,32 @@ def max_pool(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
 
 @rewrite("AveragePool")
 def average_pool(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
-    """Padding that counts is added first, so that what the pool itself pads never counts."""
+    """Where `ceil_mode` reaches beyond padding that counts, the latter is added first: the rest does not."""
     x = inputs[0]
     image, spatial = as_image(b, x), b.shape(x)[2:]
     given_window = window(node, spatial, integers(node, "kernel_shape"))
     w = (_rounded_up(given_window, spatial) if integer(node, "ceil_mode", 0) else given_window).image()
     if any(d != 1 for d in w.dilations):
         raise UnsupportedOperator(f"node {node}: an average pool with dilations {w.dilations}")
-    if integer(node, "count_include_pad", 0):
-        counted = given_window.image()
+    counts, counted = bool(integer(node, "count_include_pad", 0)), given_window.image()
+    if counts and w != counted:
         image = pad(b, image, (0, 0, *counted.before), (0, 0, *counted.after))
         overhang = tuple(n - m for n, m in zip(w.after, counted.after, strict=True))
-        w = replace(w, before=(0, 0), after=overhang)
-    return as_given(b, _average(b, image, w), x)
+        w, counts = replace(w, before=(0, 0), after=overhang), False
+    return as_given(b, _average(b, image, w, counts and any(w.pads)), x)
 
 
-def _average(b: GraphBuilder, image: str, w: Window) -> str:
+def _average(b: GraphBuilder, image: str, w: Window, counts: bool) -> str:
     padded = tuple(sum(t) for t in zip(b.shape(image)[2:], w.before, w.after, strict=True))
-    if w.kernel == padded and min(w.pads) >= 0:  # one position, which sees the whole image
+    if w.kernel == padded and min(w.pads) >= 0 and not counts:  # one position, which sees the whole image
         return reduce(b, "ReduceMean", image, (2, 3), True)
     return b.add(
-        "AveragePool", image, count_include_pad=0, kernel_shape=w.kernel, pads=w.pads, strides=w.strides
+        "AveragePool",
+        image,
+        count_include_pad=int(counts),
+        kernel_shape=w.kernel,
+        pads=w.pads,
+        strides=w.strides,
     )
 
 

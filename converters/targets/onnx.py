@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgefl.converters.targets.apart import apart
 from edgefl.errors import ConversionError
 from edgefl.graph import Graph, write_onnx
 
@@ -15,7 +16,7 @@ def to_onnx(graph: Graph) -> bytes:
     Raises:
         ConversionError: onnx's checker finds the file invalid.
     """
-    data = write_onnx(_with_distinct_names(_ends_last(graph)))
+    data = write_onnx(_with_distinct_names(_ends_last(apart(graph))))
     try:
         import onnx
     except ImportError:
