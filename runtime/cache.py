@@ -34,6 +34,23 @@ def targets_for(backend: str | Backend, delegate: str = "auto") -> tuple[str, ..
     return tuple(dict.fromkeys([*installed, "onnx"]))
 
 
+def download(remote: Remote, targets: tuple[str, ...], tag: str = "") -> tuple[Bundle, bytes, str] | None:
+    """The server's bundle for the first target it has, with its bytes and tag; None where `tag` is current.
+
+    Raises:
+        Refused: the server has nothing for any of the targets.
+        ServerUnreachable, ServerNonsense: worth a retry.
+    """
+    *others, last = targets
+    for target in others:
+        try:
+            return remote.bundle(target, tag)
+        except Refused as exc:
+            if exc.reason != "unknown-target":
+                raise
+    return remote.bundle(last, tag)
+
+
 class BundleCache:
     """The current bundle of one device, cut to what its engine runs."""
 
@@ -49,18 +66,11 @@ class BundleCache:
             ServerUnreachable, ServerNonsense: worth a retry.
         """
         kept, tag = self._kept()
-        for target in self._targets:
-            try:
-                found = remote.bundle(target, tag)
-            except Refused as exc:
-                if exc.reason != "unknown-target" or target == self._targets[-1]:
-                    raise
-                continue
-            if found is not None:
-                return self._keep(*found)
-            if kept is not None:
-                return kept
-        raise AssertionError("there is at least one target, and a tag is only sent with a bundle in hand")
+        found = download(remote, self._targets, tag)
+        if found is not None:
+            return self._keep(*found)
+        assert kept is not None  # a tag is only sent with a bundle in hand
+        return kept
 
     def forget(self) -> None:
         """Have the next fetch download whatever the server has."""

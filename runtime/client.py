@@ -15,22 +15,21 @@ from typing import Any, TypeVar
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
-from edgefl.delta import Encoded, Residual
-from edgefl.errors import BackendError, DataError, DeltaError, NotFinite, ProtocolError, Refused
+from edgefl.errors import DataError, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
-from edgefl.runtime.learner import Learned, Learner, TrainerLearner
+from edgefl.runtime.learner import Learner, TrainerLearner
 from edgefl.runtime.lock import only_one
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.residual import ResidualStore
 from edgefl.runtime.transport import Transport
-from edgefl.runtime.update import encode_update
+from edgefl.runtime.work import LASTING, PASSING, work
 from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
 
 log = logging.getLogger("edgefl.client")
@@ -195,38 +194,21 @@ class DeviceClient:
         try:
             held = self._held
             values = self._insist(lambda: held.fetch(self._remote, task))
-            learned = learner.learn(values, task.training)
-            encoded, residual = self._encode(bundle, learner, task, learned)
-        except (NotFinite, DeltaError) as exc:
-            # The next round's parameters may suit this device better, so it goes on.
+            schema = bundle.schema()
+            residual = self._residuals.load(schema, task.base_version)
+            made = work(task, values, learner, schema=schema, device=self.device, residual=residual)
+        except PASSING as exc:
             return self._decline(task, str(exc))
-        except (DataError, BackendError) as exc:
+        except LASTING as exc:
             self._decline(task, str(exc))
             raise
         except Refused as exc:
             return RoundReport(task.round, task.base_version, False, error=str(exc))
-        if len(encoded.frame) > task.max_bytes:
-            return self._decline(task, f"the update has {len(encoded.frame)} bytes, allowed {task.max_bytes}")
-        seconds = time.perf_counter() - started
-        note = Note(task.round, task.assignment, task.base_version, learned.loss, seconds, len(encoded.frame))
-        pending = Pending(note, encoded.frame)
-        self._outbox.put(pending, residual)
+        seconds, learned = time.perf_counter() - started, made.learned
+        note = Note(task.round, task.assignment, task.base_version, learned.loss, seconds, len(made.frame))
+        pending = Pending(note, made.frame)
+        self._outbox.put(pending, made.residual)
         return replace(self._send(pending, up, down), placements=learned.placements)
-
-    def _encode(
-        self, bundle: Bundle, learner: Learner, task: Task, learned: Learned
-    ) -> tuple[Encoded, Residual | None]:
-        schema = bundle.schema()
-        return encode_update(
-            learned.delta,
-            task.training,
-            schema=schema,
-            base_version=task.base_version,
-            device=self.device,
-            cohort=task.cohort,
-            residual=self._residuals.load(schema, task.base_version),
-            meta={"loss": learned.loss, "engine": learner.engine},
-        )
 
     def _send(self, pending: Pending, up: int | None = None, down: int | None = None) -> RoundReport:
         """Send until the server has answered for the update, then settle it on disk."""

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +58,23 @@ class FeatureCache:
             Features by output name, and of how many examples they were on disk.
         """
         keys = example_digests(inputs)
-        home = self._folder / subject
-        found, used = self._find(home, set(keys))
+        found, used = self._find(subject, set(keys))
         missing = [i for i, key in enumerate(keys) if key not in found]
         if not missing:
             return _gather(keys, found), len(keys)
         made = compute({name: value[missing] for name, value in inputs.items()})
         for row, i in enumerate(missing):
             found[keys[i]] = {name: value[row] for name, value in made.items()}
-        self._keep(home, [keys[i] for i in missing], found, used)
+        self._keep(subject, [keys[i] for i in missing], found, used)
         return _gather(keys, found), len(keys) - len(missing)
 
     # -- reading
 
-    def _find(self, home: Path, wanted: set[bytes]) -> tuple[dict[bytes, Arrays], set[Path]]:
+    def _find(self, subject: str, wanted: set[bytes]) -> tuple[dict[bytes, Arrays], set[Path]]:
         """Features on disk of the examples wanted, and the segments they were in, which count as used now."""
         found: dict[bytes, Arrays] = {}
         used: set[Path] = set()
-        for file in _segments(home):
+        for file in _segments(self._folder / subject):
             for key, features in _read(file, self._limit):
                 if key in wanted:
                     found[key] = features
@@ -87,8 +87,8 @@ class FeatureCache:
 
     # -- writing
 
-    def _keep(self, home: Path, keys: list[bytes], features: dict[bytes, Arrays], used: set[Path]) -> None:
-        unique = list(dict.fromkeys(keys))
+    def _keep(self, subject: str, keys: list[bytes], features: dict[bytes, Arrays], used: set[Path]) -> None:
+        home, unique = self._folder / subject, list(dict.fromkeys(keys))
         each = sum(value.nbytes for value in features[unique[0]].values()) + _DIGEST
         # Small beside the limit, so that little is lost with one and the room is used to the end.
         count = max(1, min(SEGMENT_BYTES, self._limit // 8) // each)
@@ -122,6 +122,33 @@ class FeatureCache:
                 file.unlink(missing_ok=True)
                 room += size
         return room >= needed
+
+
+@dataclass
+class Room:
+    """Memory that caches share, in bytes left."""
+
+    bytes: int
+
+
+class MemoryFeatures(FeatureCache):
+    """The same in memory, for one of many devices in one process; once the room is full, no more is kept."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._kept = room, dict[str, dict[bytes, Arrays]]()
+
+    def _find(self, subject: str, wanted: set[bytes]) -> tuple[dict[bytes, Arrays], set[Path]]:
+        kept = self._kept.get(subject, {})
+        return {key: kept[key] for key in wanted & kept.keys()}, set()
+
+    def _keep(self, subject: str, keys: list[bytes], features: dict[bytes, Arrays], used: set[Path]) -> None:
+        for key in dict.fromkeys(keys):
+            size = sum(value.nbytes for value in features[key].values()) + _DIGEST
+            if size > self._room.bytes:
+                return
+            self._room.bytes -= size
+            copied = {name: value.copy() for name, value in features[key].items()}
+            self._kept.setdefault(subject, {})[key] = copied
 
 
 def example_digests(inputs: Mapping[str, Array]) -> list[bytes]:

@@ -27,7 +27,8 @@ class FrozenPart:
     """The features graph of a bundle on an engine.
 
     Attributes:
-        cached: of how many examples the latest call had the features on disk.
+        cache: where features are kept; None makes them anew each time.
+        cached: of how many examples the latest call had the features there.
     """
 
     def __init__(
@@ -40,10 +41,9 @@ class FrozenPart:
         """
         Args:
             program: the loaded graph of an artifact kind.
-            cache: where features are kept; None makes them anew each time.
         """
         self._manifest, self._backend = bundle.manifest, backend
-        self._program, self._cache = program, cache
+        self._program, self.cache = program, cache
         self._kinds = features_kinds(self._manifest, backend.target)
         self.cached = 0
 
@@ -67,9 +67,9 @@ class FrozenPart:
         return inputs
 
     def _made(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        if self._cache is None:
+        if self.cache is None:
             return self._run(inputs)
-        made, self.cached = self._cache.through(self._subject(), inputs, self._run)
+        made, self.cached = self.cache.through(self._subject(), inputs, self._run)
         return made
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:

@@ -35,38 +35,41 @@ class Position:
     moved: Doubles
 
 
-class HeldVersion:
-    """What one device holds of one bundle's model, in one file."""
+class Ways:
+    """How a device of one bundle gets from the version it holds to the one a task starts from.
 
-    def __init__(self, path: Path, bundle: Bundle) -> None:
-        self._path, self._schema = path, bundle.schema()
-        values = bundle.parameters()
+    Attributes:
+        origin: the version the bundle itself holds.
+        key: the fingerprint of its parameters.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._schema, values = bundle.schema(), bundle.parameters()
         self._start: Vector = self._schema.flatten({p.name: values[p.name] for p in self._schema.parameters})
-        self._origin = Position(bundle.manifest.model_version, np.zeros(len(self._start)))
-        self._key = fingerprint(self._start)
-        self._at = self._restored() or self._origin
+        self.origin = Position(bundle.manifest.model_version, np.zeros(len(self._start)))
+        self.key = fingerprint(self._start)
 
-    def fetch(self, remote: Remote, task: Task) -> Arrays:
-        """The shared parameters a task starts from.
+    def lead(self, remote: Remote, held: Position, task: Task) -> tuple[Arrays, Position]:
+        """The shared parameters a task starts from, and what the device holds then.
 
         Raises:
             Refused: the server does not have them.
             ServerUnreachable, ServerNonsense: worth a retry.
         """
         if not task.fingerprint:
-            return remote.parameters(task.base_version, self._schema)
-        for held in (self._at, self._origin):
+            return remote.parameters(task.base_version, self._schema), held
+        for start in (held, self.origin):
             try:
-                found = self._follow(remote, held, task)
+                found = self._follow(remote, start, task)
             except Refused as exc:
                 log.info("round %d: %s", task.round, exc)
                 continue
             if found is not None:
                 return found
         log.warning("round %d: no steps lead to version %d", task.round, task.base_version)
-        return self._whole(remote, task)
+        return self._whole(remote, task), held
 
-    def _follow(self, remote: Remote, held: Position, task: Task) -> Arrays | None:
+    def _follow(self, remote: Remote, held: Position, task: Task) -> tuple[Arrays, Position] | None:
         """The parameters after the steps from a position; None where they are not the task's."""
         position = held
         if held.version != task.base_version:
@@ -74,16 +77,14 @@ class HeldVersion:
         made = weights(self._start, position.moved)
         if fingerprint(made) != task.fingerprint:
             return None
-        if position is not self._at:
-            self._keep(position)
-        return self._schema.unflatten(made)
+        return self._schema.unflatten(made), position
 
     def _moved(self, held: Position, steps: Iterator[SparseDelta], task: Task) -> Position:
         moved: Doubles | None = None
         for step in steps:
             if moved is None:
                 # The server leads devices too far behind from the first version on.
-                base = held if step.base_version == held.version else self._origin
+                base = held if step.base_version == held.version else self.origin
                 moved = base.moved.copy()
             moved[step.indices] += step.values
         assert moved is not None  # a body without any frame is an error
@@ -95,12 +96,27 @@ class HeldVersion:
             raise ServerNonsense(f"version {task.base_version} of the parameters is not the task's")
         return values
 
+
+class HeldVersion:
+    """What one device holds of one bundle's model, in one file."""
+
+    def __init__(self, path: Path, bundle: Bundle) -> None:
+        self._path, self._ways = path, Ways(bundle)
+        self._at = self._restored() or self._ways.origin
+
+    def fetch(self, remote: Remote, task: Task) -> Arrays:
+        """The shared parameters a task starts from; errors as `Ways.lead`."""
+        values, at = self._ways.lead(remote, self._at, task)
+        if at is not self._at:
+            self._keep(at)
+        return values
+
     def _keep(self, position: Position) -> None:
         short = position.moved.astype(np.float32)
         kept = short if np.array_equal(short, position.moved) else position.moved
         write_atomically(
             self._path,
-            write_tensors({"moved": kept}, {"version": str(position.version), "start": self._key}),
+            write_tensors({"moved": kept}, {"version": str(position.version), "start": self._ways.key}),
         )
         self._at = position
 
@@ -109,7 +125,7 @@ class HeldVersion:
         try:
             data = self._path.read_bytes()
             metadata, moved = read_metadata(data), read_tensors(data)["moved"]
-            if metadata["start"] != self._key or moved.shape != self._start.shape:
+            if metadata["start"] != self._ways.key or moved.shape != self._ways.origin.moved.shape:
                 return None
             return Position(int(metadata["version"]), moved.astype(np.float64))
         except FileNotFoundError:

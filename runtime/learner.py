@@ -19,6 +19,7 @@ from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import FeatureCache
+from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.trainer import FitReport, Trainer
 from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Training
@@ -58,7 +59,10 @@ class Learner(Protocol):
 
 
 class TrainerLearner:
-    """A `Trainer` over fixed examples. Personal parameters stay here, in a file of their own."""
+    """A `Trainer` over fixed examples. What never leaves the device stays here, in a file if asked.
+
+    Learners may share a trainer: each puts its own personal parameters, buffers and features in place.
+    """
 
     def __init__(
         self,
@@ -69,12 +73,14 @@ class TrainerLearner:
         delegate: str = "auto",
         personal: Path | None = None,
         features: FeatureCache | None = None,
+        trainer: Trainer | None = None,
     ) -> None:
         """Check the examples and choose the engine.
 
         Args:
             personal: file that keeps personal parameters and updated buffers over restarts.
             features: keeps features of the frozen part over rounds and restarts.
+            trainer: of the same bundle, in place of one with the engine asked for.
 
         Raises:
             DataError: the examples do not fit the model.
@@ -82,19 +88,18 @@ class TrainerLearner:
         """
         check_examples(examples.x, examples.y, bundle.manifest)
         check_weight(examples.weight, len(examples))
-        self._trainer = Trainer(bundle, backend, delegate, features=features)
-        self._data, self._schema = examples, bundle.schema()
+        self._trainer = trainer or Trainer(bundle, backend, delegate)
+        self._data, self._schema, self._features = examples, bundle.schema(), features
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
         self.examples = len(examples)
-        personal_names = [p.name for p in bundle.manifest.trained if p.role == "personal"]
-        self._personal = [*personal_names, *bundle.manifest.updated]
+        self._own: Arrays | None = None
         self._file = personal
         self._told: set[Placement] = set()
         self._restore()
 
     def learn(self, parameters: Arrays, training: Training) -> Learned:
         """See `Learner`. Raises NotFinite where training diverges; nothing is kept then."""
-        self._trainer.rebase(parameters)
+        self._stand_in(parameters)
         report = self._trainer.fit(
             self._data.x,
             self._data.y,
@@ -114,6 +119,15 @@ class TrainerLearner:
         self._keep()
         return Learned(delta, loss, report.placements)
 
+    def evaluate(self, parameters: Arrays) -> Metrics:
+        """How good shared parameters are on this device's examples, beside what it keeps to itself."""
+        self._stand_in(parameters)
+        return self._trainer.evaluate(self._data.x, self._data.y, self._data.weight)
+
+    def _stand_in(self, parameters: Arrays) -> None:
+        self._trainer.stand_in(self._own, self._features)
+        self._trainer.rebase(parameters)
+
     def _tell(self, report: FitReport) -> None:
         """Say where graphs run, once and when it changes."""
         for placement in set(report.placements) - self._told:
@@ -122,13 +136,15 @@ class TrainerLearner:
         log.debug("features of %d of %d examples were on disk", report.features_cached, report.examples)
 
     def _restore(self) -> None:
-        if self._personal and self._file is not None and self._file.exists():
+        if self._file is not None and self._file.exists() and self._trainer.own_parameters():
             try:
-                self._trainer.load_parameters(read_tensors(self._file.read_bytes()))
+                own = read_tensors(self._file.read_bytes())
+                self._trainer.stand_in(own)
             except (TensorFileError, DataError) as exc:
                 raise DataError(f"personal parameters in {self._file} cannot be used: {exc}") from exc
+            self._own = own
 
     def _keep(self) -> None:
-        if self._personal and self._file is not None:
-            values = self._trainer.parameters()
-            write_atomically(self._file, write_tensors({name: values[name] for name in self._personal}))
+        self._own = self._trainer.own_parameters()
+        if self._own and self._file is not None:
+            write_atomically(self._file, write_tensors(self._own))

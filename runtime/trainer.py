@@ -95,6 +95,8 @@ class Trainer:
         self._parameters = {name: values[name] for name in self._trained}
         self._base = dict(self._parameters)
         self._buffers = {name: values[name] for name in self._manifest.updated}
+        own = [*(p.name for p in self._manifest.trained if p.role == "personal"), *self._buffers]
+        self._own = {name: values[name] for name in own}
         self._programs: dict[str, Program] = {}
         self._frozen = FrozenPart(bundle, self.backend, self._program, features)
 
@@ -102,6 +104,23 @@ class Trainer:
     def placements(self) -> tuple[Placement, ...]:
         """Which of the graphs loaded so far runs where."""
         return tuple(getattr(p, "placement", Placement(kind)) for kind, p in self._programs.items())
+
+    # -- what belongs to one device
+
+    def own_parameters(self) -> dict[str, Array]:
+        """Copies of what never leaves a device: personal parameters, then updated buffers."""
+        now = {**self._parameters, **self._buffers}
+        return {name: now[name].copy() for name in self._own}
+
+    def stand_in(self, own: Mapping[str, Array] | None, features: FeatureCache | None = None) -> None:
+        """Go on as another device, on the engine that is loaded; `rebase` then gives its shared parameters.
+
+        Args:
+            own: what its `own_parameters` gave last; None for a device that has not trained yet.
+            features: where its features are kept.
+        """
+        self.load_parameters({**self._own, **(own or {})})
+        self._frozen.cache = features
 
     # -- parameters
 

@@ -181,6 +181,24 @@ def _send(
     connection.endheaders(body or None)
 
 
+class _Counter:
+    """In place of a socket: counts what is sent."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += len(data)
+
+
+def request_size(method: str, path: str, body: bytes, headers: Mapping[str, str], host: str) -> int:
+    """Bytes of a request as `HttpTransport` sends it to a host, `name:port`, inside any TLS."""
+    connection, counter = http.client.HTTPConnection(host), _Counter()
+    connection.sock = counter
+    _send(connection, method, path, body, headers)
+    return counter.sent
+
+
 Handler = Callable[[str, str, bytes, Mapping[str, str]], Response]
 
 

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from edgefl._version import __version__
 from edgefl.errors import ProtocolError, Refused
 from edgefl.message import Message
+from edgefl.server_stub.answers import BYTES, IMMUTABLE, JSON, REVALIDATE, UPDATE
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.meter import Meter
 from edgefl.server_stub.service import Service
@@ -43,12 +44,9 @@ AssignmentKey = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Form = Annotated[str, Query(pattern="^(int8|float16)$")]
 Target = Annotated[str | None, Query(max_length=64)]
 
-_UPDATE = "application/vnd.edgefl.update"
-_FRAME = {"requestBody": {"required": True, "content": {_UPDATE: {}}}}
-_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
-_MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {_UPDATE: {}}}}
-_IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
-_REVALIDATE = {"cache-control": "no-cache"}
+_FRAME = {"requestBody": {"required": True, "content": {UPDATE: {}}}}
+_BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
+_MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {UPDATE: {}}}}
 
 
 def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
@@ -98,25 +96,25 @@ def _routes(service: Service) -> APIRouter:
     async def bundle(request: Request, target: Target = None) -> Response:
         """The model as the rounds began with it, cut to a target. Fetched once, then revalidated by ETag."""
         data, tag = await service.bundle(target)
-        return _entity(request, data, tag, _REVALIDATE)
+        return _entity(request, data, tag, REVALIDATE)
 
     @router.get("/parameters/{version}", responses=_BYTES)
     async def parameters(request: Request, version: VersionNumber) -> Response:
         """The shared parameters of a version in the safetensors layout."""
         data, tag = await service.parameters(version)
-        return _entity(request, data, tag, _IMMUTABLE)
+        return _entity(request, data, tag, IMMUTABLE)
 
     @router.get("/parameters/{version}/from/{held}", responses=_MOVES)
     async def moves(request: Request, version: VersionNumber, held: VersionNumber) -> Response:
         """The steps from a version a device holds to another, as update frames; or all since the first."""
         data, tag = await service.moves(version, held)
-        return _entity(request, data, tag, _IMMUTABLE, _UPDATE)
+        return _entity(request, data, tag, IMMUTABLE, UPDATE)
 
     @router.get("/weights/{version}", responses=_MOVES)
     async def weights(request: Request, version: VersionNumber, form: Form = "int8") -> Response:
         """A version's shared parameters for inference, as int8 with a scale per row or as float16."""
         data, tag = await service.weights(version, form)
-        return _entity(request, data, tag, _IMMUTABLE, _UPDATE)
+        return _entity(request, data, tag, IMMUTABLE, UPDATE)
 
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)
     async def update(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
@@ -181,7 +179,7 @@ async def _message(request: Request, kind: type[Message]) -> Any:
 
 
 def _json(message: Message, status: int = 200) -> Response:
-    return Response(message.to_bytes(), status, media_type="application/json")
+    return Response(message.to_bytes(), status, media_type=JSON)
 
 
 def _failure(status: int, reason: str, detail: str) -> Response:
@@ -193,7 +191,7 @@ def _entity(
     data: bytes,
     tag: str,
     headers: dict[str, str],
-    kind: str = "application/octet-stream",
+    kind: str = BYTES,
 ) -> Response:
     headers = {"etag": tag, **headers}
     known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
@@ -204,7 +202,7 @@ def _entity(
 
 def _body_of(kind: type[Message]) -> dict[str, Any]:
     schema = TypeAdapter(kind).json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
 async def _on_refused(_: Request, exc: Exception) -> Response:

@@ -22,7 +22,7 @@ from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
-from edgefl.server_stub.store import Store
+from edgefl.server_stub.storage import Storage
 from edgefl.server_stub.values import Traffic, Version
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Participants, RoundInfo, Status, Task
 
@@ -33,6 +33,12 @@ def _no_traffic() -> Traffic:
     return Traffic()
 
 
+def _database(settings: Settings) -> Storage:
+    from edgefl.server_stub.store import Store
+
+    return Store(settings.database_url())
+
+
 class Coordinator:
     """Runs the rounds of one model."""
 
@@ -40,12 +46,14 @@ class Coordinator:
         self,
         settings: Settings,
         *,
+        store: Storage | None = None,
         traffic: Callable[[], Traffic] = _no_traffic,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open bundle and database and go on where the database left off.
 
         Args:
+            store: in place of the database of the settings.
             traffic: bytes at the socket since the process started.
             clock: seconds since the epoch.
 
@@ -66,7 +74,7 @@ class Coordinator:
         self._traffic, self._clock = traffic, clock
         self._counted = traffic()
         self._lock, self._closing = threading.RLock(), threading.Lock()
-        self._store = Store(settings.database_url())
+        self._store = store or _database(settings)
         self.shelf = Shelf(self._store, self.bundle, settings, clock())
         self.bundle = self.shelf.as_founded(self.bundle)
         self._round = self._store.current_round()
@@ -237,7 +245,8 @@ class Coordinator:
             training=self.settings.training.in_round(current.number),
             cohort=current.plan.goal,
             max_bytes=self.max_bytes,
-            deadline_s=max(0.0, current.deadline - at),
+            # To the millisecond: more digits would only be bytes.
+            deadline_s=round(max(0.0, current.deadline - at), 3),
             fingerprint=self.shelf.fingerprint(current.base_version),
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from edgefl.server_stub.tables import assignments, devices, refusals, rounds, updates
+from edgefl.server_stub.values import became
 from edgefl.wire import Participant, Refusals
 
 
@@ -58,9 +59,7 @@ def participants(c: Connection, number: int) -> tuple[Participant, ...]:
 
 def _participant(row: Any, refused: str) -> Participant:
     sent = row["size"] is not None
-    state = "accepted" if sent else "declined" if row["declined"] else "refused" if refused else "working"
-    if state == "working" and row["closed_at"] is not None:
-        state = "absent"
+    state = became(sent, row["declined"], bool(refused), row["closed_at"] is not None)
     return Participant(
         device=row["device"],
         engine=row["engine"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
@@ -13,17 +12,13 @@ from typing import TypeVar
 from anyio import to_thread
 
 from edgefl.errors import BundleEntry, Refused
+from edgefl.server_stub.answers import etag
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer
 
 log = logging.getLogger("edgefl.server")
 T = TypeVar("T")
 _KEPT = 16
-
-
-def etag(data: bytes) -> str:
-    """A strong entity tag for bytes."""
-    return f'"{hashlib.sha256(data).hexdigest()}"'
 
 
 class Service:

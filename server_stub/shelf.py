@@ -15,7 +15,7 @@ from edgefl.server_stub.aggregate import averaging
 from edgefl.server_stub.downlink import CHAIN, shortest, since_first
 from edgefl.server_stub.publish import Standing
 from edgefl.server_stub.settings import Settings
-from edgefl.server_stub.store import Store
+from edgefl.server_stub.storage import Storage
 from edgefl.server_stub.values import Version
 from edgefl.server_stub.versions import Line
 from edgefl.tensorfile import read_tensors, write_tensors
@@ -30,7 +30,7 @@ class Shelf:
         line: makes the next version of the newest one.
     """
 
-    def __init__(self, store: Store, bundle: Bundle, settings: Settings, at: float) -> None:
+    def __init__(self, store: Storage, bundle: Bundle, settings: Settings, at: float) -> None:
         """Make the bundle's parameters the first version of an empty store; StoreError in another model's."""
         self._store, self._schema = store, bundle.schema()
         values = bundle.parameters()

@@ -18,6 +18,7 @@ from edgefl.server_stub import roll, rows, tables
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
+from edgefl.server_stub.storage import other_model
 from edgefl.server_stub.tables import (
     assignments,
     deployment,
@@ -52,21 +53,14 @@ class Store:
         self._engine.dispose()
 
     def found(self, schema_id: str, model: str, first: Version, at: float) -> None:
-        """Make the database that of a model, or check that it is.
-
-        Raises:
-            StoreError: the database belongs to a model with other parameters.
-        """
+        """Make the database that of a model, or check that it is; StoreError in another model's."""
         with self._engine.begin() as c:
             row = c.execute(select(deployment)).mappings().first()
             if row is None:
                 c.execute(insert(deployment).values(id=1, schema_id=schema_id, model=model))
                 insert_version(c, first, at)
             elif row["schema_id"] != schema_id:
-                raise StoreError(
-                    f"the database holds model {row['model']!r} with parameter schema {row['schema_id']}, "
-                    f"the bundle is {model!r} with {schema_id}; give each model its own database"
-                )
+                raise other_model(row["model"], row["schema_id"], model, schema_id)
 
     # -- devices and their places
 

@@ -55,3 +55,10 @@ class Traffic:
 
     up: int = 0
     down: int = 0
+
+
+def became(accepted: bool, declined: bool, refused: bool, closed: bool) -> str:
+    """The `state` of a participant, by what is known of its update and whether its round is closed."""
+    if accepted or declined or refused:
+        return "accepted" if accepted else "declined" if declined else "refused"
+    return "absent" if closed else "working"

@@ -16,10 +16,12 @@ from edgefl.errors import OptionError, Refused, StoreError
 from edgefl.parameters import Parameter
 from edgefl.server_stub import aggregate, store
 from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.settings import Settings
 from edgefl.tensorfile import read_tensors
 from edgefl.wire import Training
 
+on_disk = pytest.mark.parametrize("storage", ["sqlite"])
 MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
 
 
@@ -35,9 +37,16 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=["sqlite", "memory"])
+def storage(request) -> str:
+    """Where the rounds are kept; what the disk does is `on_disk` alone."""
+    return request.param
+
+
 @pytest.fixture
-def start(tmp_path, clock):
+def start(tmp_path, clock, storage):
     """A context with a coordinator; a second one continues on the same database."""
+    kept = MemoryStore() if storage == "memory" else None
 
     @contextmanager
     def make(**options):
@@ -49,7 +58,7 @@ def start(tmp_path, clock):
             "downlink": 0.0,
         }
         settings = Settings(database=tmp_path / "rounds.db", **{**defaults, **options})
-        coordinator = Coordinator(settings, clock=clock)
+        coordinator = Coordinator(settings, store=kept, clock=clock)
         try:
             yield coordinator
         finally:
@@ -91,6 +100,7 @@ def test_round_filled_just_before_a_crash_is_closed_after_it(start, make_frame, 
         assert second.accept(1, a.assignment, make_frame(1)).duplicate
 
 
+@on_disk
 def test_crash_while_closing_leaves_the_round_as_it_was(start, make_frame, hello, monkeypatch):
     def crash(*_):
         raise RuntimeError("power failure")
@@ -111,6 +121,7 @@ def test_crash_while_closing_leaves_the_round_as_it_was(start, make_frame, hello
         assert second.status().version == 1
 
 
+@on_disk
 def test_crash_while_storing_an_update_acknowledges_nothing(start, make_frame, hello, monkeypatch):
     def crash(*_):
         raise RuntimeError("disk full")
@@ -204,6 +215,7 @@ def test_more_rounds_may_be_asked_for_later(start, make_frame, hello):
         assert second.check_in(hello("a")).task.round == 2
 
 
+@on_disk
 def test_frames_are_kept_no_longer_than_needed(start, tmp_path, make_frame, hello):
     with start(goal=1) as c:
         _one_round(c, make_frame, hello)
@@ -280,6 +292,7 @@ def _renamed(bundle: Bundle) -> Bundle:
     )
 
 
+@on_disk
 def test_database_that_cannot_be_opened_is_said(start, tmp_path):
     (tmp_path / "rounds.db").write_bytes(b"this is no database, and long enough to be looked at" * 20)
 
@@ -334,3 +347,29 @@ def test_race_for_the_last_place_is_won_by_exactly_the_goal(start, bundle, make_
     assert len(winners) == 3
     expected = aggregate(bundle, [frames[t.assignment] for t in winners])
     np.testing.assert_array_equal(made, bundle.schema().flatten(expected.parameters()))
+
+
+def test_participants_and_refusals_are_told(start, make_frame, hello):
+    with start(goal=2, surplus=1.0) as coordinator:
+        tasks = {name: coordinator.check_in(hello(name, 7)).task for name in "abcd"}
+        with pytest.raises(Refused):
+            coordinator.accept(1, tasks["b"].assignment, b"nonsense")
+        coordinator.give_back(1, tasks["c"].assignment, "no memory")
+        for name in "ad":
+            coordinator.accept(1, tasks[name].assignment, make_frame(ord(name), meta={"loss": 0.5}))
+        coordinator.tick()
+        with pytest.raises(Refused):
+            coordinator.accept(1, tasks["b"].assignment, make_frame(1))
+
+        found = coordinator.participants(1).participants
+        counted = [{each.reason: each.count for each in info.refused} for info in coordinator.rounds()]
+
+    assert [(each.device, each.state, each.reason) for each in found] == [
+        ("a", "accepted", ""),
+        ("b", "refused", "malformed-frame, round-closed"),
+        ("c", "declined", "no memory"),
+        ("d", "accepted", ""),
+    ]
+    assert {(each.engine, each.examples) for each in found} == {("test", 7)}
+    assert (found[0].bytes, found[0].loss) == (len(make_frame(ord("a"), meta={"loss": 0.5})), 0.5)
+    assert counted == [{"malformed-frame": 1, "round-closed": 1}, {}]

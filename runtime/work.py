@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One device's work in one round: train as the task asks, code the update. No disk, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgefl.delta import Encoded, Residual
+from edgefl.errors import BackendError, DataError, DeltaError, DeltaTooLarge, NotFinite
+from edgefl.parameters import Arrays, Schema
+from edgefl.runtime.learner import Learned, Learner
+from edgefl.runtime.update import encode_update
+from edgefl.wire import Task
+
+PASSING = (NotFinite, DeltaError)
+"""Why a device declines one round: the next round's parameters may suit it better. Looked at first."""
+
+LASTING = (DataError, BackendError)
+"""Why a device can take part in no round at all."""
+
+Coder = Callable[..., tuple[Encoded, Residual | None]]
+"""Codes a device's update; called as `encode_update` is."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """An update ready to be sent.
+
+    Attributes:
+        frame: its bytes.
+        residual: what is to be kept once the server has accepted it, None where nothing is.
+        learned: what training gave.
+    """
+
+    frame: bytes
+    residual: Residual | None
+    learned: Learned
+
+
+def work(
+    task: Task,
+    parameters: Arrays,
+    learner: Learner,
+    *,
+    schema: Schema,
+    device: str,
+    residual: Residual | None,
+    code: Coder = encode_update,
+) -> Work:
+    """Train from a task's parameters and code what came of it.
+
+    Args:
+        parameters: shared, of the task's base version.
+        device: the device's name, which decides the randomness of some modes.
+        residual: what earlier updates left out.
+
+    Raises:
+        NotFinite, DeltaError: see `PASSING`; DeltaTooLarge where the server would not take the frame.
+        DataError, BackendError: see `LASTING`.
+    """
+    learned = learner.learn(parameters, task.training)
+    encoded, left = code(
+        learned.delta,
+        task.training,
+        schema=schema,
+        base_version=task.base_version,
+        device=device,
+        cohort=task.cohort,
+        residual=residual,
+        meta={"loss": learned.loss, "engine": learner.engine},
+    )
+    if len(encoded.frame) > task.max_bytes:
+        raise DeltaTooLarge(f"the update has {len(encoded.frame)} bytes, allowed {task.max_bytes}")
+    return Work(encoded.frame, left, learned)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What answers carry beside their bodies, and how many bytes that is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from http import HTTPStatus
+
+JSON = "application/json"
+BYTES = "application/octet-stream"
+UPDATE = "application/vnd.edgefl.update"
+
+IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
+REVALIDATE = {"cache-control": "no-cache"}
+
+_DATE = "date: Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def etag(data: bytes) -> str:
+    """A strong entity tag for bytes."""
+    return f'"{hashlib.sha256(data).hexdigest()}"'
+
+
+def answer_size(status: int, headers: Mapping[str, str], body: bytes) -> int:
+    """Bytes of an answer as the server writes it over HTTP/1.1, with the date and the length of its body."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", _DATE]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if status not in (204, 304):
+        lines.append(f"content-length: {len(body)}")
+    return sum(len(line) + 2 for line in lines) + 2 + len(body)

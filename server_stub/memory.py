@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Storage that lasts as long as its process: for tests, and for federations simulated in one process.
+
+It keeps what rounds to come can ask for: thousands of them take no more memory than a few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from edgefl.server_stub.downlink import CHAIN, Link
+from edgefl.server_stub.rounds import Place, Round
+from edgefl.server_stub.storage import other_model
+from edgefl.server_stub.values import Publication, Traffic, Update, Version, became
+from edgefl.wire import CheckIn, Participant, Refusals, RoundInfo
+
+_STANDINGS = 2
+"""Versions whose standing is kept; the next step starts from the newest."""
+
+
+@dataclass
+class _Sent:
+    digest: str
+    frame: bytes
+    size: int
+    loss: float | None
+
+
+@dataclass
+class _Record:
+    """One round: its state when it opened, and what came since."""
+
+    state: Round
+    opened_at: float
+    places: dict[str, tuple[str, Place, int]] = field(default_factory=dict)
+    declined: dict[str, str] = field(default_factory=dict)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sent: dict[str, _Sent] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def weight(self, assignment: str) -> float:
+        return float(self.places[assignment][2])
+
+    def count(self, t: Traffic) -> None:
+        self.traffic = Traffic(self.traffic.up + t.up, self.traffic.down + t.down)
+
+    def now(self) -> Round:
+        """The round as it stands."""
+        places = {
+            device: replace(place, declined=key in self.declined)
+            for key, (device, place, _) in self.places.items()
+        }
+        updates = {key: sent.digest for key, sent in self.sent.items()}
+        full = len(updates) >= self.state.plan.goal
+        return replace(self.state, places=places, updates=updates, full=full)
+
+    def info(self, version: int | None = None, closed_at: float | None = None) -> RoundInfo:
+        weights = [self.weight(key) for key in self.sent]
+        losses = [w * (s.loss or 0.0) for w, s in zip(weights, self.sent.values(), strict=True)]
+        known = any(s.loss is not None for s in self.sent.values())
+        return RoundInfo(
+            round=self.state.number,
+            state="open" if version is None else "closed",
+            base_version=self.state.base_version,
+            version=version,
+            goal=self.state.plan.goal,
+            minimum=self.state.plan.minimum,
+            assigned=len(self.places),
+            declined=len(self.declined),
+            updates=len(self.sent),
+            loss=math.fsum(losses) / math.fsum(weights) if known else None,
+            extensions=self.state.extensions,
+            opened_at=self.opened_at,
+            deadline=self.state.deadline,
+            closed_at=closed_at,
+            frame_bytes=sum(s.size for s in self.sent.values()),
+            bytes_up=self.traffic.up,
+            bytes_down=self.traffic.down,
+            refused=self.refusals(),
+        )
+
+    def refusals(self) -> tuple[Refusals, ...]:
+        """Refused updates by reason."""
+        total = Counter[str]()
+        for (_, reason), count in self.refused.items():
+            total[reason] += count
+        return tuple(Refusals(reason, total[reason]) for reason in sorted(total))
+
+    def participant(self, key: str, engine: str, closed: bool) -> Participant:
+        """What became of a place."""
+        device, _, examples = self.places[key]
+        sent, refused = self.sent.get(key), sorted(r for name, r in self.refused if name == device)
+        state = became(sent is not None, key in self.declined, bool(refused), closed)
+        reason = self.declined[key] if state == "declined" else ", ".join(refused)
+        size, loss = (sent.size, sent.loss) if sent else (0, None)
+        return Participant(device, engine, examples, state, size, loss, reason)
+
+
+class MemoryStore:
+    """See `Storage`. Of closed rounds only the last one's places are remembered, of versions the last few."""
+
+    def __init__(self) -> None:
+        self._versions: dict[int, Version] = {}
+        self._first, self._schema, self._model = 0, "", ""
+        self._engines: dict[str, str] = {}
+        self._closed: list[RoundInfo] = []
+        self._record: _Record | None = None
+        self._last: _Record | None = None
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def found(self, schema_id: str, model: str, first: Version, at: float) -> None:
+        if not self._versions:
+            self._schema, self._model = schema_id, model
+            self._versions, self._first = {first.number: first}, first.number
+        elif schema_id != self._schema:
+            raise other_model(self._model, self._schema, model, schema_id)
+
+    # -- devices, places, updates
+
+    def put_device(self, message: CheckIn, at: float) -> None:
+        self._engines[message.device] = message.engine
+
+    def put_place(self, number: int, device: str, place: Place, examples: int) -> None:
+        record = self._open(number)
+        record.places[place.id] = (device, place, examples)
+        record.declined.pop(place.id, None)
+
+    def give_back(self, assignment: str, reason: str) -> None:
+        if self._record is not None and assignment in self._record.places:
+            self._record.declined[assignment] = reason
+
+    def put_update(
+        self,
+        number: int,
+        assignment: str,
+        digest: str,
+        frame: bytes,
+        loss: float | None,
+        at: float,
+        t: Traffic,
+    ) -> None:
+        record = self._open(number)
+        record.sent[assignment] = _Sent(digest, frame, len(frame), loss)
+        record.count(t)
+
+    def digest_of(self, number: int, assignment: str) -> str | None:
+        record = self._recent(number)
+        sent = record and record.sent.get(assignment)
+        return sent.digest if sent else None
+
+    def has_place(self, number: int, assignment: str) -> bool:
+        record = self._recent(number)
+        return record is not None and assignment in record.places
+
+    def has_round(self, number: int) -> bool:
+        return 1 <= number <= len(self._closed) + (self._record is not None)
+
+    def updates_of(self, number: int) -> Iterator[Update]:
+        record = self._open(number)
+        found = [Update(s.digest, record.weight(key), s.frame) for key, s in record.sent.items()]
+        yield from sorted(found, key=lambda update: (update.digest, update.weight))
+
+    def put_refusal(self, number: int, assignment: str, reason: str) -> str:
+        record = self._recent(number)
+        device = record.places[assignment][0] if record and assignment in record.places else ""
+        if record is None and not self.has_round(number):
+            record = self._record or self._last
+        if record is not None:
+            record.refused[device, reason] += 1
+        if record is not None and record is self._last:
+            self._closed[-1] = replace(self._closed[-1], refused=record.refusals())
+        return device
+
+    # -- rounds
+
+    def open_round(self, state: Round, at: float) -> None:
+        self._record = _Record(state, at)
+
+    def put_deadline(self, state: Round) -> None:
+        record = self._open(state.number)
+        record.state = replace(record.state, deadline=state.deadline, extensions=state.extensions)
+
+    def close_round(self, number: int, made: Version, following: Round | None, at: float, t: Traffic) -> None:
+        record = self._open(number)
+        record.count(t)
+        self._closed.append(record.info(made.number, at))
+        for sent in record.sent.values():
+            sent.frame = b""
+        self._last = record
+        self._record = None if following is None else _Record(following, at)
+        self._put_version(made)
+
+    def current_round(self) -> Round | None:
+        return None if self._record is None else self._record.now()
+
+    def rounds_done(self) -> int:
+        return len(self._closed)
+
+    def round_infos(self) -> list[RoundInfo]:
+        return [*self._closed, *([] if self._record is None else [self._record.info()])]
+
+    def participants(self, number: int) -> tuple[Participant, ...]:
+        record = self._recent(number)
+        if record is None:
+            return ()
+        order = sorted(record.places, key=lambda key: (record.places[key][1].at, record.places[key][0]))
+        closed = record is self._last
+        return tuple(record.participant(key, self._engines[record.places[key][0]], closed) for key in order)
+
+    def count_devices(self) -> int:
+        return len(self._engines)
+
+    # -- versions
+
+    def newest_version(self) -> Version:
+        return self._versions[self.newest_number()]
+
+    def newest_number(self) -> int:
+        return max(self._versions)
+
+    def first_version(self) -> int:
+        return self._first
+
+    def publication(self, version: int) -> Publication | None:
+        found = self._versions.get(version)
+        return None if found is None else found.publication
+
+    def links(self, after: int, upto: int) -> list[Link]:
+        found = (self.publication(number) for number in range(after + 1, upto + 1))
+        return [made.link for made in found if made is not None]
+
+    def parameters(self, version: int) -> bytes | None:
+        found = self._versions.get(version)
+        return None if found is None else found.parameters
+
+    # -- inside
+
+    def _put_version(self, made: Version) -> None:
+        self._versions[made.number] = made
+        if (gone := made.number - CHAIN - 1) != self._first:
+            self._versions.pop(gone, None)
+        old = self._versions.get(made.number - _STANDINGS)
+        if old is not None and old.publication is not None:
+            bare = replace(old.publication, standing=None)
+            self._versions[old.number] = replace(old, publication=bare)
+
+    def _open(self, number: int) -> _Record:
+        record = self._record
+        assert record is not None and record.state.number == number  # the coordinator asks about no other
+        return record
+
+    def _recent(self, number: int) -> _Record | None:
+        records = (self._record, self._last)
+        return next((r for r in records if r is not None and r.state.number == number), None)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server remembers, as the coordinator asks for it: the seam between rounds and their storage.
+
+A method returns only once a restart, where the storage survives one, can go on from what it left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from edgefl.errors import StoreError
+from edgefl.server_stub.downlink import Link
+from edgefl.server_stub.rounds import Place, Round
+from edgefl.server_stub.values import Publication, Traffic, Update, Version
+from edgefl.wire import CheckIn, Participant, RoundInfo
+
+
+class Storage(Protocol):
+    """The memory of one server."""
+
+    def close(self) -> None: ...
+
+    def found(self, schema_id: str, model: str, first: Version, at: float) -> None:
+        """Make an empty storage that of a model, or check that it is; StoreError in another model's."""
+        ...
+
+    def put_device(self, message: CheckIn, at: float) -> None:
+        """Note that a device was here."""
+        ...
+
+    def put_place(self, number: int, device: str, place: Place, examples: int) -> None:
+        """Store a new or renewed place."""
+        ...
+
+    def give_back(self, assignment: str, reason: str) -> None:
+        """Note that a device declined its place."""
+        ...
+
+    def put_update(
+        self,
+        number: int,
+        assignment: str,
+        digest: str,
+        frame: bytes,
+        loss: float | None,
+        at: float,
+        t: Traffic,
+    ) -> None:
+        """Store an update; it survives anything from here on."""
+        ...
+
+    def digest_of(self, number: int, assignment: str) -> str | None:
+        """Digest of the update a place of any round sent, if it did."""
+        ...
+
+    def has_place(self, number: int, assignment: str) -> bool:
+        """Whether a round gave a place."""
+        ...
+
+    def has_round(self, number: int) -> bool:
+        """Whether there is such a round, closed or not."""
+        ...
+
+    def updates_of(self, number: int) -> Iterator[Update]:
+        """The frames of a round that is not closed, one at a time, ordered by digest."""
+        ...
+
+    def put_refusal(self, number: int, assignment: str, reason: str) -> str:
+        """Count an update that was refused; the name of the device that sent it, empty where unknown."""
+        ...
+
+    def open_round(self, state: Round, at: float) -> None:
+        """Store a round that has just begun."""
+        ...
+
+    def put_deadline(self, state: Round) -> None:
+        """Store a deadline that was put off."""
+        ...
+
+    def close_round(self, number: int, made: Version, following: Round | None, at: float, t: Traffic) -> None:
+        """In one transaction: the new version, the round closed on it and emptied, the next round open."""
+        ...
+
+    def current_round(self) -> Round | None:
+        """The round that is not closed, as it was when the last answer about it was given."""
+        ...
+
+    def rounds_done(self) -> int:
+        """Rounds closed."""
+        ...
+
+    def round_infos(self) -> list[RoundInfo]:
+        """Every round with what became of it, oldest first."""
+        ...
+
+    def participants(self, number: int) -> tuple[Participant, ...]:
+        """Every device that was given a place in a round, in the order they came."""
+        ...
+
+    def count_devices(self) -> int:
+        """Devices that ever checked in."""
+        ...
+
+    def newest_version(self) -> Version: ...
+
+    def newest_number(self) -> int:
+        """Number of the newest version, without its parameters."""
+        ...
+
+    def first_version(self) -> int:
+        """Number of the version the rounds began with."""
+        ...
+
+    def publication(self, version: int) -> Publication | None:
+        """How devices get to a version, None where they fetch it whole or there is no such version."""
+        ...
+
+    def links(self, after: int, upto: int) -> list[Link]:
+        """The steps published after one version up to another, oldest first."""
+        ...
+
+    def parameters(self, version: int) -> bytes | None:
+        """Encoded parameters of a version, None where there is no such version."""
+        ...
+
+
+def other_model(model: str, schema_id: str, new: str, new_id: str) -> StoreError:
+    """What a storage of one model says to the bundle of another."""
+    return StoreError(
+        f"the database holds model {model!r} with parameter schema {schema_id}, the bundle is {new!r} with "
+        f"{new_id}; give each model its own database"
+    )
