@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgefl.bundle import Bundle
+from edgefl.bundle.missing import check_whole
 from edgefl.errors import Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import digest
@@ -62,6 +63,7 @@ class Coordinator:
         """
         self.settings = settings
         self.bundle = Bundle.open(settings.bundle)
+        check_whole(self.bundle.manifest)
         self._schema: Schema = self.bundle.schema()
         self.max_bytes = settings.max_frame_bytes(self._schema)
         self._checks = Checks(

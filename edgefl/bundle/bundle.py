@@ -26,6 +26,7 @@ from edgefl.bundle.manifest import (
     TensorSpec,
     extension,
 )
+from edgefl.bundle.missing import why_missing
 from edgefl.errors import (
     BundleEntry,
     BundleError,
@@ -163,8 +164,7 @@ class Bundle:
         """Bytes of one artifact; BundleEntry where the bundle has none."""
         found = self.manifest.find(target, kind)
         if found is None:
-            have = ", ".join(f"{a.target}/{a.kind}" for a in self.manifest.artifacts) or "none"
-            raise BundleEntry(f"bundle {self.manifest.name!r} has no artifact {target}/{kind}; it has {have}")
+            raise BundleEntry(why_missing(self.manifest, target, kind))
         return bytes(self._files[found.path])
 
     # -- going out

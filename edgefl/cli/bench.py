@@ -24,10 +24,12 @@ def step(
     as_json: AsJson = False,
 ) -> None:
     """Milliseconds of one training step on every engine of this machine, on the golden batch."""
+    from edgefl.bundle.missing import check_whole
     from edgefl.cli.doctor import machine
     from edgefl.runtime import BACKENDS
 
     opened = open_bundle(bundle)
+    check_whole(opened.manifest)
     rows = [_time_engine(opened, name, repeats, threads) for name in BACKENDS]
     if as_json:
         print_json({"machine": machine(), "threads": threads, "rows": rows})

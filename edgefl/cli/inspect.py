@@ -82,7 +82,10 @@ class Check:
 
 def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
     """Check every hash, then run each engine's step on the golden batch against the NumPy reference."""
+    from edgefl.bundle.missing import check_whole
+
     opened = open_bundle(bundle)
+    check_whole(opened.manifest)
     for artifact in opened.manifest.artifacts:
         opened.artifact(artifact.target, artifact.kind)
     checks = check_backends(opened)

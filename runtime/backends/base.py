@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle import Artifact, Bundle
+from edgefl.bundle.missing import why_missing
 from edgefl.errors import BackendUnavailable
 
 Array = npt.NDArray[Any]
@@ -101,10 +102,7 @@ def artifact_of(bundle: Bundle, target: str, kind: str) -> Artifact:
     """The manifest's row for an artifact; raises BackendUnavailable where there is none."""
     found = bundle.manifest.find(target, kind)
     if found is None:
-        have = ", ".join(f"{a.target}/{a.kind}" for a in bundle.manifest.artifacts) or "none"
-        raise BackendUnavailable(
-            f"bundle {bundle.manifest.name!r} has no artifact {target}/{kind}; it has {have}"
-        )
+        raise BackendUnavailable(why_missing(bundle.manifest, target, kind))
     return found
 
 
