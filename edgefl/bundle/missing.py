@@ -22,7 +22,8 @@ def why_missing(manifest: Manifest, target: str, kind: str) -> str:
     if target == _TRUTH and not any(a.target == _TRUTH for a in manifest.artifacts):
         return (
             f"{name} is a slice for {', '.join(manifest.targets) or 'nothing'} without ONNX graphs: it "
-            "trains and infers on a device, but is not exported, merged, verified or served; the whole bundle is"
+            "trains and infers on a device, but is not exported, merged, verified or served; "
+            "the whole bundle is"
         )
     return f"{name} has no artifact {target}/{kind}; it has {have or 'none'}"
 

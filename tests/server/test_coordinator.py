@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefl.bundle import Bundle
+from edgefl.bundle import ArtifactData, Bundle
 from edgefl.errors import OptionError, Refused, StoreError
 from edgefl.parameters import Parameter
 from edgefl.server_stub import aggregate, store
@@ -287,7 +287,7 @@ def _renamed(bundle: Bundle) -> Bundle:
         output=m.output,
         loss=m.loss,
         batch_size=m.batch_size,
-        artifacts=(),
+        artifacts=[ArtifactData("onnx", "step", b"never run here")],
         golden=bundle.golden(),
     )
 
