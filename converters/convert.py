@@ -12,21 +12,19 @@ import numpy as np
 
 from edgefl._version import __version__
 from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
-from edgefl.converters.lora import adapt
+from edgefl.converters import lora
+from edgefl.converters.artifacts import differing, onnx_artifact, tflite_artifact
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.precision import Precision
 from edgefl.converters.report import make_report, what_runs
-from edgefl.converters.selection import Selection, passed_over, select
+from edgefl.converters.selection import UNTRAINED, Selection, passed_over, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
-from edgefl.converters.targets import Int8Features, TFLiteModel, int8_features, to_onnx, to_tflite
+from edgefl.converters.targets import Int8Features, int8_features
 from edgefl.converters.targets.calibration import gather
-from edgefl.converters.targets.compact import compact
-from edgefl.converters.targets.compact_tflite import compact_tflite
-from edgefl.converters.targets.filled import filled
 from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
-from edgefl.errors import ConversionError, NotTrained, UnsupportedOperator
+from edgefl.errors import ConversionError, NotTrained
 from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
 
@@ -70,7 +68,7 @@ def convert(
             `(loss, share)`, trains several outputs for the sum; otherwise it is the first output's.
         label: example labels (or a `TensorSpec`), by output where there are several; only callables need it.
         trainable: what is trained and shared: `all`, `last:N`, `bias`, `norm`, patterns of names, or
-            `lora:rank=R[:alpha=A][:pattern]`.
+            `lora:rank=R[:alpha=A][:pattern...]`.
         personal: what is trained but never leaves the device.
         batch_size: examples per step; static, smaller batches are padded with weight 0.
         targets: engines to write artifacts for: `onnx`, `tflite`, `coreml` (`coreml:iOS17` for a newer
@@ -103,7 +101,7 @@ def convert(
         model, example_inputs, batch_size=batch_size, dropout=dropout, batch_norm=batch_norm
     )
     forward = prepare(forward, dropout=dropout, batch_norm=batch_norm)
-    forward, chosen, adapters = adapt(forward, trainable)
+    forward, chosen, adapters = lora.adapt(forward, trainable)
     roles = select(
         list(forward.parameters),
         forward.trainable,
@@ -114,11 +112,14 @@ def convert(
     )
     named = (spec for spec in (chosen, personal) if spec)
     frozen = [n for spec in named for n in passed_over(list(roles), forward.trainable, spec, forward.buffers)]
+    untrained = dict.fromkeys(frozen, UNTRAINED)
     if qat and forward.training is not None:
         raise ConversionError("qat knows inference only; convert without dropout and batch statistics")
     tell("differentiating")
     precision = Precision(frozen_bits, qat)
     graphs = make_graphs(forward, roles, make_objective(loss, forward, label), precision)
+    notes, bare = lora.told(forward, trainable, adapters, graphs.trained)
+    graphs = replace(graphs, notes=(*graphs.notes, *notes))
     heads = _heads(graphs)
     artifacts, target_report = _artifacts(graphs, targets, frozen_bits, tell)
     bundle = Bundle.create(
@@ -140,7 +141,7 @@ def convert(
         defaults=DEFAULTS,
         provenance={"edgefl": __version__, **forward.provenance},
         report={
-            **make_report(forward, graphs, frozen).to_json(),
+            **make_report(forward, graphs, {**untrained, **bare}).to_json(),
             "lora": [adapter.to_json() for adapter in adapters],
             "targets": target_report,
         },
@@ -196,38 +197,17 @@ def _artifacts(
     made, report = [], dict[str, dict[str, Any]]()
     for kind, graph in _named(graphs).items():
         tell(f"writing {kind} for ONNX")
-        made.append(ArtifactData("onnx", kind, _onnx(graph, bits)))
+        made.append(onnx_artifact(graph, kind, bits))
         if "tflite" in targets:
             tell(f"writing {kind} for TFLite")
-            lite = _lite((graphs.step_products or graph) if kind == "step" else graph, kind)
-            if bits:
-                lite = compact_tflite(lite, bits)
-            made.append(
-                ArtifactData("tflite", kind, lite.data, _differing(lite.inputs), _differing(lite.outputs))
-            )
+            given = (graphs.step_products or graph) if kind == "step" else graph
+            artifact, lite = tflite_artifact(given, kind, bits)
+            made.append(artifact)
             report.setdefault("tflite", {})[kind] = lite.to_json()
     if graphs.step_last is not None:
         tell("writing step for ONNX engines that keep channels last")
-        made.append(ArtifactData("onnx", "step-channels-last", _onnx(graphs.step_last, bits)))
+        made.append(onnx_artifact(graphs.step_last, "step-channels-last", bits))
     return made, report
-
-
-def _onnx(graph: Graph, bits: int | None) -> bytes:
-    return to_onnx(filled(compact(graph, bits) if bits else graph))
-
-
-def _lite(graph: Graph, kind: str) -> TFLiteModel:
-    try:
-        return to_tflite(graph, kind)
-    except UnsupportedOperator as exc:
-        raise UnsupportedOperator(
-            f"{kind} for TFLite: {exc}; leave this target out (targets=('onnx',), --target onnx), or freeze "
-            "or rewrite the layer"
-        ) from exc
-
-
-def _differing(names: Mapping[str, str]) -> dict[str, str]:
-    return {contract: own for contract, own in names.items() if contract != own}
 
 
 def _heads(graphs: Graphs) -> list[Head]:
@@ -332,6 +312,6 @@ def _features_artifacts(made: Int8Features) -> list[ArtifactData]:
     if made.onnx is not None:
         artifacts.append(ArtifactData("onnx", "features-int8", made.onnx))
     if made.tflite is not None:
-        names = _differing(made.tflite.inputs), _differing(made.tflite.outputs)
+        names = differing(made.tflite.inputs), differing(made.tflite.outputs)
         artifacts.append(ArtifactData("tflite", "features-int8", made.tflite.data, *names))
     return artifacts

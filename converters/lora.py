@@ -8,76 +8,42 @@ weight's gradient is never formed. The factors are ordinary parameters, `<weight
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 
+from edgefl.converters.adapters import Adapter, Layout, factors
 from edgefl.converters.autodiff.expression import Expr
 from edgefl.converters.builder import GraphBuilder
-from edgefl.converters.selection import Selection
+from edgefl.converters.selection import UNTRAINED, Selection, chosen
 from edgefl.converters.sources.forward import Forward
 from edgefl.errors import SelectionError
 from edgefl.graph.model import Array, Graph, Node, TensorType
 
-_FORM = "lora:rank=R[:alpha=A][:pattern]"
+_FORM = "lora:rank=R[:alpha=A][:pattern...]"
+_ALL = ("*",)
+_BARE = "factors stand beside weights that one dense layer, convolution of one group or embedding reads"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `lora:rank=R[:alpha=A][:pattern]` asks for; `alpha` is the rank where it is not given."""
+    """What `lora:rank=R[:alpha=A][:pattern...]` asks for.
+
+    Attributes:
+        rank: columns of the first factor, rows of the second.
+        alpha: the product of the factors counts `alpha / rank` times; the rank where it is not given.
+        patterns: weights that match one of them get factors; all where none is given.
+    """
 
     rank: int
     alpha: float
-    pattern: str
+    patterns: tuple[str, ...]
 
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapted weight.
-
-    Attributes:
-        weight: the frozen parameter.
-        down: the factor applied to the layer's input.
-        up: the factor applied to what `down` gives, zero at first.
-        scale: `alpha / rank`.
-        kind: the operator the weight belongs to: `MatMul`, `Conv` or `Gather`.
-        layout: permutation from the parameter's axes to the operator's, such as `(1, 0)`.
-    """
-
-    weight: str
-    down: str
-    up: str
-    scale: float
-    kind: str
-    layout: tuple[int, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain strings, numbers and lists."""
-        return {**asdict(self), "layout": list(self.layout)}
-
-    @staticmethod
-    def from_json(plain: Mapping[str, Any]) -> Adapter:
-        return Adapter(**{**plain, "layout": tuple(plain["layout"])})
-
-    def merged(self, parameters: Mapping[str, Array]) -> Array:
-        """The weight with the adapter folded in, in the parameter's own layout."""
-        weight, down, up = (parameters[name] for name in (self.weight, self.down, self.up))
-        if self.kind == "Conv":
-            product = up.reshape(up.shape[:2]) @ down.reshape(down.shape[0], -1)
-            delta = product.reshape(up.shape[0], *down.shape[1:])
-        else:
-            delta = down @ up
-        return np.asarray(weight + self.scale * delta.transpose(np.argsort(self.layout)), weight.dtype)
-
-
-def merge(parameters: Mapping[str, Array], adapters: Sequence[Adapter]) -> dict[str, Array]:
-    """The parameters without factors, each adapted weight replaced by what it amounts to."""
-    factors = {name for a in adapters for name in (a.down, a.up)}
-    merged = {a.weight: a.merged(parameters) for a in adapters}
-    return {name: merged.get(name, value) for name, value in parameters.items() if name not in factors}
+    def names(self, weight: str) -> bool:
+        """Whether a pattern matches the name."""
+        return any(fnmatchcase(weight, pattern) for pattern in self.patterns)
 
 
 def adapt(forward: Forward, spec: Selection) -> tuple[Forward, Selection, tuple[Adapter, ...]]:
@@ -85,61 +51,124 @@ def adapt(forward: Forward, spec: Selection) -> tuple[Forward, Selection, tuple[
 
     Args:
         forward: a model in normalised operators.
-        spec: as for `select`; one of its patterns may be `lora:rank=R[:alpha=A][:pattern]`.
+        spec: as for `select`; one of its patterns may be `lora:rank=R[:alpha=A][:pattern...]`.
 
     Returns:
-        The model with factors added, the selection with that part replaced by the factors' names, and
-        the adapters; the model and selection as given and no adapters when there is nothing to do.
+        The model with factors added, a selection of all that is trained, and the adapters; the model and
+        selection as given and no adapters when there is nothing to do. What the other patterns train in
+        full, or leave out with `!`, has no factors.
 
     Raises:
         SelectionError: the form is wrong, or no dense, convolution or embedding weight matches.
     """
+    plan, rest = _parts(spec)
+    if plan is None:
+        return forward, spec, ()
+    names = {**dict.fromkeys(forward.parameters, ""), **forward.aliases}
+    candidates = [name for name in forward.parameters if name in forward.trainable]
+    others = [p for p in rest if not p.startswith("!")], [p[1:] for p in rest if p.startswith("!")]
+    full, left = (chosen(candidates, patterns, names) if patterns else [] for patterns in others)
+    full = [name for name in full if name not in left]
+    wanted = [
+        name
+        for name in candidates
+        if plan.names(name) and name not in {*full, *left} and forward.parameters[name].ndim > 1
+    ]
+    adapted, adapters = _Adaptation(forward, plan, wanted).result()
+    return adapted, frozenset([*factors(adapters), *full]).__contains__, adapters
+
+
+def told(
+    forward: Forward, spec: Selection, adapters: Sequence[Adapter], trained: Collection[str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What a `lora:` selection does beyond the factors, for the report.
+
+    Args:
+        forward: the adapted model.
+        spec: the selection as the user gave it.
+        adapters: what `adapt` gave.
+        trained: names of all parameters that are trained.
+
+    Returns:
+        Notes, and by name why weights that a pattern names have no factors.
+
+    Raises:
+        SelectionError: a weight has factors and is trained in full as well, as a personal one.
+    """
+    plan, _ = _parts(spec)
+    if plan is None:
+        return (), {}
+    both = [a.weight for a in adapters if a.weight in trained]
+    if both:
+        raise SelectionError(
+            f"{', '.join(both)}: personal, and so trained in full, but beside LoRA factors too; leave the "
+            f"factors away with {','.join(f'!{name}' for name in both)!r} behind the pattern"
+        )
+    made = {*factors(adapters), *(a.weight for a in adapters)}
+    full = [name for name in trained if name not in made]
+    bare = {
+        name: _BARE if name in forward.trainable else UNTRAINED
+        for name, value in forward.parameters.items()
+        if name not in made | {*trained} | forward.buffers and value.ndim > 1 and plan.names(name)
+    }
+    notes = []
+    if full:
+        notes.append(
+            f"trained in full beside the LoRA factors: {', '.join(full)}; for factors instead, put their "
+            "patterns behind lora: with colons between (lora:rank=4:*query*:*value*)"
+        )
+    if bare and plan.patterns == _ALL:
+        notes.append(f"frozen and without LoRA factors: {', '.join(bare)}; {_BARE}")
+        bare = {}
+    return tuple(notes), bare
+
+
+def _parts(spec: Selection) -> tuple[Plan | None, list[str]]:
+    """The `lora:` part of a selection, and the other patterns."""
     if callable(spec):
-        return forward, spec, ()
-    patterns = spec.split(",") if isinstance(spec, str) else list(spec)
-    plans = [_plan(p.strip()) for p in patterns if p.strip().startswith("lora:")]
-    if not plans:
-        return forward, spec, ()
+        return None, []
+    patterns = [p.strip() for p in (spec.split(",") if isinstance(spec, str) else spec)]
+    plans = [_plan(p) for p in patterns if p.startswith("lora:")]
     if len(plans) > 1:
-        raise SelectionError(f"{spec!r} has more than one part {_FORM}; give one with a wider pattern")
-    adapted, adapters = _Adaptation(forward, plans[0]).result()
-    factors = [name for a in adapters for name in (a.down, a.up)]
-    rest = [p.strip() for p in patterns if not p.strip().startswith("lora:")]
-    return adapted, [*factors, *rest], adapters
+        raise SelectionError(f"{spec!r} has more than one part {_FORM}; give one with all patterns")
+    return (plans[0] if plans else None), [p for p in patterns if not p.startswith("lora:")]
 
 
 def _plan(text: str) -> Plan:
-    settings, pattern = dict[str, str](), "*"
+    settings, patterns = dict[str, str](), list[str]()
     for part in text.split(":")[1:]:
         key, equals, value = part.partition("=")
         if equals and key in ("rank", "alpha"):
             settings[key] = value
         else:
-            pattern = part
+            patterns.append(part)
     try:
         rank = int(settings["rank"])
-        plan = Plan(rank, float(settings.get("alpha", rank)), pattern)
+        plan = Plan(rank, float(settings.get("alpha", rank)), tuple(patterns) or _ALL)
     except (KeyError, ValueError) as exc:
         raise SelectionError(f"{text!r} is not of the form {_FORM} with numbers R and A") from exc
     if rank < 1:
         raise SelectionError(f"{text!r}: the rank has to be at least 1")
+    if not 0 < plan.alpha < np.inf:
+        raise SelectionError(f"{text!r}: alpha has to be a number over 0")
     return plan
 
 
 class _Adaptation:
-    def __init__(self, forward: Forward, plan: Plan) -> None:
-        self._forward, self._plan = forward, plan
+    def __init__(self, forward: Forward, plan: Plan, wanted: Sequence[str]) -> None:
+        self._forward, self._plan, self._wanted = forward, plan, wanted
         self._builder = GraphBuilder()
         self._values: dict[str, Array] = {}
         self._adapters: list[Adapter] = []
 
     def result(self) -> tuple[Forward, tuple[Adapter, ...]]:
         forward, graph = self._forward, self._forward.graph
-        places = _places(graph, [n for n in forward.parameters if self._is_wanted(n)])
+        places = _places(graph, self._wanted)
         if not places:
+            some = ", ".join(list(forward.parameters)[:8])
             raise SelectionError(
-                f"no weight of a dense layer, convolution or embedding matches {self._plan.pattern!r}; "
-                f"parameters are {', '.join(list(forward.parameters)[:8])}..."
+                "no weight of a dense layer, convolution or embedding that is not trained in full matches "
+                f"{':'.join(self._plan.patterns)!r}; parameters are {some}..."
             )
         adapted = replace(
             forward,
@@ -153,15 +182,12 @@ class _Adaptation:
 
     def _in_training(self, graph: Graph, places: Mapping[str, _Place]) -> Graph:
         """The same adapters beside the same weights of the training graph."""
-        again = _Adaptation(self._forward, self._plan)
+        again = _Adaptation(self._forward, self._plan, self._wanted)
         found = _places(graph, list(dict.fromkeys(place.weight for place in places.values())))
         rebuilt = again._rebuilt(graph, found)
         if sorted(map(str, again._adapters)) != sorted(map(str, self._adapters)):
             raise SelectionError("a weight is used in training otherwise than at inference; leave it out")
         return rebuilt
-
-    def _is_wanted(self, name: str) -> bool:
-        return name in self._forward.trainable and fnmatchcase(name, self._plan.pattern)
 
     def _rebuilt(self, graph: Graph, places: Mapping[str, _Place]) -> Graph:
         b = self._builder
@@ -204,11 +230,11 @@ class _Adaptation:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a weight is used: the operand it is, and the permutation from parameter to operand."""
+    """Where a weight is used: the operand it is, and the way from parameter to operand."""
 
     weight: str
     operand: int
-    layout: tuple[int, ...]
+    layout: Layout
 
 
 def _places(graph: Graph, names: Sequence[str]) -> dict[str, _Place]:
@@ -219,12 +245,13 @@ def _places(graph: Graph, names: Sequence[str]) -> dict[str, _Place]:
 
 
 def _place(graph: Graph, readers: Mapping[str, list[Node]], name: str) -> tuple[str, _Place] | None:
-    tensor, layout = name, tuple(range(len(graph.type_of(name).shape)))
+    tensor, layout = name, Layout()
     while len(readers.get(tensor, [])) == 1:
         (node,) = readers[tensor]
-        if node.op == "Transpose":
-            perm = tuple(int(p) for p in np.asarray(node.attributes["perm"]))
-            tensor, layout = node.outputs[0], tuple(layout[p] for p in perm)
+        if node.op in ("Transpose", "Reshape") and node.inputs[0] == tensor:
+            tensor = node.outputs[0]
+            sizes = graph.type_of(tensor).shape if node.op == "Reshape" else node.attributes["perm"]
+            layout = (*layout, (node.op, tuple(int(n) for n in np.asarray(sizes))))
             continue
         operand = 0 if node.op == "Gather" else 1
         if _fits(graph, node, tensor, operand):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import reduce
 from typing import Any
@@ -76,8 +76,10 @@ class TrainabilityReport:
         return {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
 
 
-def make_report(forward: Forward, graphs: Graphs, passed_over: Sequence[str] = ()) -> TrainabilityReport:
-    """The report of a converted model; `passed_over` was selected, but the model itself does not train it."""
+def make_report(
+    forward: Forward, graphs: Graphs, untrained: Mapping[str, str] | None = None
+) -> TrainabilityReport:
+    """The report of a converted model; `untrained` was selected and is not trained, with the reason."""
     named = {"step": graphs.step, "features": graphs.features, "infer": graphs.infer}
     return TrainabilityReport(
         parameters={role: _total(forward, graphs, role) for role in ROLES},
@@ -87,7 +89,7 @@ def make_report(forward: Forward, graphs: Graphs, passed_over: Sequence[str] = (
         operators={name: graph.operators() for name, graph in named.items() if graph},
         memory=step_memory(graphs.step),
         untrained={
-            **dict.fromkeys(passed_over, "the model itself does not train it (requires_grad, trainable)"),
+            **(untrained or {}),
             **graphs.idle,
             **forward.strays,
         },

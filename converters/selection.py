@@ -14,6 +14,8 @@ from edgefl.parameters import Role
 Selection = str | Sequence[str] | Callable[[str], bool]
 """`all`, `last:N`, `bias`, `norm`, globs (comma-separated or a list, `!` excludes), or a predicate."""
 
+UNTRAINED = "the model itself does not train it (requires_grad, trainable)"
+
 _NORM = re.compile(r"norm|(^|[._/])(bn|ln)[^a-z]*([._/]|$)", re.IGNORECASE)
 
 
@@ -42,8 +44,8 @@ def select(
     """
     candidates = [name for name in names if name in trainable]
     known = {**dict.fromkeys(names, ""), **(aliases or {})}
-    kept = set() if personal is None else set(_chosen(candidates, personal, known))
-    shared = set(_chosen(candidates, spec, known)) - kept
+    kept = set() if personal is None else set(chosen(candidates, personal, known))
+    shared = set(chosen(candidates, spec, known)) - kept
     if not shared and not kept:
         raise SelectionError(f"trainable={spec!r} selects none of the {len(candidates)} trainable parameters")
 
@@ -83,16 +85,21 @@ def layer_of(name: str) -> str:
     return re.sub(r"(^|[./])[^./]*$", "", name)
 
 
-def _chosen(candidates: Sequence[str], spec: Selection, names: Mapping[str, str]) -> list[str]:
+def chosen(candidates: Sequence[str], spec: Selection, names: Mapping[str, str]) -> list[str]:
+    """Those of the candidates that a selection names.
+
+    Args:
+        names: all names there are, second ones to the first; errors, which are those of `select`, know them.
+    """
     if callable(spec):
         return [name for name in candidates if spec(name)]
     patterns = [p.strip() for p in (spec.split(",") if isinstance(spec, str) else spec)]
     if not patterns or not all(patterns):
         raise SelectionError(f"empty pattern in {spec!r}: give {_HELP}")
     positive = [p for p in patterns if not p.startswith("!")]
-    chosen = {n for p in positive or ["all"] for n in _matching(candidates, p, names)}
+    wanted = {n for p in positive or ["all"] for n in _matching(candidates, p, names)}
     excluded = {n for p in patterns if p.startswith("!") for n in _matching(candidates, p[1:], names)}
-    return [name for name in candidates if name in chosen - excluded]
+    return [name for name in candidates if name in wanted - excluded]
 
 
 _HELP = "'all', 'last:N', 'bias', 'norm' or patterns of parameter names such as 'head.*' or '!*.bias'"
@@ -132,8 +139,8 @@ def _last(candidates: Sequence[str], pattern: str) -> list[str]:
         raise SelectionError(
             f"{pattern!r}: N has to be from 1 to {len(layers)}, the trainable layers there are"
         )
-    chosen = layers[-int(text) :]
-    return [name for name in candidates if layer_of(name) in chosen]
+    kept = layers[-int(text) :]
+    return [name for name in candidates if layer_of(name) in kept]
 
 
 def _nothing(candidates: Sequence[str], pattern: str, names: Mapping[str, str]) -> str:

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+import edgefl
+from edgefl.converters.adapters import Adapter, merge
 from edgefl.converters.autodiff import Expr
-from edgefl.converters.lora import Adapter, adapt, merge
+from edgefl.converters.lora import adapt, told
 from edgefl.converters.selection import select
+from edgefl.converters.sources import Forward
 from edgefl.converters.step import make_graphs
-from edgefl.errors import SelectionError
+from edgefl.errors import NotTrained, SelectionError
 from edgefl.graph import Interpreter, run
 from tests.converters.small_models import Model, build, cnn_1d, cnn_2d, mlp
 
@@ -123,11 +126,81 @@ def test_the_full_weight_gradient_is_never_formed():
 
 
 def test_only_factors_and_what_else_is_named_are_trained():
-    adapted, spec, adapters = adapt(mlp().forward, "lora:rank=2:b.*,c.bias")
-    roles = select(list(adapted.parameters), adapted.trainable, spec)
-    assert [n for n, r in roles.items() if r == "shared"] == ["c.bias", "b.weight.lora_a", "b.weight.lora_b"]
+    spec = "lora:rank=2:b.*,c.bias"
+    adapted, adapters, trained = trained_by(spec)
+    assert trained == ["c.bias", "b.weight.lora_a", "b.weight.lora_b"]
     assert [a.weight for a in adapters] == ["b.weight"]
     assert adapted.parameters["b.weight.lora_a"].shape == (16, 2)
+    (note,), _ = told(adapted, spec, adapters, trained)
+    assert "in full" in note and "c.bias" in note and "b.weight" not in note
+
+
+def trained_by(spec: str) -> tuple[Forward, tuple[Adapter, ...], list[str]]:
+    adapted, rest, adapters = adapt(mlp().forward, spec)
+    roles = select(list(adapted.parameters), adapted.trainable, rest)
+    return adapted, adapters, [n for n, r in roles.items() if r == "shared"]
+
+
+def test_several_patterns_get_factors():
+    _, adapters, trained = trained_by("lora:rank=2:a.*:b.*")
+    assert [a.weight for a in adapters] == ["a.weight", "b.weight"]
+    assert all(".lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize("spec", ["lora:rank=2,last:1", "lora:rank=2,c.*"])
+def test_what_is_trained_in_full_has_no_factors(spec):
+    adapted, adapters, trained = trained_by(spec)
+    assert [a.weight for a in adapters] == ["a.weight", "b.weight"]
+    assert [name for name in trained if ".lora_" not in name] == ["c.weight", "c.bias"]
+    (note,), _ = told(adapted, spec, adapters, trained)
+    assert "trained in full" in note and "c.weight, c.bias" in note
+
+
+def test_what_is_excluded_has_no_factors():
+    _, adapters, trained = trained_by("lora:rank=2,!b.*")
+    assert [a.weight for a in adapters] == ["a.weight", "c.weight"]
+    assert not [name for name in trained if name.startswith("b.")]
+
+
+def test_a_weight_no_factor_can_stand_beside_is_named():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 4, 3, groups=2), torch.nn.Flatten(), torch.nn.Linear(16, 3)
+    )
+    example, options = np.zeros((1, 4, 4, 4), np.float32), {"targets": ("onnx",)}
+    bundle = edgefl.convert(network, example, trainable="lora:rank=1", **options)
+    (note,) = bundle.manifest.report["notes"]
+    assert "without LoRA factors: 0.weight" in note
+    with pytest.warns(NotTrained, match=r"0\.weight: factors stand beside"):
+        bundle = edgefl.convert(network, example, trainable="lora:rank=1:?.weight", **options)
+    assert list(bundle.manifest.report["untrained"]) == ["0.weight"]
+
+
+def test_personal_weights_beside_factors_are_refused():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 3))
+    example = np.zeros((1, 4), np.float32)
+    with pytest.raises(SelectionError, match=r"1\.weight: personal"):
+        edgefl.convert(network, example, trainable="lora:rank=1", personal="1.*", targets=("onnx",))
+    bundle = edgefl.convert(
+        network, example, trainable="lora:rank=1,!1.weight", personal="1.*", targets=("onnx",)
+    )
+    roles = {p.name: p.role for p in bundle.manifest.trained}
+    assert roles["1.weight"] == "personal" and roles["0.weight.lora_a"] == "shared"
+
+
+def test_a_one_dimensional_convolution_gets_factors():
+    network = torch.nn.Sequential(torch.nn.Conv1d(3, 5, 3), torch.nn.Flatten(), torch.nn.Linear(30, 2))
+    bundle = edgefl.convert(
+        network, np.zeros((1, 3, 8), np.float32), trainable="lora:rank=2", batch_size=2, targets=("onnx",)
+    )
+    adapters = [Adapter.from_json(a) for a in bundle.manifest.report["lora"]]
+    assert [a.weight for a in adapters] == ["0.weight", "2.weight"]
+    values = disturbed(bundle.parameters())
+    merged = merge(values, adapters)
+    x = np.random.default_rng(2).standard_normal((2, 3, 8)).astype(np.float32)
+    expected = edgefl.Trainer(bundle.with_parameters(values, 1), "numpy").predict(x)
+    network.load_state_dict({n: torch.from_numpy(v) for n, v in merged.items()})
+    with torch.no_grad():
+        np.testing.assert_allclose(network(torch.from_numpy(x)).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_lora_part_nothing_happens():
@@ -143,6 +216,8 @@ def test_without_a_lora_part_nothing_happens():
         ("lora:alpha=2", "is not of the form"),
         ("lora:rank=few", "is not of the form"),
         ("lora:rank=0", "at least 1"),
+        ("lora:rank=1:alpha=0", "alpha has to be"),
+        ("lora:rank=1:alpha=nan", "alpha has to be"),
         ("lora:rank=1,lora:rank=2", "more than one part"),
     ],
 )

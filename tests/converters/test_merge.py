@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -100,9 +102,116 @@ def test_other_trained_parameters_stay_inputs():
     np.testing.assert_allclose(Trainer(merged, "onnx").predict(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_bundle_without_factors_and_a_slice_are_refused():
+def test_what_has_nothing_to_merge_is_refused():
     model, x = network("tokens")
     with pytest.raises(ConversionError, match="no LoRA factors"):
         merge_bundle(edgefl.convert(model, x, batch_size=BATCH, targets=("onnx",)))
-    with pytest.raises(ConversionError, match=r"does not hold table\.weight"):
-        merge_bundle(trained("tokens")[0].slice("onnx"))
+    with pytest.raises(ConversionError, match="not a device's slice"):
+        merge_bundle(trained("tokens")[0].slice("tflite"))
+
+
+def test_a_slice_with_the_graph_can_be_merged():
+    bundle, x = trained("tokens")
+    merged = merge_bundle(bundle.slice("onnx"))
+    expected = Trainer(bundle, "numpy").predict(x)
+    np.testing.assert_allclose(Trainer(merged, "numpy").predict(x), expected, rtol=1e-4, atol=1e-5)
+
+
+# -- what people convert: transformers, weights in few bits, Keras
+
+
+def bert() -> tuple[Any, Any]:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    made = BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+        max_position_embeddings=16, num_labels=3,
+    )  # fmt: skip
+    ids = rng.integers(0, 50, (BATCH, 8)).astype(np.int64)
+    return BertForSequenceClassification(made), {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def llama() -> tuple[Any, Any]:
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    made = LlamaConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=48, num_labels=3, pad_token_id=0, use_cache=False,
+    )  # fmt: skip
+    ids = rng.integers(1, 50, (BATCH, 6)).astype(np.int64)
+    return LlamaForSequenceClassification(made), {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def keras_images() -> tuple[Any, Any]:
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(40, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Conv2D(6, 3),
+            layers.Reshape((16, 6)),
+            layers.Conv1D(5, 3),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    return model, rng.standard_normal((BATCH, 8, 8, 2)).astype(np.float32)
+
+
+MODELS = {"bert": bert, "llama": llama, "keras": keras_images}
+
+
+@pytest.mark.parametrize(("name", "bits"), [("bert", None), ("bert", 4), ("llama", 8), ("keras", None)])
+def test_whatever_converts_merges(name, bits):
+    torch.manual_seed(0)
+    model, x = MODELS[name]()
+    spec, targets = "lora:rank=3:alpha=6", ("onnx", "tflite")
+    bundle = edgefl.convert(model, x, trainable=spec, batch_size=BATCH, frozen_bits=bits, targets=targets)
+    bundle = bundle.with_parameters(moved(bundle), 1)
+    expected = Trainer(bundle, "numpy").predict(x)
+    untouched = bundle.with_parameters(zeroed(bundle), 0)
+    spread = np.abs(expected - Trainer(untouched, "numpy").predict(x)).max()
+
+    merged = Bundle.open(merge_bundle(bundle).to_bytes())
+
+    assert spread > 0.01
+    for backend in ("numpy", "onnx", "openvino", "tflite"):
+        found = Trainer(merged, backend, delegate="cpu").predict(x)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3 * spread, err_msg=backend)
+    before, after = (read_onnx(b.artifact("onnx", "infer")).operators() for b in (bundle, merged))
+    kinds = [row["kind"] for row in bundle.manifest.report["lora"]]
+    assert after["MatMul"] == before["MatMul"] - 2 * kinds.count("MatMul") - kinds.count("Gather")
+    assert after.get("Conv", 0) == before.get("Conv", 0) - 2 * kinds.count("Conv")
+    assert not [p.name for p in merged.manifest.parameters if ".lora_" in p.name]
+
+
+def moved(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Factors away from where they begin."""
+    values = bundle.parameters()
+    return {
+        p.name: values[p.name] + 0.1 * rng.standard_normal(p.shape).astype(np.float32)
+        for p in bundle.manifest.trained
+    }
+
+
+def test_weights_without_factors_stay_in_few_bits():
+    model, x = bert()
+    bundle = edgefl.convert(
+        model,
+        x,
+        trainable="lora:rank=2:*query*",
+        frozen_bits=8,
+        batch_size=BATCH,
+        targets=("onnx", "tflite"),
+    )
+    merged = merge_bundle(bundle)
+    query = 32 * 32 * 3  # what one weight grows by from int8 to float32
+    for target in ("onnx", "tflite"):
+        grown = len(merged.artifact(target, "infer")) - len(bundle.artifact(target, "infer"))
+        assert grown < query, target
+    (name,) = [p.name for p in merged.manifest.parameters if "query.weight" in p.name]
+    assert name not in merged.parameters()

@@ -91,6 +91,6 @@ def test_an_operator_that_tflite_lacks_says_what_to_do(monkeypatch):
     def refuse(graph, kind):
         raise UnsupportedOperator("node 'odd': operator Odd has no counterpart in TFLite")
 
-    monkeypatch.setattr(sys.modules["edgefl.converters.convert"], "to_tflite", refuse)
+    monkeypatch.setattr(sys.modules["edgefl.converters.artifacts"], "to_tflite", refuse)
     with pytest.raises(UnsupportedOperator, match=r"step for TFLite: node 'odd'.* --target onnx"):
         edgefl.convert(torch.nn.Linear(4, 3), np.zeros((2, 4), np.float32), batch_size=2)
