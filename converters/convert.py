@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from edgefl._version import __version__
 from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
 from edgefl.converters import lora
 from edgefl.converters.artifacts import differing, onnx_artifact, tflite_artifact
+from edgefl.converters.golden import draw_golden, with_int8_sketches
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.precision import Precision
 from edgefl.converters.report import make_report, what_runs
@@ -27,6 +26,7 @@ from edgefl.converters.weights import MIN_SIZE
 from edgefl.errors import ConversionError, NotTrained
 from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
+from edgefl.proof import sketched
 
 TARGETS = ("onnx", "tflite")
 """Written unless said otherwise."""
@@ -137,7 +137,7 @@ def convert(
         seeded=forward.training is not None,
         batch_size=batch_size,
         artifacts=artifacts,
-        golden=_golden(forward, graphs, calibration),
+        golden=draw_golden(forward, graphs, calibration),
         defaults=DEFAULTS,
         provenance={"edgefl": __version__, **forward.provenance},
         report={
@@ -146,6 +146,8 @@ def convert(
             "targets": target_report,
         },
     )
+    tell("computing the golden batch with NumPy")
+    bundle = sketched(bundle)
     examples = None if calibration is None else gather(calibration)
     if examples is not None:
         bundle = _with_int8(bundle, examples, [t for t in targets if t in TARGETS], tell)
@@ -251,40 +253,6 @@ def _step_inputs(graphs: Graphs) -> list[TensorSpec]:
     return [_spec(name, type) for name, type in graphs.step.inputs.items() if name not in others]
 
 
-# -- the golden batch
-
-
-def _golden(forward: Forward, graphs: Graphs, calibration: Any) -> dict[str, Array]:
-    """One batch on which engines are compared: calibration examples where given, else seeded noise."""
-    rng = np.random.Generator(np.random.PCG64(0))
-    batch = {name: _noise(forward.graph.inputs[name], rng) for name in forward.inputs}
-    if calibration is not None and len(forward.inputs) == 1:
-        name = forward.inputs[0]
-        examples = np.asarray(calibration)[: len(batch[name])]
-        if examples.shape == batch[name].shape:
-            batch[name] = examples.astype(batch[name].dtype)
-    for term in graphs.terms:
-        classes = graphs.infer.outputs[term.gives].shape[-1]
-        batch[term.y] = _labels(graphs.labels[term.y], classes, rng)
-    if SEED in graphs.step.inputs:
-        batch[SEED] = np.ones(1, np.int32)
-    batch["weight"] = np.ones(graphs.step.inputs["weight"].shape, np.float32)
-    return batch
-
-
-def _noise(type: TensorType, rng: np.random.Generator) -> Array:
-    if type.dtype.kind == "f":
-        return rng.standard_normal(type.shape).astype(type.dtype)
-    # Token ids and flags: 0 and 1 are valid in every vocabulary.
-    return rng.integers(0, 2, type.shape).astype(type.dtype)
-
-
-def _labels(type: TensorType, classes: int, rng: np.random.Generator) -> Array:
-    if type.dtype.kind == "f":
-        return rng.random(type.shape).astype(type.dtype)
-    return rng.integers(0, classes, type.shape).astype(type.dtype)
-
-
 def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: Stage) -> Bundle:
     from edgefl.converters.targets.int8 import export_int8
 
@@ -303,7 +271,7 @@ def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: S
     if rows := {kind: model.to_json() for kind, model in written.items() if model}:
         known = report["targets"]
         report["targets"] = {**known, "tflite": {**known.get("tflite", {}), **rows}}
-    changed = bundle.with_artifacts(artifacts)
+    changed = with_int8_sketches(bundle.with_artifacts(artifacts), written)
     return replace(changed, manifest=replace(changed.manifest, report=report))
 
 

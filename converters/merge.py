@@ -24,6 +24,7 @@ from edgefl.errors import ConversionError
 from edgefl.graph import Interpreter, read_onnx
 from edgefl.graph.interpreter import execute
 from edgefl.graph.model import Array, Attribute, Graph, Node
+from edgefl.proof import sketched
 
 _TOLERANCE = 1e-4  # of the largest output
 
@@ -190,7 +191,7 @@ def _rewritten(
     artifacts = [onnx_artifact(infer, "infer", bits)]
     if manifest.find("tflite", "infer"):
         artifacts.append(tflite_artifact(infer, "infer", bits)[0])
-    return Bundle.create(
+    made = Bundle.create(
         name=manifest.name,
         parameters=[p for p in manifest.parameters if p.name not in gone],
         values=values,
@@ -210,3 +211,4 @@ def _rewritten(
         report={**report, "operators": {"infer": infer.operators()}},
         model_version=manifest.model_version,
     )
+    return sketched(made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from edgefl.bundle import Bundle
 from edgefl.errors import OptionError, Refused, ServerNonsense
+from edgefl.proof import renewed
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import HttpTransport, Transport
 from edgefl.wire import MAX_VERSION, Status
@@ -53,4 +54,4 @@ def _pulled(remote: Remote, version: int | None) -> Bundle:
             "two deployments answer at this URL"
         )
     wanted = status.version if version is None else version
-    return bundle.with_parameters(remote.parameters(wanted, schema), wanted)
+    return renewed(bundle.with_parameters(remote.parameters(wanted, schema), wanted))

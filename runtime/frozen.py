@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle import Bundle
-from edgefl.errors import BackendFailure, BackendUnavailable
+from edgefl.errors import BackendError, BackendUnavailable
 from edgefl.runtime.backends import Backend, Program
 from edgefl.runtime.batches import Batches
 from edgefl.runtime.feature_cache import FeatureCache
@@ -80,7 +80,7 @@ class FrozenPart:
         for kind in preferred:
             try:
                 return self._program(kind)
-            except BackendFailure as exc:
+            except BackendError as exc:
                 log.warning("%s is used in place of %s: %s", last, kind, exc)
                 self._kinds = (last,)
         return self._program(last)

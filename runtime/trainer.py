@@ -19,6 +19,7 @@ from edgefl.errors import DataError, DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.backends.base import Recipe, own_steps
 from edgefl.runtime.backends.fastest import Speed
+from edgefl.runtime.backends.proving import proving
 from edgefl.runtime.batches import Batches
 from edgefl.runtime.delegates.choice import Placement
 from edgefl.runtime.feature_cache import FeatureCache
@@ -49,7 +50,8 @@ class FitReport:
         stopped: `should_stop` ended it early; the steps made so far count.
         placements: which graph ran where, and which delegates were passed over and why.
         features_cached: examples whose features were on disk, so that the frozen part did not run for them.
-        speeds: of the engines `auto` chose among, the fastest first; empty where there was no choice.
+        speeds: of the engines `auto` chose among, the fastest first, then those that were passed over and
+            why; empty where there was no choice.
     """
 
     losses: tuple[float, ...]
@@ -80,14 +82,14 @@ class Trainer:
         threads: int = 1,
         features: FeatureCache | None = None,
     ) -> None:
-        """Choose the engine (see `open_backend`); graphs are loaded when first needed.
+        """Choose the engine (see `open_backend`); graphs are proved and loaded when first needed.
 
         Args:
             features: where features of the frozen part are kept between calls; None makes them for each.
         """
         self.bundle = bundle
         self.backend = (
-            open_backend(bundle, backend, delegate, threads) if isinstance(backend, str) else backend
+            open_backend(bundle, backend, delegate, threads) if isinstance(backend, str) else proving(backend)
         )
         self._manifest = bundle.manifest
         self._trained = {p.name: p for p in self._manifest.trained}

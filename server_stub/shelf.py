@@ -11,6 +11,7 @@ from edgefl.bundle import Bundle
 from edgefl.delta import lattice
 from edgefl.delta.snapshot import encode_weights
 from edgefl.errors import Refused
+from edgefl.proof import renewed
 from edgefl.server_stub.aggregate import averaging
 from edgefl.server_stub.downlink import CHAIN, shortest, since_first
 from edgefl.server_stub.publish import Standing
@@ -56,7 +57,7 @@ class Shelf:
             version,
             self.line.first,
         )
-        return bundle.with_parameters(self._schema.unflatten(self.line.start), self.line.first)
+        return renewed(bundle.with_parameters(self._schema.unflatten(self.line.start), self.line.first))
 
     def parameters(self, version: int) -> bytes:
         """Encoded shared parameters of a version; Refused (`unknown-version`) where there is none."""

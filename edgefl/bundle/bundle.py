@@ -42,6 +42,8 @@ from edgefl.tensorfile import read_tensors, write_tensors
 
 MANIFEST = "manifest.json"
 _WEIGHTS_INSIDE = ("infer-int8", "updatable")
+FEED = "feed/"
+"""Before the names of a proof's arrays that graphs are fed with."""
 
 Array = npt.NDArray[Any]
 
@@ -160,6 +162,10 @@ class Bundle:
         """One batch of known examples by contract names."""
         return read_tensors(self._content("golden"))
 
+    def proof(self) -> dict[str, Array]:
+        """What an engine is judged by, as `edgefl.proof` reads it; empty where the bundle has none."""
+        return read_tensors(self._content("proof")) if "proof" in self.manifest.files else {}
+
     def artifact(self, target: str, kind: str) -> bytes:
         """Bytes of one artifact; BundleEntry where the bundle has none."""
         found = self.manifest.find(target, kind)
@@ -183,22 +189,27 @@ class Bundle:
     def with_parameters(self, values: Arrays, version: int) -> Bundle:
         """The same model with some or all parameter values replaced.
 
-        Int8 exports and updatable models hold the old weights inside, so they are left out.
+        Int8 exports and updatable models hold the old weights inside, so they are left out. A proof keeps the
+        values it was made with; `edgefl.proof.renewed` makes it anew.
 
         Raises:
             DataShape, DataType: a value does not fit its parameter, or there is no such parameter.
         """
-        merged = self.parameters()
+        old = self.parameters()
         known = {p.name: p for p in self.manifest.parameters}
-        for name, value in values.items():
-            merged[name] = _fitting(known.get(name), name, value)
-        data = write_tensors(merged)
-        entry = _entry(manifest_json.FILES["parameters"], data)
-        manifest = replace(
-            self.manifest, model_version=version, files={**self.manifest.files, "parameters": entry}
-        )
-        changed = Bundle(manifest, {**self._files, entry.path: data})
-        return changed._keeping(a for a in manifest.artifacts if a.kind not in _WEIGHTS_INSIDE)
+        merged = {**old, **{n: _fitting(known.get(n), n, value) for n, value in values.items()}}
+        changed = self._with_file("parameters", merged)
+        if proof := self.proof():
+            fed = {*(p.name for p in self.manifest.trained), *self.manifest.updated}.intersection(values)
+            moved = {n: v for n, v in old.items() if n in fed and not np.array_equal(v, merged[n])}
+            changed = changed._with_file("proof", {**{FEED + n: v for n, v in moved.items()}, **proof})
+        changed = replace(changed, manifest=replace(changed.manifest, model_version=version))
+        return changed._keeping(a for a in self.manifest.artifacts if a.kind not in _WEIGHTS_INSIDE)
+
+    def with_proof(self, proof: Arrays, golden: Arrays | None = None) -> Bundle:
+        """The same model with another proof, and another golden batch where one is given."""
+        changed = self if golden is None else self._with_file("golden", golden)
+        return changed._with_file("proof", proof)
 
     def with_artifacts(self, artifacts: Iterable[ArtifactData]) -> Bundle:
         """The same model with artifacts added, or replaced where target and kind are the same."""
@@ -225,17 +236,20 @@ class Bundle:
             )
         values = self.parameters()
         kept = [*(p.name for p in self.manifest.trained), *self.manifest.updated]
-        data = write_tensors({name: values[name] for name in kept})
-        entry = _entry(manifest_json.FILES["parameters"], data)
-        manifest = replace(self.manifest, files={**self.manifest.files, "parameters": entry})
-        light = Bundle(manifest, {**self._files, entry.path: data})
+        light = self._with_file("parameters", {name: values[name] for name in kept})
         needed = (target, *ALSO.get(target, ()))
-        return light._keeping(a for a in manifest.artifacts if a.target in needed)
+        return light._keeping(a for a in self.manifest.artifacts if a.target in needed)
 
     # -- inside
 
     def _content(self, key: str) -> bytes | memoryview:
         return self._files[self.manifest.files[key].path]
+
+    def _with_file(self, key: str, values: Arrays) -> Bundle:
+        data = write_tensors(values)
+        entry = _entry(manifest_json.FILES[key], data)
+        manifest = replace(self.manifest, files={**self.manifest.files, key: entry})
+        return Bundle(manifest, {**self._files, entry.path: data})
 
     def _keeping(self, artifacts: Iterable[Artifact]) -> Bundle:
         manifest = replace(self.manifest, artifacts=tuple(artifacts))

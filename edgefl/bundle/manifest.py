@@ -135,7 +135,7 @@ class Manifest:
             the output is probabilities, with an empty one scores (logits).
         batch_size: the first dimension of every data tensor.
         artifacts: sorted by target, then kind.
-        files: `parameters` and `golden`, by those names.
+        files: `parameters`, `golden` and, where there is one, `proof`, by those names.
         defaults: what the converter suggests for training, such as `lr` and `epochs`.
         provenance: what made the bundle: source, tool versions.
         report: what conversion found, such as differences between engines.

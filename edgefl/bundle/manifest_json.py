@@ -28,7 +28,11 @@ MAX_MANIFEST_BYTES = 8 << 20
 MAX_ELEMENTS = MAX_BUNDLE_BYTES
 MAX_BATCH = 1 << 16
 MAX_MODEL_VERSION = (1 << 63) - 1
-FILES = {"parameters": "parameters.safetensors", "golden": "golden.safetensors"}
+FILES = {
+    "parameters": "parameters.safetensors",
+    "golden": "golden.safetensors",
+    "proof": "proof.safetensors",
+}
 
 _DTYPES = tuple(str(dtype.newbyteorder("=")) for dtype in DTYPES.values())
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -119,7 +123,7 @@ def _manifest(fields: Fields) -> Manifest:
         activation=fields.choice("activation", ACTIVATIONS),
         batch_size=fields.integer("batch_size", 1, MAX_BATCH),
         artifacts=tuple(_artifact(f) for f in fields.objects("artifacts", most=MAX_ENTRIES)),
-        files=_files(fields.object("files").only(*FILES)),
+        files=_files(fields.object("files").only("parameters", "golden", optional=("proof",))),
         more_heads=tuple(_head(f) for f in fields.objects("heads", most=MAX_ENTRIES))
         if fields.has("heads")
         else (),
@@ -165,7 +169,9 @@ def _artifact(fields: Fields) -> Artifact:
 
 
 def _files(fields: Fields) -> dict[str, Entry]:
-    entries = {name: _entry(fields.object(name).only("path", "sha256", "size")) for name in FILES}
+    entries = {
+        name: _entry(fields.object(name).only("path", "sha256", "size")) for name in FILES if fields.has(name)
+    }
     for name, entry in entries.items():
         if entry.path != FILES[name]:
             raise ManifestError(f"manifest.files.{name}.path is {entry.path!r}, expected {FILES[name]!r}")

@@ -33,6 +33,7 @@ def aggregate(
 ) -> None:
     """Average updates into the next version of a bundle."""
     import edgefl
+    from edgefl.proof import renewed
 
     check_folder(output)
     factors = [_number(w) for w in weights.split(",")] if weights else None
@@ -40,7 +41,7 @@ def aggregate(
     frames = [path.read_bytes() for path in payloads]
     for path, frame in zip(payloads, frames, strict=True):
         _naming(path, edgefl.decode_delta, frame, opened)
-    made = edgefl.aggregate(opened, frames, factors)
+    made = renewed(edgefl.aggregate(opened, frames, factors))
     made.save(output)
     row = {
         "updates": len(payloads),

@@ -42,6 +42,7 @@ def train(
     """Train a bundle on local examples; write the trained bundle, the update to send, or both."""
     from edgefl import Trainer, encode_delta
     from edgefl.data import load_examples
+    from edgefl.proof import renewed
 
     check_folder(output, delta)
     opened = open_bundle(bundle)
@@ -67,9 +68,11 @@ def train(
         "loss_first": report.loss_first,
         "loss_last": report.loss_last,
         "placements": [placement_row(placement) for placement in report.placements],
+        "passed_over": {speed.engine: speed.reason for speed in report.speeds if speed.reason},
     }
     if output:
-        opened.with_parameters(trainer.parameters(), opened.manifest.model_version).save(output)
+        trained = opened.with_parameters(trainer.parameters(), opened.manifest.model_version)
+        renewed(trained).save(output)
         result["bundle"] = str(output)
     if delta:
         frame = encode_delta(trainer.delta(), opened, mode=mode, density=density, rng=seed)
@@ -85,6 +88,9 @@ def train(
     )
     for placement in report.placements:
         print_line(str(placement))
+    for speed in report.speeds:
+        if speed.reason:
+            print_line(f"not on {speed.engine}: {speed.reason}")
     if output:
         print_line(f"bundle  {output}")
     if delta:

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from edgefl.bundle import Bundle
-from edgefl.errors import BackendUnavailable, OptionError
-from edgefl.runtime.backends.base import Array, Backend, Program
-from edgefl.runtime.backends.fastest import Chosen, speeds
+from edgefl.errors import BackendFailure, BackendUnavailable, OptionError
+from edgefl.proof import KINDS
+from edgefl.runtime.backends.base import Array, Backend, Program, ProvingBackend
+from edgefl.runtime.backends.fastest import Chosen, Speed, speeds
+from edgefl.runtime.backends.proving import Proving
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
+
+log = logging.getLogger("edgefl.backends")
 
 BACKENDS = ("onnx", "openvino", "tflite", "numpy")
 """Names `open_backend` takes, in the order `auto` tries them."""
@@ -25,7 +31,9 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
 
     Args:
         name: `auto` takes the first of `BACKENDS` that is installed and has artifacts in the bundle; of
-            engines that run the same graphs the fastest on the golden batch (see `fastest`).
+            engines that run the same graphs the fastest on the golden batch (see `fastest`). An engine that
+            does not give the results the bundle was made with is passed over; named, that is an error where
+            the graph is loaded.
         delegate: `auto` gives each graph the fastest delegate that is here and proves right; `cpu` or `none`
             is the engine's own code; a name of `edgefl.runtime.delegates.REGISTRY` or the path of a TFLite
             delegate library, with options as in `cuda;device_id=1`, is that or an error.
@@ -40,19 +48,34 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
     wish = parse_wish(delegate)
     if name != "auto":
         return _open(bundle, name, wish, threads)
-    reasons = []
+    reasons, passed = list[str](), list[Speed]()
     measured = () if wish.named else speeds(bundle, threads, lambda engine: _make(engine, _CPU, threads))
+    known = {speed.engine for speed in measured}
     faster = [speed.engine for speed in measured if not speed.reason]
     for candidate in wish.engines if wish.named else dict.fromkeys((*faster, *BACKENDS)):
         try:
             backend = _open(bundle, candidate, wish, threads)
-            return Chosen(backend, measured) if candidate in faster else backend
+            _prove(bundle, backend)
         except BackendUnavailable as exc:
             reasons.append(f"{candidate}: {exc}")
+        except BackendFailure as exc:
+            log.warning("%s is passed over: %s", candidate, exc)
+            reasons.append(f"{candidate}: {exc}")
+            passed.append(Speed(candidate, float("inf"), str(exc)))
+        else:
+            others = (*measured, *(speed for speed in passed if speed.engine not in known))
+            return Chosen(backend, others) if others else backend
     raise BackendUnavailable(f"no engine here can run bundle {bundle.manifest.name!r}: " + "; ".join(reasons))
 
 
-def _open(bundle: Bundle, name: str, wish: Wish, threads: int) -> Backend:
+def _prove(bundle: Bundle, backend: ProvingBackend) -> None:
+    """Raise BackendFailure where an engine gets one of the bundle's graphs wrong."""
+    for kind in KINDS:
+        if bundle.manifest.find(backend.target, kind) is not None:
+            backend.prove(bundle, kind)
+
+
+def _open(bundle: Bundle, name: str, wish: Wish, threads: int) -> ProvingBackend:
     backend = _make(name, wish, threads)
     if backend.target not in bundle.manifest.targets:
         have = ", ".join(bundle.manifest.targets) or "none"
@@ -62,7 +85,7 @@ def _open(bundle: Bundle, name: str, wish: Wish, threads: int) -> Backend:
     return backend
 
 
-def _make(name: str, wish: Wish, threads: int) -> Backend:
+def _make(name: str, wish: Wish, threads: int) -> ProvingBackend:
     # Each engine is imported only when it is chosen.
     if name in ENGINES:
         from edgefl.runtime.delegates.backend import delegated
@@ -74,11 +97,11 @@ def _make(name: str, wish: Wish, threads: int) -> Backend:
     if name == "openvino":
         from edgefl.runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(threads)
+        return Proving(OpenVinoBackend(threads), threads)
     if name == "ort-training":
         from edgefl.runtime.backends.ort_training import OrtTrainingBackend
 
-        return OrtTrainingBackend(threads)
+        return Proving(OrtTrainingBackend(threads), threads)
     from edgefl.runtime.backends.numpy import NumpyBackend
 
-    return NumpyBackend()
+    return Proving(NumpyBackend())

@@ -51,6 +51,19 @@ class Backend(Protocol):
         ...
 
 
+class ProvingBackend(Backend, Protocol):
+    """An engine that gives the results a bundle was made with before it runs a graph."""
+
+    def prove(self, bundle: Bundle, kind: str) -> None:
+        """Try a graph, or ask the verdict kept from before.
+
+        Raises:
+            BackendFailure: the engine computes the graph wrongly; `load` raises it too.
+            BackendUnavailable: the bundle lacks the artifact, or does not say what is right.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a fit trains, for engines whose update rule is their own (see `own_steps`).

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendError, BackendFailure, BackendUnavailable, OptionError
-from edgefl.runtime.backends.base import Backend, Program, artifact_of
+from edgefl.runtime.backends.base import Backend, Program, ProvingBackend, artifact_of
+from edgefl.runtime.backends.proving import Proving
 from edgefl.runtime.delegates.choice import CPU, Choice, Placement, Verdict
 from edgefl.runtime.delegates.isolated import processes_allowed, try_isolated
 from edgefl.runtime.delegates.presence import candidates, wished
@@ -26,14 +27,14 @@ Array = npt.NDArray[Any]
 _BAD = ("wrong", "crashed", "hung")
 
 
-def delegated(engine: str, wish: Wish, threads: int) -> Backend:
+def delegated(engine: str, wish: Wish, threads: int) -> ProvingBackend:
     """The engine with the delegate a user wished for.
 
     Raises:
         OptionError: the engine has no such delegate.
         BackendUnavailable: the engine is not installed, or what was named is not here or does not load.
     """
-    cpu = open_choice(Choice(engine), threads)
+    cpu = Proving(open_choice(Choice(engine), threads), threads)
     if not wish.named:
         return AutoBackend(cpu, threads) if wish.name != CPU else cpu
     if engine not in wish.engines:
@@ -48,20 +49,16 @@ def delegated(engine: str, wish: Wish, threads: int) -> Backend:
 
 
 class AutoBackend:
-    """Each graph on the fastest of the delegates present that gives the CPU's results, or on the CPU."""
+    """Each graph on the fastest of the delegates present that gives the right results, or on the CPU."""
 
-    def __init__(self, cpu: Backend, threads: int) -> None:
+    def __init__(self, cpu: Proving, threads: int) -> None:
         self._cpu, self._threads = cpu, threads
         self.name, self.target, self.version = cpu.name, cpu.target, cpu.version
 
     def load(self, bundle: Bundle, kind: str) -> Program:
+        """See `Backend.load`; raises BackendFailure where neither a delegate nor the CPU is right."""
         artifact_of(bundle, self.target, kind)
-        verdicts = {}
-        for choice in candidates(self.name, providers_of(self._cpu), kind):
-            try:
-                verdicts[choice] = judge(bundle, kind, choice, self._threads, self.version)
-            except BackendUnavailable as exc:
-                verdicts[choice] = Verdict(choice.name, kind, "untried", str(exc))
+        verdicts = self._verdicts(bundle, kind)
         right = [choice for choice, verdict in verdicts.items() if verdict.state == "right"]
         for best in sorted(right, key=lambda choice: verdicts[choice].ms):
             try:
@@ -70,21 +67,46 @@ class AutoBackend:
                 verdicts[best] = replace(verdicts[best], state="refused", reason=str(exc))
                 log.warning("%s", verdicts[best])
         tried = tuple(_passed_over(verdict) for verdict in verdicts.values())
-        if not tried:
-            return self._cpu.load(bundle, kind)
-        return OnCpu(self._cpu.load(bundle, kind), kind, tried)
+        program = self._cpu.load(bundle, kind)
+        return OnCpu(program, kind, tried) if tried else program
+
+    def prove(self, bundle: Bundle, kind: str) -> None:
+        """Raise BackendFailure where neither the CPU nor a delegate is right; BackendError as for `load`."""
+        try:
+            self._cpu.prove(bundle, kind)
+        except BackendFailure:
+            if all(verdict.state != "right" for verdict in self._verdicts(bundle, kind).values()):
+                raise
+
+    def _verdicts(self, bundle: Bundle, kind: str) -> dict[Choice, Verdict]:
+        verdicts = {}
+        for choice in candidates(self.name, providers_of(self._cpu), kind):
+            try:
+                verdicts[choice] = judge(bundle, kind, choice, self._threads, self.version)
+            except BackendUnavailable as exc:
+                verdicts[choice] = Verdict(choice.name, kind, "untried", str(exc))
+        return verdicts
 
     def _kept(self, bundle: Bundle, kind: str, best: Choice, verdicts: dict[Choice, Verdict]) -> Program:
-        verdict = verdicts[best]
+        verdict, cpu = verdicts[best], self._own(bundle, kind)
         program = open_choice(best, self._threads).load(bundle, kind)
         tried = tuple(_passed_over(v, verdict) for c, v in verdicts.items() if c != best)
+        if cpu.state != "right":
+            log.warning("%s", cpu)
+            return Trusted(program, placement_of_verdict(verdict, (*tried, cpu)))
         return Trusted(program, placement_of_verdict(verdict, tried), lambda: self._cpu.load(bundle, kind))
+
+    def _own(self, bundle: Bundle, kind: str) -> Verdict:
+        try:
+            return self._cpu.verdict(bundle, kind)
+        except BackendError as exc:
+            return Verdict(CPU, kind, "refused", str(exc))
 
 
 class NamedBackend:
     """Every graph on the one delegate named, or an error that says why not."""
 
-    def __init__(self, cpu: Backend, choice: Choice, threads: int) -> None:
+    def __init__(self, cpu: Proving, choice: Choice, threads: int) -> None:
         self._cpu, self._choice, self._threads = cpu, choice, threads
         self.name, self.target, self.version = cpu.name, cpu.target, cpu.version
 
@@ -107,6 +129,10 @@ class NamedBackend:
             )
         program = open_choice(choice, self._threads).load(bundle, kind)
         return Trusted(program, placement_of_verdict(verdict, ()))
+
+    def prove(self, bundle: Bundle, kind: str) -> None:
+        """As `load`, which asks the verdict kept from before; raises what that raises."""
+        self.load(bundle, kind)
 
     def _may_idle(self, bundle: Bundle, kind: str) -> bool:
         # Accelerators are for the frozen part; the step beside it may stay on the CPU, which is reported.
@@ -158,7 +184,7 @@ def judge(
     tried, unless the user insists on it by name: then it is tried here.
 
     Raises:
-        BackendError: the engine's own code cannot run the graph.
+        BackendUnavailable: the engine is not installed, or the bundle does not say what is right.
     """
     known = recall(bundle, kind, choice, threads, version)
     if known is not None and not (insist and known.state == "refused"):
@@ -189,7 +215,7 @@ def placement_of_verdict(verdict: Verdict, tried: tuple[Verdict, ...]) -> Placem
         verdict.taken,
         verdict.partitions,
         tried,
-        verdict.cpu_ms / verdict.ms if verdict.ms else None,
+        verdict.cpu_ms / verdict.ms if verdict.ms and verdict.cpu_ms else None,
     )
 
 
@@ -227,7 +253,7 @@ def _says(verdict: Verdict) -> str:
     return f"{words.get(verdict.state, verdict.state)}: {verdict.reason}"
 
 
-def providers_of(cpu: Backend) -> tuple[str, ...]:
+def providers_of(cpu: Backend | Proving) -> tuple[str, ...]:
     """Execution providers the engine was built with; none where it has no such thing."""
     found: tuple[str, ...] = getattr(cpu, "providers", ())
     return found

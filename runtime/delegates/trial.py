@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One delegate on one graph: loaded, compared with the CPU on the golden batch, timed.
+"""One engine or delegate on one graph: loaded, compared with the bundle's proof, timed.
 
 Runs in the process that calls it, which a bad delegate can take down; `isolated` gives it one of its own.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendError, BackendFailure, BackendUnavailable
+from edgefl.proof import golden_feeds, sketched, stored_sketch
 from edgefl.runtime.backends.base import Backend, Program
-from edgefl.runtime.delegates.choice import Choice, Placement, State, Verdict
-from edgefl.runtime.delegates.compare import tolerance_for, worst
-from edgefl.runtime.kinds import features_kinds
+from edgefl.runtime.delegates.choice import CPU, Choice, Placement, State, Verdict
+from edgefl.sketch import Difference, Sketch, difference, tolerance_for
 
 Array = npt.NDArray[Any]
 Stage = Callable[[str], None]
@@ -46,73 +46,98 @@ _BUDGET_S = 0.25
 _MOST_RUNS = 20
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What a graph is tried with, and what must come of it.
+
+    Attributes:
+        kind: the graph's.
+        feeds: by contract name.
+        rows: of the outputs that NumPy makes of them.
+    """
+
+    kind: str
+    feeds: Mapping[str, Array]
+    rows: Sketch
+
+    @staticmethod
+    def of(bundle: Bundle, target: str, kind: str) -> Truth:
+        """From the bundle's proof; where it has none, from its ONNX graph.
+
+        Raises:
+            BackendUnavailable: there is neither, so no engine can be proved.
+        """
+        rows = stored_sketch(bundle, target, kind)
+        if rows is None and not kind.endswith("-int8"):
+            bundle = sketched(bundle)
+            rows = stored_sketch(bundle, target, kind)
+        if rows is None:
+            raise BackendUnavailable(
+                f"bundle {bundle.manifest.name!r} does not say what {kind} must give on its golden batch, so "
+                "no engine can be proved right; convert the model again"
+            )
+        return Truth(kind, golden_feeds(bundle, kind), rows)
+
+    def run(self, program: Program) -> tuple[Mapping[str, Array], dict[str, Array]]:
+        """What the program took, and copies of what it made.
+
+        An int8 model for deployment takes one example, or the batch where it could not be made for one.
+        """
+        if self.kind == "infer-int8":
+            one = {name: value[:1] for name, value in self.feeds.items()}
+            with contextlib.suppress(BackendFailure):
+                return one, _copies(program(one))
+        return self.feeds, _copies(program(self.feeds))
+
+    def difference(self, made: Mapping[str, Array], dtype: str = "float32") -> Difference:
+        """The worst difference of what an engine of such arithmetic made."""
+        return difference(self.rows, made, tolerance_for(self.kind, dtype))
+
+
+def try_engine(bundle: Bundle, kind: str, target: str, program: Program) -> Verdict:
+    """Whether an engine's own code, loaded, gives a graph's results, the first time and again."""
+    truth = Truth.of(bundle, target, kind)
+    found = max((truth.difference(truth.run(program)[1]) for _ in range(2)), key=lambda one: one.excess)
+    verdict = Verdict(CPU, kind, "right", "", error=min(found.excess, _MOST_ERROR))
+    return verdict if found.excess <= 1 else replace(verdict, state="wrong", reason=str(found))
+
+
 def try_choice(
     bundle: Bundle, kind: str, choice: Choice, threads: int, stage: Stage = lambda name: None
 ) -> Verdict:
-    """What comes of running an artifact as chosen.
+    """What comes of running an artifact as chosen: right or wrong by the bundle's proof, fast or slow beside
+    the engine's own CPU code.
 
     Args:
         stage: told what comes next, so that a watcher knows where a process was lost.
 
     Raises:
-        BackendUnavailable: the golden batch does not fit the graph.
-        BackendError: the engine's own CPU code cannot run the graph, so there is nothing to compare with.
+        BackendUnavailable: the engine is not installed, or the bundle does not say what is right.
     """
+    truth = Truth.of(bundle, choice.engine, kind)
     stage("reference")
-    cpu = open_choice(Choice(choice.engine), threads)
-    feeds = golden_feeds(bundle, kind, cpu)
-    reference = cpu.load(bundle, kind)
-    expected = _copies(reference(feeds))
-    cpu_ms = _time(reference, feeds)
-    verdict = Verdict(choice.name, kind, "right", "", cpu_ms=cpu_ms)
+    verdict = Verdict(choice.name, kind, "right", "", cpu_ms=_own_ms(bundle, truth, choice.engine, threads))
     try:
         stage("load")
         engine = open_choice(choice, threads)
         program = engine.load(bundle, kind)
         stage("run")
-        first = _copies(program(feeds))
+        feeds, first = truth.run(program)
         ms = _time(program, feeds)
         last = _copies(program(feeds))
     except BackendError as exc:
         return replace(verdict, state="refused", reason=str(exc))
-    tolerance = tolerance_for(kind, choice.dtype)
-    error, output = max(worst(expected, first, tolerance), worst(expected, last, tolerance))
+    found = max((truth.difference(made, choice.dtype) for made in (first, last)), key=lambda d: d.excess)
     place = engine.placed(bundle, kind, feeds, program)
     verdict = replace(
         verdict,
-        error=error,
+        error=min(found.excess, _MOST_ERROR),
         ms=ms,
         operators=place.operators,
         taken=place.taken,
         partitions=place.partitions,
     )
-    return _judged(verdict, output)
-
-
-def golden_feeds(bundle: Bundle, kind: str, backend: Backend) -> dict[str, Array]:
-    """What a graph takes, from the golden batch and the bundle's parameters.
-
-    Raises:
-        BackendUnavailable: the golden batch lacks something the graph takes.
-        BackendError: features, which the step takes, cannot be made.
-    """
-    golden = bundle.golden()
-    names = [spec.name for spec in bundle.manifest.inputs]
-    missing = [name for name in names if name not in golden]
-    if missing:
-        raise BackendUnavailable(f"the golden batch of {bundle.manifest.name!r} has no {missing}")
-    inputs = {name: golden.pop(name) for name in names}
-    if kind.startswith("features"):
-        return inputs
-    if kind == "infer-int8":
-        return _deployed(bundle, kind, inputs, backend)
-    values = _values(bundle)
-    if kind.startswith("infer"):
-        return {**inputs, **values}
-    made = {**inputs, **_features(bundle, inputs, backend)}
-    if lacking := [spec.name for spec in bundle.manifest.step_inputs if spec.name not in made]:
-        raise BackendUnavailable(f"bundle {bundle.manifest.name!r} has no features graph to make {lacking}")
-    return {**{spec.name: made[spec.name] for spec in bundle.manifest.step_inputs}, **golden, **values}
+    return _judged(verdict, found)
 
 
 def open_choice(choice: Choice, threads: int) -> Engine:
@@ -126,28 +151,15 @@ def open_choice(choice: Choice, threads: int) -> Engine:
     return TfliteBackend(threads, choice)
 
 
-def _values(bundle: Bundle) -> dict[str, Array]:
-    manifest = bundle.manifest
-    wanted = {*(p.name for p in manifest.trained), *manifest.updated}
-    return {name: value for name, value in bundle.parameters().items() if name in wanted}
-
-
-def _deployed(bundle: Bundle, kind: str, inputs: dict[str, Array], backend: Backend) -> dict[str, Array]:
-    """One example, or the batch where the model could not be made for one; its parameters are inside."""
-    one = {name: value[:1] for name, value in inputs.items()}
+def _own_ms(bundle: Bundle, truth: Truth, name: str, threads: int) -> float:
+    """Milliseconds of the engine's own code; 0 where it does not run the graph or gets it wrong."""
+    cpu = open_choice(Choice(name), threads)
     try:
-        backend.load(bundle, kind)(one)
+        program = cpu.load(bundle, truth.kind)
+        feeds, made = truth.run(program)
+        return _time(program, feeds) if truth.difference(made).excess <= 1 else 0.0
     except BackendFailure:
-        return inputs
-    return one
-
-
-def _features(bundle: Bundle, inputs: Mapping[str, Array], backend: Backend) -> dict[str, Array]:
-    *preferred, last = features_kinds(bundle.manifest, backend.target) or ("",)
-    for kind in preferred:
-        with contextlib.suppress(BackendFailure):
-            return _copies(backend.load(bundle, kind)(inputs))
-    return _copies(backend.load(bundle, last)(inputs)) if last else {}
+        return 0.0
 
 
 def _copies(made: Mapping[str, Array]) -> dict[str, Array]:
@@ -165,12 +177,12 @@ def _time(program: Program, feeds: Mapping[str, Array]) -> float:
     return 1e3 * min(times)
 
 
-def _judged(verdict: Verdict, output: str) -> Verdict:
-    pace = f"{verdict.ms:.3g} ms, the CPU {verdict.cpu_ms:.3g} ms"
+def _judged(verdict: Verdict, found: Difference) -> Verdict:
     if verdict.taken == 0:
         return replace(verdict, state="idle", reason=f"takes none of the {verdict.operators} operators")
-    if not verdict.error <= 1:
-        reason = f"{output!r} is {verdict.error:.3g} x the allowed difference away from the CPU's"
-        return replace(verdict, state="wrong", reason=reason, error=min(verdict.error, _MOST_ERROR))
+    if not found.excess <= 1:
+        return replace(verdict, state="wrong", reason=str(found))
+    if not verdict.cpu_ms:
+        return replace(verdict, reason=f"{verdict.ms:.3g} ms, and the CPU's kernels are no choice")
     state: State = "right" if verdict.ms <= MARGIN * verdict.cpu_ms else "slower"
-    return replace(verdict, state=state, reason=pace)
+    return replace(verdict, state=state, reason=f"{verdict.ms:.3g} ms, the CPU {verdict.cpu_ms:.3g} ms")

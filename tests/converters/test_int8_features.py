@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import edgefl
-from edgefl.bundle import Bundle
+from edgefl.bundle import ArtifactData, Bundle
 from edgefl.converters.targets import TFLiteModel, int8_features
 from edgefl.errors import CalibrationError
 from edgefl.graph import read_onnx, run
@@ -23,8 +23,8 @@ torch = pytest.importorskip("torch")
 EXAMPLES = np.random.default_rng(0).normal(size=(40, 1, 12, 12)).astype(np.float32)
 
 
-def convert(trainable: str) -> Bundle:
-    torch.manual_seed(0)
+def convert(trainable: str, seed: int = 0) -> Bundle:
+    torch.manual_seed(seed)
     nn = torch.nn
     model = nn.Sequential(
         *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU()),
@@ -98,3 +98,22 @@ def test_the_manifest_says_which_release_the_integer_files_need(head_only: Bundl
 
     assert rows.keys() >= {"step", "features", "infer", "features-int8", "infer-int8"}
     assert all(re.fullmatch(r"[12]\.\d+\.\d+", row["min_runtime"]) for row in rows.values())
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "tflite", "numpy"])
+def test_int8_features_are_proved_and_then_used(head_only: Bundle, backend: str) -> None:
+    """By their own numbers, which lie further from the float ones than an engine may be off."""
+    report = edgefl.Trainer(head_only, backend).fit(EXAMPLES, np.zeros(40, np.int32))
+
+    assert "features-int8" in {placement.graph for placement in report.placements}
+
+
+def test_other_int8_features_are_not(head_only: Bundle) -> None:
+    other = convert("last:1", seed=1)
+    swapped = head_only.with_artifacts(
+        [ArtifactData("onnx", "features-int8", other.artifact("onnx", "features-int8"))]
+    )
+
+    report = edgefl.Trainer(swapped, "onnx").fit(EXAMPLES, np.zeros(40, np.int32))
+
+    assert {placement.graph for placement in report.placements} == {"features", "step"}

@@ -91,13 +91,13 @@ def verdict_on(placements: tuple[Placement, ...], library: str, graph: str = "st
         ("refuse", "refused", "no such device"),
         ("refuse-graph", "refused", "refuses artifacts/tflite/step"),
         ("fail-run", "refused", "failed to invoke"),
-        ("garbage", "wrong", "x the allowed difference away from the CPU's"),
+        ("garbage", "wrong", "is off by"),
         ("crash", "crashed", "SIGSEGV ended its process while loading"),
         ("crash-run", "crashed", "SIGSEGV ended its process while running the graph"),
         ("hang", "hung", "no end while"),
         ("hang-run", "hung", "no end while"),
         ("slow", "slower", "the CPU"),
-        ("idle", "idle", "takes none of the 32 operators"),
+        ("idle", "idle", "takes none of the 34 operators"),
     ],
 )
 def test_training_goes_on_past_a_delegate_that(
@@ -221,7 +221,7 @@ def test_a_damaged_verdict_is_none(mlp: Bundle, tmp_path: Path) -> None:
         ("crash", BackendUnavailable, "cannot be loaded: it crashed: SIGSEGV"),
         ("garbage", BackendFailure, "cannot run step of 'mlp': it gives wrong results"),
         ("crash-run", BackendFailure, "cannot run step of 'mlp': it crashed: SIGSEGV"),
-        ("idle", BackendFailure, "it stays idle: takes none of the 32 operators"),
+        ("idle", BackendFailure, "it stays idle: takes none of the 34 operators"),
     ],
 )
 def test_a_named_delegate_that_fails_is_an_error(
@@ -381,18 +381,6 @@ def test_a_real_provider_gives_the_cpus_results(name: str, mlp: Bundle) -> None:
     found = try_isolated(mlp, "step", row.choice(), 1)
 
     assert found.state in ("right", "slower", "idle", "refused"), found
-
-
-def test_a_golden_batch_that_does_not_fit_leaves_the_graph_on_the_cpu(mlp: Bundle, monkeypatch) -> None:
-    pytest.importorskip("ai_edge_litert")
-    monkeypatch.setattr(Bundle, "golden", lambda _: {"z": np.zeros(1, np.float32)})
-
-    report = Trainer(mlp, backend="tflite").fit(*data(mlp))
-
-    (placement,) = report.placements
-    assert placement.delegate == "cpu"
-    assert [(v.delegate, v.state) for v in placement.tried] == [("xnnpack", "untried")]
-    assert "golden batch" in placement.tried[0].reason
 
 
 def test_features_in_int8_that_an_engine_refuses_are_made_in_float(head: Bundle, caplog) -> None:

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.errors import OptionError
@@ -17,10 +13,10 @@ from edgefl.runtime.backends.onnx import _placement as by_provider
 from edgefl.runtime.backends.tflite import _placement
 from edgefl.runtime.cache import targets_for
 from edgefl.runtime.delegates import REGISTRY, Placement, Verdict
-from edgefl.runtime.delegates.compare import TOLERANCES, tolerance_for, worst
 from edgefl.runtime.delegates.presence import candidates, find_library
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 from edgefl.runtime.kinds import features_kinds
+from edgefl.sketch import TOLERANCES
 
 pytestmark = pytest.mark.device
 
@@ -102,76 +98,6 @@ def test_int8_features_come_first(head: Bundle) -> None:
     assert features_kinds(head.manifest, "tflite") == ("features",)
     assert features_kinds(both.manifest, "tflite") == ("features-int8", "features")
     assert features_kinds(both.manifest, "coreml") == ()
-
-
-# -- right and wrong
-
-
-floats = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20)
-
-
-@given(floats)
-def test_equal_results_are_no_distance_apart(values: list[float]) -> None:
-    array = np.array(values, np.float32)
-
-    assert worst({"a": array}, {"a": array.copy()}, TOLERANCES["float32"])[0] == 0
-
-
-@pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize(("times", "right"), [(0.5, True), (2.0, False)])
-def test_the_allowed_distance_is_relative_to_the_size(dtype: str, times: float, right: bool) -> None:
-    random = np.random.default_rng(0)
-    for scale in (1e-6, 1.0, 1e6):
-        expected = (scale * random.normal(size=1000)).astype(np.float32)
-        made = expected * np.float32(1 + times * TOLERANCES[dtype].norm)
-        assert (worst({"a": expected}, {"a": made}, TOLERANCES[dtype])[0] <= 1) is right
-
-
-def test_one_wrong_element_among_many_is_found() -> None:
-    expected = np.ones(100_000, np.float32)
-    made = expected.copy()
-    made[7] = 1.01
-
-    assert worst({"a": expected}, {"a": made}, TOLERANCES["float32"]) == (pytest.approx(10, rel=1e-3), "a")
-
-
-def test_noise_beside_large_outputs_is_not_held_against_a_delegate() -> None:
-    expected = {"big": np.ones(10, np.float32), "noise": np.full(10, 1e-9, np.float32)}
-    made = {"big": np.ones(10, np.float32), "noise": np.full(10, -1e-9, np.float32)}
-
-    assert worst(expected, made, TOLERANCES["float32"])[0] <= 1
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        {},
-        {"a": np.ones(3, np.float32)},
-        {"a": np.ones(2, np.float64)},
-        {"a": np.array([1, math.nan], np.float32)},
-        {"a": np.array([1, math.inf], np.float32)},
-    ],
-)
-def test_what_cannot_be_compared_is_wrong(made: dict[str, np.ndarray]) -> None:
-    assert worst({"a": np.ones(2, np.float32)}, made, TOLERANCES["int8"]) == (math.inf, "a")
-
-
-def test_integers_are_exact_and_bytes_two_levels_off() -> None:
-    for dtype, apart, right in [
-        ("int32", 0, True),
-        ("int32", 1, False),
-        ("int8", 2, True),
-        ("uint8", 3, False),
-    ]:
-        expected = np.full(4, 9, dtype)
-        made = expected + np.asarray(apart, dtype)
-        assert (worst({"a": expected}, {"a": made}, TOLERANCES["int8"])[0] <= 1) is right
-
-
-def test_graphs_that_train_are_held_to_float32() -> None:
-    assert tolerance_for("step", "float16") == TOLERANCES["float32"]
-    assert tolerance_for("features", "float16") == TOLERANCES["float16"]
-    assert tolerance_for("features-int8", "float32") == TOLERANCES["int8"]
 
 
 # -- where operators went

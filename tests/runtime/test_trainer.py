@@ -18,6 +18,7 @@ from edgefl.errors import (
     OptionError,
 )
 from edgefl.runtime import Trainer, open_backend
+from edgefl.runtime.backends.proving import proving
 from tests.fixtures.make import examples
 
 pytestmark = pytest.mark.device
@@ -34,6 +35,17 @@ class Broken:
         self._real = open_backend(bundle, "numpy")
         self._at, self._output, self._value = at, output, value
         self.calls: list[str] = []
+
+    def proved(self, bundle: Bundle):
+        """Behind its trial, during which it behaves."""
+        at, self._at = self._at, -1
+        engine = proving(self)
+        for kind in ("features", "step"):
+            if bundle.manifest.find("onnx", kind):
+                engine.prove(bundle, kind)
+        self._at = at
+        self.calls.clear()
+        return engine
 
     def load(self, bundle: Bundle, kind: str):
         program = self._real.load(bundle, kind)
@@ -212,7 +224,7 @@ def test_a_frozen_prefix_changes_nothing_for_the_head(mlp: Bundle, head: Bundle,
 def test_features_run_once_per_example(head: Bundle) -> None:
     engine = Broken(head, at=-1, output="loss", value=0)
 
-    Trainer(head, engine).fit(X, Y, epochs=4)
+    Trainer(head, engine.proved(head)).fit(X, Y, epochs=4)
 
     assert (engine.calls.count("features"), engine.calls.count("step")) == (5, 20)
 
@@ -235,7 +247,7 @@ def test_a_slice_without_features_says_what_is_missing(head: Bundle) -> None:
     ],
 )
 def test_what_is_not_finite_stops_training_and_changes_nothing(mlp: Bundle, output, value, message) -> None:
-    trainer = Trainer(mlp, Broken(mlp, 3, output, value))
+    trainer = Trainer(mlp, Broken(mlp, 3, output, value).proved(mlp))
     before = trainer.parameters()
 
     with pytest.raises(NotFinite, match=message):
