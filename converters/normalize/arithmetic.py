@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgefl.converters.builder import GraphBuilder
-from edgefl.converters.normalize.layout import cast, reshape, take, transpose
+from edgefl.converters.normalize.layout import cast, pad, reshape, take, transpose
 from edgefl.converters.normalize.registry import (
     axes_constant,
     given,
@@ -185,18 +185,39 @@ def reduce_prod(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tup
 
 @rewrite("CumSum")
 def cumulative_sum(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
-    """A product with a triangular matrix of ones."""
+    """A product with a triangular matrix of ones; of integers, which TFLite cannot multiply so, sums."""
     axis_given = static_ints(b, node, inputs, 1)
     assert axis_given is not None
     rank = len(b.shape(inputs[0]))
     axis = axis_given[0] % rank
     n = b.shape(inputs[0])[axis]
+    if b.type(inputs[0]).dtype.kind != "f":
+        return _running(b, node, inputs[0], axis)
     ones = np.triu(np.ones((n, n)), integer(node, "exclusive", 0)).astype(b.type(inputs[0]).dtype)
     perm = [i for i in range(rank) if i != axis] + [axis]
     last = transpose(b, inputs[0], perm)
     rows = reshape(b, last, (-1 if not n else b.type(last).size // n, n))
     summed = b.add("MatMul", rows, b.constant(ones.T if integer(node, "reverse", 0) else ones))
     return transpose(b, reshape(b, summed, b.shape(last)), np.argsort(perm).tolist())
+
+
+def _running(b: GraphBuilder, node: Node, x: str, axis: int) -> str:
+    """Sums of the last 1, 2, 4, ... elements: exact, and as many additions as the length has bits."""
+    reverse = bool(integer(node, "reverse", 0))
+    if integer(node, "exclusive", 0):
+        x = _shifted(b, x, axis, 1, reverse)
+    reach = 1
+    while reach < b.shape(x)[axis]:
+        x = b.add("Add", x, _shifted(b, x, axis, reach, reverse))
+        reach *= 2
+    return x
+
+
+def _shifted(b: GraphBuilder, x: str, axis: int, by: int, back: bool) -> str:
+    """The tensor moved along an axis to later places, or to earlier ones, with zeros behind it."""
+    amounts = [by if i == axis else 0 for i in range(len(b.shape(x)))]
+    opposite = [-n for n in amounts]
+    return pad(b, x, opposite, amounts) if back else pad(b, x, amounts, opposite)
 
 
 @rewrite("Clip")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgefl.bundle import Bundle
@@ -48,7 +48,7 @@ class OpenVinoBackend:
 class _OpenVinoProgram:
     def __init__(self, request: Any, model: Any, names: Names, label: str) -> None:
         self._request, self._names, self._label = request, names, label
-        self._outputs = [names.to_contract(output.any_name) for output in model.outputs]
+        self._outputs = [names.to_contract(name) for name in distinct_names(model.outputs)]
         self._inputs = [port.any_name for port in model.inputs]
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -62,6 +62,14 @@ class _OpenVinoProgram:
         except Exception as exc:  # the engine raises RuntimeError and its own types alike
             raise BackendFailure(f"{self._label}: {exc}") from exc
         return dict(zip(self._outputs, made, strict=True))
+
+
+def distinct_names(ports: Iterable[Any]) -> list[str]:
+    """A name for each output; old releases give outputs that are one tensor all their names."""
+    taken: list[str] = []
+    for port in ports:
+        taken.append(min(port.get_names() - set(taken)))
+    return taken
 
 
 def _unpacked(data: bytes) -> bytes:

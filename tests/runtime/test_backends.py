@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes.util
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable, DataShape, OptionError
 from edgefl.runtime import open_backend
+from edgefl.runtime.backends.openvino import distinct_names
 
 pytestmark = pytest.mark.device
 
@@ -163,3 +165,10 @@ def test_the_version_names_the_package(mlp: Bundle, backend: str) -> None:
 
     assert package in ("onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime", "numpy")
     assert version[0].isdigit()
+
+
+def test_outputs_that_share_their_names_get_one_each() -> None:
+    """As OpenVINO 2024.6 names two outputs that are one tensor."""
+    ports = [SimpleNamespace(get_names=lambda n=n: set(n)) for n in ("a", "bc", "d", "cb")]
+
+    assert distinct_names(ports) == ["a", "b", "d", "c"]
