@@ -162,7 +162,7 @@ def _ran(
         np.savez(folder / "feeds.npz", **{inputs.get(n, n): v for n, v in feeds.items()})
         command = [release.python, WORKER, release.engine, folder / "file", folder / "feeds.npz", folder]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=LIMIT_S)
             reasons = json.loads(done.stdout.splitlines()[-1])["reasons"]
         except (subprocess.TimeoutExpired, ValueError, IndexError) as exc:
             return {"on": {"reason": f"the engine stopped: {str(exc)[-200:]}", "right": False}}
@@ -238,9 +238,10 @@ def main() -> int:
     table = measure(names, releases, bundles)
     print(show(table))
     if options.keep:
-        report = {"date": date.today().isoformat(), "machine": machine(), "models": table}
+        when, processor = date.today().isoformat(), machine()
+        report = {"date": when, "machine": processor, "models": table}
         RESULT.write_text(json.dumps(report, indent=1) + "\n")
-        told = f"{report['date']}, {report['machine']['processor']}, one thread, batches of {BATCH}."
+        told = f"{when}, {processor['processor']}, one thread, batches of {BATCH}."
         DOCS.write_text(between(DOCS.read_text(), "releases", f"{told}\n\n{show(table)}"))
     return int(any(not row["right"] for rows in table.values() for row in rows.values()))
 
