@@ -132,6 +132,10 @@ class BundleHash(BundleError):
     """An entry's bytes differ from the manifest's sha256."""
 
 
+class BundleUnsafe(BundleError):
+    """A file in the bundle would make an engine reach outside it, or is not of its format."""
+
+
 class ManifestError(BundleError):
     """manifest.json is not what the format asks for."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -136,9 +137,13 @@ class Fields:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} appears more than once")
+        raise ValueError(f"key {repeated(name for name, _ in pairs)[0]!r} appears more than once")
     return found
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Names that occur more than once, sorted, with one look at each: whoever sends many gains nothing."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _words(options: Iterable[str]) -> str:

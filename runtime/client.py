@@ -70,6 +70,10 @@ class RoundReport:
 MakeLearner = Callable[[Bundle], Learner]
 
 
+BUNDLE_BYTES = 256 << 20
+"""The longest bundle a device accepts by default: what a phone can spare, not what the format allows."""
+
+
 class DeviceClient:
     """One device of one server. Its folder holds all it must remember; no two clients may share one."""
 
@@ -85,6 +89,7 @@ class DeviceClient:
         learner: MakeLearner | None = None,
         patience: Patience | None = None,
         feature_bytes: int = LIMIT_BYTES,
+        bundle_bytes: int = BUNDLE_BYTES,
     ) -> None:
         """
         Args:
@@ -93,10 +98,11 @@ class DeviceClient:
             learner: makes what trains, given the bundle; a `TrainerLearner` by default.
             patience: how to wait for the server.
             feature_bytes: most that features of the frozen part may take in the folder; 0 keeps none.
+            bundle_bytes: the longest bundle to accept from the server.
         """
         self._home = Path(workdir)
         self._home.mkdir(parents=True, exist_ok=True)
-        self._remote, self._patience = Remote(transport), patience or Patience()
+        self._remote, self._patience = Remote(transport, bundle_bytes), patience or Patience()
         self._cache = BundleCache(self._home, targets_for(backend, delegate))
         self._outbox = Outbox(self._home)
         self._residuals = ResidualStore(self._home / RESIDUAL)

@@ -62,8 +62,12 @@ class Remote:
         bytes_down: bodies received so far.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, transport: Transport, bundle_bytes: int = MAX_BUNDLE_BYTES) -> None:
+        """
+        Args:
+            bundle_bytes: the longest bundle to accept.
+        """
+        self._transport, self._bundle_bytes = transport, bundle_bytes
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -78,7 +82,7 @@ class Remote:
         """
         headers = {"if-none-match": tag} if tag else {}
         path = "/v1/bundle" if target is None else f"/v1/bundle?target={quote(target)}"
-        answer = self._ask("GET", path, b"", headers, MAX_BUNDLE_BYTES, (200, 304))
+        answer = self._ask("GET", path, b"", headers, self._bundle_bytes, (200, 304))
         if answer.status == 304:
             return None
         try:

@@ -27,6 +27,7 @@ from edgefl.bundle.manifest import (
     extension,
 )
 from edgefl.bundle.missing import why_missing
+from edgefl.bundle.safety import check_artifact
 from edgefl.errors import (
     BundleEntry,
     BundleError,
@@ -277,6 +278,8 @@ def _verify(manifest: Manifest, files: Mapping[str, memoryview]) -> None:
             raise BundleHash(f"entry {path!r} has {len(files[path])} bytes, the manifest says {entry.size}")
         if hashlib.sha256(files[path]).hexdigest() != entry.sha256:
             raise BundleHash(f"entry {path!r} differs from the manifest's sha256 {entry.sha256}")
+    for artifact in manifest.artifacts:
+        check_artifact(artifact.target, artifact.kind, files[artifact.path], f"entry {artifact.path!r}")
 
 
 def _check_values(manifest: Manifest, values: Arrays) -> None:

@@ -21,7 +21,7 @@ from edgefl.bundle.manifest import (
 )
 from edgefl.errors import BundleTooLarge, BundleVersion, ManifestError
 from edgefl.parameters import ROLES, Parameter, Role
-from edgefl.strictjson import Fields, canonical, parse
+from edgefl.strictjson import Fields, canonical, parse, repeated
 from edgefl.tensorfile import DTYPES, MAX_RANK, MAX_TENSORS
 
 MAX_MANIFEST_BYTES = 8 << 20
@@ -189,9 +189,13 @@ def _entry(fields: Fields) -> Entry:
 
 
 def _check_unique(what: str, names: list[str]) -> None:
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ManifestError(f"{what} names appear more than once: {twice}")
+    if twice := repeated(names):
+        raise ManifestError(f"{what} names appear more than once: {_first(twice)}")
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{[name[:80] for name in names[:5]]}{more}"
 
 
 def _lines(document: dict[str, Any]) -> bytes:

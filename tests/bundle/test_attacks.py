@@ -29,7 +29,9 @@ from edgefl.errors import (
     ManifestError,
     TensorFileError,
 )
+from edgefl.strictjson import repeated
 from edgefl.tensorfile import write_tensors
+from tests.fixtures import minimal
 from tests.fixtures.small import small
 
 pytestmark = pytest.mark.device
@@ -144,7 +146,7 @@ def test_a_name_that_differs_between_directory_and_entry() -> None:
 
 def test_changed_bytes_under_an_honest_checksum() -> None:
     with pytest.raises(BundleHash, match="sha256"):
-        Bundle.open(pack({**entries(), "artifacts/onnx/step.onnx": b"evil step"}))
+        Bundle.open(pack({**entries(), "artifacts/onnx/step.onnx": minimal.onnx("evil")}))
 
 
 def test_changed_length() -> None:
@@ -154,7 +156,7 @@ def test_changed_length() -> None:
 
 def test_damaged_bytes() -> None:
     with pytest.raises(BundleHash, match="CRC-32"):
-        Bundle.open(VALID.replace(b"onnx infer int8", b"onnx infer int9"))
+        Bundle.open(VALID.replace(minimal.onnx("infer int8"), minimal.onnx("infer int9")))
 
 
 def test_overlapping_entries() -> None:
@@ -258,3 +260,42 @@ def test_a_tensor_header_that_declares_the_moon() -> None:
 def test_parameters_of_another_model() -> None:
     with pytest.raises(ManifestError, match="missing"):
         Bundle.open(relisted("parameters.safetensors", write_tensors({"w": np.zeros((2, 3), np.float32)})))
+
+
+@pytest.mark.parametrize("count", [3_000, 30_000])
+def test_names_given_twice_are_counted_once(count: int) -> None:
+    """Whoever sends many gets one answer for as many looks at a name as there are names."""
+
+    class Counted(str):
+        looks = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.looks += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = [Counted(f"key {i}") for i in range(count)] * 2
+
+    assert len(repeated(names)) == count
+    assert Counted.looks < 60 * count  # counting looks once at each, sorting some log2(count) times
+
+
+def test_many_keys_given_twice_are_refused_with_the_first() -> None:
+    keys = ",".join(f'"k{i}":{i}' for i in range(20_000))
+
+    with pytest.raises(ManifestError, match="'k0' appears more than once"):
+        Bundle.open(pack({**entries(), "manifest.json": f"{{{keys},{keys}}}".encode()}))
+
+
+def test_many_parameters_of_one_name_are_refused_in_a_short_message() -> None:
+    with pytest.raises(ManifestError, match="more than once") as refused:
+        Bundle.open(
+            forged(
+                lambda m: m.update(
+                    parameters=[m["parameters"][0] | {"name": f"p{i % 300}"} for i in range(900)]
+                )
+            )
+        )
+
+    assert len(str(refused.value)) < 300

@@ -12,18 +12,19 @@ import pytest
 from edgefl.bundle import ArtifactData, Bundle, TensorSpec
 from edgefl.errors import BundleEntry, BundleError, DataShape, DataType, ManifestError
 from edgefl.parameters import Parameter
+from tests.fixtures import minimal
 from tests.fixtures.small import small
 
 pytestmark = pytest.mark.device
 
-DIGEST = "21c0b9e386ebf6c227c14c1bffdfb6ce68900f789f36798446dc044937afe69c"
+DIGEST = "181ce56e2485c70358ba20e8077291c9b28870ab871fb9978bcc7dda47a7df7e"
 
 
 def test_opening_gives_back_what_was_made(bundle: Bundle) -> None:
     opened = Bundle.open(bundle.to_bytes())
 
     assert opened.manifest == bundle.manifest
-    assert opened.artifact("onnx", "infer") == b"onnx infer"
+    assert opened.artifact("onnx", "infer") == minimal.onnx("infer")
     assert opened.golden()["x"].shape == (4, 2)
     for name, value in bundle.parameters().items():
         np.testing.assert_array_equal(opened.parameters()[name], value)
@@ -117,12 +118,12 @@ def test_an_absent_artifact_says_what_there_is(bundle: Bundle) -> None:
 
 def test_artifacts_are_added_and_replaced(bundle: Bundle) -> None:
     more = bundle.with_artifacts(
-        [ArtifactData("onnx", "step", b"new"), ArtifactData("tflite", "infer", b"more")]
+        [ArtifactData("onnx", "step", minimal.onnx("new")), ArtifactData("tflite", "infer", minimal.tflite())]
     )
 
     opened = Bundle.open(more.to_bytes())
-    assert opened.artifact("onnx", "step") == b"new"
-    assert opened.artifact("tflite", "infer") == b"more"
+    assert opened.artifact("onnx", "step") == minimal.onnx("new")
+    assert opened.artifact("tflite", "infer") == minimal.tflite()
     assert len(opened.manifest.artifacts) == len(bundle.manifest.artifacts) + 1
 
 

@@ -20,6 +20,7 @@ from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.settings import Settings
 from edgefl.tensorfile import read_tensors
 from edgefl.wire import Training
+from tests.fixtures import minimal
 
 on_disk = pytest.mark.parametrize("storage", ["sqlite"])
 MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
@@ -287,7 +288,7 @@ def _renamed(bundle: Bundle) -> Bundle:
         output=m.output,
         loss=m.loss,
         batch_size=m.batch_size,
-        artifacts=[ArtifactData("onnx", "step", b"never run here")],
+        artifacts=[ArtifactData("onnx", "step", minimal.onnx("never run here"))],
         golden=bundle.golden(),
     )
 
