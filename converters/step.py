@@ -14,16 +14,19 @@ from edgefl.converters.batch_last import graft_flat, suits
 from edgefl.converters.builder import GraphBuilder
 from edgefl.converters.fold import fold
 from edgefl.converters.graft import bind, graft
-from edgefl.converters.losses import Loss, Term, find_loss, weighted_mean
+from edgefl.converters.losses import LOSSES, Loss, Term, find_loss, weighted_mean
 from edgefl.converters.normalize import simplify
 from edgefl.converters.postpone import postpone
 from edgefl.converters.precision import FULL, Precision
 from edgefl.converters.sources.forward import Forward
 from edgefl.converters.split import Cut, find_cut
 from edgefl.converters.training import BUFFER, SEED
-from edgefl.errors import SelectionError
-from edgefl.graph.model import Graph, TensorType
+from edgefl.errors import ConversionError, SelectionError
+from edgefl.graph.model import Graph, Node, TensorType
 from edgefl.parameters import Role
+
+_PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
+_MOVES = ("Reshape", "Transpose", "Identity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,14 +186,42 @@ def _head(whole: Graph, term: Term) -> _Head:
 
 
 def _before_activation(graph: Graph, output: str, loss: Loss) -> tuple[str, str]:
-    """The tensor the loss is computed from, and the final activation left out as the loss contains it."""
+    """The tensor the loss is computed from, and the final activation left out as the loss contains it.
+
+    Raises:
+        ConversionError: the output ends in probabilities, and the loss takes scores of another kind or place.
+    """
     node = graph.producers().get(output)
-    if node is None or not loss.activation or node.op != loss.activation:
+    if node is None or not loss.activation:
         return output, ""
-    rank = len(graph.type_of(output).shape)
-    if node.op == "Softmax" and int(np.asarray(node.attributes.get("axis", -1))) % rank != rank - 1:
-        return output, ""
-    return node.inputs[0], node.op
+    if node.op == loss.activation and not (node.op == "Softmax" and not _is_over_last_axis(graph, node)):
+        return node.inputs[0], node.op
+    _refuse_probabilities(graph, output, loss)
+    return output, ""
+
+
+def _is_over_last_axis(graph: Graph, node: Node) -> bool:
+    rank = len(graph.type_of(node.inputs[0]).shape)
+    return int(np.asarray(node.attributes.get("axis", -1))) % rank == rank - 1
+
+
+def _refuse_probabilities(graph: Graph, output: str, loss: Loss) -> None:
+    makers = graph.producers()
+    node, between = makers.get(output), list[str]()
+    while node is not None and node.op in _MOVES:
+        between.append(node.op)
+        node = makers.get(node.inputs[0])
+    if node is None or node.op not in _PROBABILITIES:
+        return
+    if node.op == "LogSoftmax" and loss.activation == "Softmax" and not between:
+        return  # which changes nothing a second time
+    others = ", ".join(name for name, known in LOSSES.items() if known.activation == node.op)
+    instead = f" or take a loss that contains it ({others})" if others else ""
+    behind = f" and {', '.join(between)} behind it" if between else ""
+    raise ConversionError(
+        f"output {output!r} ends in {node.op}{behind}, and {loss.name} takes scores, to which it applies "
+        f"{loss.activation} over the last axis itself: leave {node.op} out of the model{instead}"
+    )
 
 
 def _step_inputs(whole: Graph, data: Sequence[str], cut: Cut | None) -> dict[str, str]:

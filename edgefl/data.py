@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle.manifest import Head, Manifest, TensorSpec
-from edgefl.errors import DataError, DataShape, DataType, LabelRange, NotFinite, OptionError
+from edgefl.errors import (
+    DataError,
+    DataShape,
+    DataType,
+    LabelRange,
+    ManifestError,
+    NotFinite,
+    OptionError,
+)
 
 MAX_DATA_BYTES = 8 << 30
 MAX_ARRAYS = 64
@@ -23,7 +31,7 @@ CLASS_LOSSES = ("softmax_cross_entropy", "next_token")
 """Losses whose labels are class numbers."""
 
 IGNORED = -100
-"""The class number of positions that do not count, where an example has several."""
+"""The class number of labels that do not count, where an example has several and the loss names no other."""
 
 Array = npt.NDArray[Any]
 Inputs = Array | Mapping[str, Array]
@@ -182,20 +190,54 @@ def _check_finite(value: Array, name: str) -> None:
         raise NotFinite(f"{name!r} holds {value[where]} at {where}")
 
 
+def ignored(head: Head, labels: Array) -> int | None:
+    """The class number of labels that do not count; None where all do."""
+    if head.loss_name not in CLASS_LOSSES:
+        return None
+    given = head.setting("ignore_index")
+    if given is None:
+        return IGNORED if labels.ndim > 1 else None
+    try:
+        return int(given)
+    except ValueError as exc:
+        raise ManifestError(f"loss {head.loss!r}: ignore_index is no whole number") from exc
+
+
+def counted(head: Head, labels: Array) -> Array:
+    """Which labels count in the loss; `next_token` predicts no first token."""
+    left_out = ignored(head, labels)
+    found: Array = np.ones(labels.shape, bool) if left_out is None else labels != left_out
+    if head.loss_name == "next_token":
+        found[:, :1] = False
+    return found
+
+
+def shares(head: Head, labels: Array) -> Array:
+    """How much each example counts in the loss before its weight, float32 `[examples]`.
+
+    1 where a label counts, 0 where none does; the number of those that count where the loss is their mean.
+    """
+    found = counted(head, labels).reshape(len(labels), -1)
+    made = found.sum(1) if head.setting("reduction") == "token" else found.any(1)
+    each: Array = made.astype(np.float32)
+    return each
+
+
 def _check_labels(labels: Array, head: Head) -> None:
     if head.loss_name in CLASS_LOSSES:
-        # One label per example has to count; of several positions some may not.
-        counted = labels != IGNORED if labels.ndim > 1 else np.ones(labels.shape, bool)
-        _check_range(labels, counted, head.label.name, head.output.shape[-1] - 1)
+        left_out = ignored(head, labels)
+        known = np.ones(labels.shape, bool) if left_out is None else labels != left_out
+        hint = "" if left_out is not None else "; a label that is not to count needs ignore_index in the loss"
+        _check_range(labels, known, head.label.name, head.output.shape[-1] - 1, hint)
     elif head.loss_name == "sigmoid_cross_entropy":
         _check_range(labels, np.ones(labels.shape, bool), head.label.name, 1)
 
 
-def _check_range(labels: Array, counted: Array, name: str, high: int) -> None:
-    outside = ((labels < 0) | (labels > high)) & counted
+def _check_range(labels: Array, known: Array, name: str, high: int, hint: str = "") -> None:
+    outside = ((labels < 0) | (labels > high)) & known
     if outside.any():
         where = _first(outside)
-        raise LabelRange(f"{name!r} holds label {labels[where]} at {where}, allowed 0 to {high}")
+        raise LabelRange(f"{name!r} holds label {labels[where]} at {where}, allowed 0 to {high}{hint}")
 
 
 def _first(mask: Array) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle import Bundle
-from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight
+from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight, shares
 from edgefl.errors import DataError, DataShape, DataType, OptionError
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.backends.base import Recipe, own_steps
@@ -254,13 +254,14 @@ class Trainer:
         total, loss = 0.0, 0.0
         gradients = {name: np.zeros(p.shape, np.float64) for name, p in self._trained.items()}
         for step, (feeds, _) in enumerate(batches(), start=1):
-            share = float(feeds["weight"].sum())
+            share = self._share(feeds)
             if share > 0:
                 made = checked(self._step(feeds, seed), self._trained, step)
                 loss += share * made[0]
                 total += share
                 for name, gradient in made[1].items():
                     gradients[name] += share * gradient
+        total = total or 1.0  # nothing counts
         return loss / total, {n: (g / total).astype(np.float32) for n, g in gradients.items()}
 
     # -- using
@@ -274,16 +275,17 @@ class Trainer:
         """
         inputs, labels, weights = self._counted(x, y, sample_weight)
         batches = self._batches(inputs, labels, weights)
-        loss = 0.0
+        total, loss = 0.0, 0.0
         for feeds, _ in batches():
-            loss += float(feeds["weight"].sum(dtype=np.float64)) * float(self._step(feeds, -1)["loss"])
+            share = self._share(feeds)
+            total += share
+            loss += share * float(self._step(feeds, -1)["loss"])
         outputs = self._outputs(inputs)
         rates = (
             accuracy(h, outputs[h.output.name], labels[h.label.name], weights) for h in self._manifest.heads
         )
         found = next((rate for rate in rates if rate is not None), None)
-        total = float(weights.sum(dtype=np.float64))
-        return Metrics(loss / total, found, batches.examples, sample_weight is not None)
+        return Metrics(loss / (total or 1.0), found, batches.examples, sample_weight is not None)
 
     def predict(self, x: Inputs) -> Any:
         """The model's output for any number of examples, `[examples, ...]`; by name where it has several."""
@@ -300,6 +302,12 @@ class Trainer:
     def _step(self, feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
         given = {"seed": np.array([seed], np.int32)} if self._manifest.seeded else {}
         return self._program("step")({**feeds, **self._parameters, **self._buffers, **given})
+
+    def _share(self, feeds: Mapping[str, Array]) -> float:
+        """How much a batch's loss counts beside other batches'; of several outputs, by its examples alone."""
+        head, *others = self._manifest.heads
+        counts = 1.0 if others else shares(head, feeds[head.label.name])
+        return float((feeds["weight"].astype(np.float64) * counts).sum())
 
     def _checked(
         self, x: Inputs, y: Labels, weight: Array | None

@@ -7,8 +7,11 @@ import numpy as np
 
 from edgefl.converters.autodiff.expression import Expr
 from edgefl.converters.losses.registry import loss
+from edgefl.data import IGNORED
 from edgefl.errors import ConversionError
 from edgefl.graph.model import TensorType
+
+_LEAST = 1e-30  # below the weight of anything that counts
 
 
 def _classes(output: TensorType) -> TensorType:
@@ -38,13 +41,39 @@ def _mean(values: Expr) -> Expr:
 
 
 @loss(_classes, "Softmax")
-def softmax_cross_entropy(output: Expr, y: Expr, smoothing: float = 0.0) -> Expr:
-    """`-log p[y]` of logits `[B, ..., C]`, the mean over positions; a negative label counts as zero.
+def softmax_cross_entropy(
+    output: Expr,
+    y: Expr,
+    weight: Expr,
+    smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    reduction: str = "example",
+) -> Expr:
+    """`-log p[y]` of logits `[B, ..., C]`, the mean over positions.
 
-    With `smoothing` s the target is `(1 - s) onehot + s / C`.
+    With `smoothing` s the target is `(1 - s) onehot + s / C`. Labels equal to `ignore_index` do not count; it
+    is -100 unless given where an example has several labels, and none where it has one.
     """
-    log_p = output.apply("LogSoftmax", axis=-1)
-    return _mean(-_picked(log_p, y, smoothing))
+    losses = -_picked(output.apply("LogSoftmax", axis=-1), y, smoothing)
+    if ignore_index is None:
+        if y.rank == 1:
+            return losses
+        ignore_index = IGNORED
+    return _counted(losses, y, weight, ignore_index, reduction)
+
+
+@loss(_tokens, "Softmax")
+def next_token(
+    output: Expr, y: Expr, weight: Expr, ignore_index: int = IGNORED, reduction: str = "example"
+) -> Expr:
+    """Cross-entropy of the scores at each position `[B, T, C]` with the token that follows in `y` `[B, T]`.
+
+    Tokens equal to `ignore_index` are not predicted.
+    """
+    last = output.shape[1]
+    log_p = output.slice(1, 0, last - 1).apply("LogSoftmax", axis=-1)
+    following = y.slice(1, 1, last)
+    return _counted(-_picked(log_p, following, 0.0), following, weight, ignore_index, reduction)
 
 
 def _picked(log_p: Expr, y: Expr, smoothing: float) -> Expr:
@@ -53,23 +82,26 @@ def _picked(log_p: Expr, y: Expr, smoothing: float) -> Expr:
     picked = chosen.keep(log_p).sum([log_p.rank - 1])
     if not smoothing:
         return picked
-    uniform = log_p.sum([log_p.rank - 1]) * (smoothing / classes)
-    known = y.greater(-1).cast(log_p.dtype)
-    return picked * (1 - smoothing) + uniform * known
+    return picked * (1 - smoothing) + log_p.sum([log_p.rank - 1]) * (smoothing / classes)
 
 
-@loss(_tokens, "Softmax")
-def next_token(output: Expr, y: Expr) -> Expr:
-    """Cross-entropy of the scores at each position `[B, T, C]` with the token that follows in `y` `[B, T]`.
+def _counted(losses: Expr, y: Expr, weight: Expr, ignore_index: int, reduction: str) -> Expr:
+    """Losses at positions `[B, ...]` as those of examples `[B]`, positions with `ignore_index` left out.
 
-    The mean is over an example's positions whose following token is not negative (-100 by custom);
-    an example without any has loss 0.
+    The mean over examples of what comes out, by their weights, is that over the examples that have a position
+    which counts; or, where the reduction is `token`, over all positions that count, each with its example's
+    weight. It is 0 where nothing counts.
     """
-    last = output.shape[1]
-    following = y.slice(1, 1, last)
-    log_p = output.slice(1, 0, last - 1).apply("LogSoftmax", axis=-1)
-    counted = following.greater(-1).cast(output.dtype).sum([1])
-    return -_picked(log_p, following, 0.0).sum([1]) / counted.apply("Max", counted.constant(1.0))
+    here = 1.0 - y.equals(ignore_index).cast(losses.dtype)
+    axes = range(1, losses.rank)
+    total, count = (losses * here).sum(axes), here.sum(axes)
+    if reduction == "example":
+        counts = count.apply("Min", count.constant(1.0))
+        total = total / count.apply("Max", count.constant(1.0))
+    else:
+        counts = count
+    shares = (weight * counts).sum()
+    return total * (weight.sum() / shares.apply("Max", shares.constant(_LEAST)))
 
 
 @loss(_same, "Sigmoid")

@@ -7,6 +7,7 @@ A name may carry parameters, as in `huber:delta=0.5`. The step takes the weighte
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from edgefl.errors import ConversionError
 from edgefl.graph.model import TensorType
 
 PerExample = Callable[..., Expr]
-"""`(output, y, **parameters) -> loss`, float32 `[B]`; one that compares examples takes `weight` after `y`."""
+"""`(output, y, **parameters) -> loss`, float32 `[B]`; one that looks at other examples takes `weight` too."""
 
 _GIVEN = ("output", "y", "weight")
 
@@ -39,9 +40,7 @@ class Loss:
 
     def emit(self, output: Expr, y: Expr, weight: Expr) -> Expr:
         """The loss of each example, `[B]`; raises ConversionError where it has another shape."""
-        losses = (
-            self.per_example(output, y, weight) if self.compares_examples else self.per_example(output, y)
-        )
+        losses = self.per_example(output, y, weight) if self.takes_weight else self.per_example(output, y)
         if losses.shape != weight.shape:
             raise ConversionError(
                 f"loss {self.name!r} of an output of shape {output.shape} gives shape {losses.shape}, "
@@ -50,8 +49,8 @@ class Loss:
         return losses
 
     @property
-    def compares_examples(self) -> bool:
-        """Whether an example's loss depends on the others in its batch."""
+    def takes_weight(self) -> bool:
+        """Whether an example's loss depends on the others in its batch, or on which of them count."""
         return "weight" in inspect.signature(self.per_example).parameters
 
 
@@ -84,15 +83,37 @@ def find_loss(spec: str) -> Loss:
     return replace(found, name=spec, per_example=partial(found.per_example, **parameters))
 
 
-def _setting(found: Loss, text: str) -> tuple[str, float]:
+def _setting(found: Loss, text: str) -> tuple[str, object]:
     key, _, value = text.partition("=")
     allowed = [p for p in inspect.signature(found.per_example).parameters if p not in _GIVEN]
     if key not in allowed:
         raise ConversionError(f"loss {found.name!r} has no parameter {key!r}: it has {allowed or 'none'}")
+    what, read = _READERS.get(key, ("a number", float))
     try:
-        return key, float(value)
+        return key, read(value)
     except ValueError as exc:
-        raise ConversionError(f"loss {found.name!r}: {key} has to be a number, given {value!r}") from exc
+        raise ConversionError(f"loss {found.name!r}: {key} has to be {what}, given {value!r}") from exc
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _reduction(text: str) -> str:
+    if text not in REDUCTIONS:
+        raise ValueError(text)
+    return text
+
+
+REDUCTIONS = ("example", "token")
+"""What a loss of several positions is the mean of: each example's own mean, or all positions of the batch."""
+
+_READERS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "ignore_index": ("a whole number", _whole),
+    "reduction": (" or ".join(REDUCTIONS), _reduction),
+}
 
 
 def weighted_mean(losses: Expr, weight: Expr) -> Expr:

@@ -77,6 +77,11 @@ class Head:
         """The loss without its share and settings."""
         return self.loss.rpartition("*")[2].partition(":")[0]
 
+    def setting(self, name: str) -> str | None:
+        """What the loss was given for one of its parameters, as written; None where nothing."""
+        settings = (part.partition("=") for part in self.loss.split(":")[1:])
+        return next((value for key, _, value in settings if key == name), None)
+
 
 @dataclass(frozen=True)
 class Entry:

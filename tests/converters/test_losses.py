@@ -22,7 +22,7 @@ def evaluate(spec: str, output: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, 
     loss = find_loss(spec)
     b = GraphBuilder()
     z, label = Expr(b, b.input("z", TensorType.of(output))), Expr(b, b.input("y", TensorType.of(y)))
-    losses = loss.per_example(z, label)
+    losses = loss.emit(z, label, z.constant(np.ones(len(output))))
     b.output("losses", losses.name)
     b.output("gradient", gradients(b, losses.sum().name, ["z"])["z"])
     made = run(b.build(), {"z": output, "y": y})
@@ -65,12 +65,96 @@ def test_label_smoothing():
     check(spec, lambda z, y: cross_entropy(z, y, label_smoothing=0.1), normal(6, 5), classes(6))
 
 
-def test_negative_labels_count_as_zero():
-    y = np.array([[1, -1, 2], [-100, -100, -100]], np.int32)
-    for spec in ("softmax_cross_entropy", "softmax_cross_entropy:smoothing=0.2"):
-        losses, gradient = evaluate(spec, normal(2, 3, 5), y)
-        assert losses[1] == 0
-        assert not gradient[1].any() and not gradient[0, 1].any() and gradient[0, 2].any()
+def mean(
+    spec: str, output: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
+    """The loss as steps compute it, and its gradient."""
+    b = GraphBuilder()
+    z, label = Expr(b, b.input("z", TensorType.of(output))), Expr(b, b.input("y", TensorType.of(y)))
+    weights = z.constant(np.ones(len(output)) if weight is None else weight)
+    total = weighted_mean(find_loss(spec).emit(z, label, weights), weights)
+    b.output("loss", total.name)
+    b.output("gradient", gradients(b, total.name, ["z"])["z"])
+    made = run(b.build(), {"z": output, "y": y})
+    return float(made["loss"]), made["gradient"]
+
+
+def check_mean(spec, function, output, y):
+    z = torch.tensor(output, requires_grad=True)
+    loss = function(z, torch.tensor(y).long())
+    loss.backward()
+    found, gradient = mean(spec, output, y)
+    np.testing.assert_allclose(found, loss.item(), rtol=1e-9)
+    np.testing.assert_allclose(gradient, z.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("ignored", [-1, -100, 255, 2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("shape", [(6,), (4, 3), (2, 3, 4)])
+def test_ignored_labels_are_those_of_torch(ignored, smoothing, shape):
+    y = classes(*shape)
+    y[0] = y[1:2] = ignored
+    y.flat[-1] = ignored
+    spec = f"softmax_cross_entropy:ignore_index={ignored}:reduction=token"
+    spec += f":smoothing={smoothing}" if smoothing else ""
+
+    def expected(z, y):
+        scores = z.movedim(-1, 1)
+        return F.cross_entropy(scores, y, ignore_index=ignored, label_smoothing=smoothing)
+
+    if (y != ignored).any():
+        check_mean(spec, expected, normal(*shape, 5), y)
+
+
+def test_examples_with_one_label_need_no_reduction():
+    y = np.array([1, -1, 2, -1], np.int32)
+    check_mean(
+        "softmax_cross_entropy:ignore_index=-1",
+        lambda z, y: F.cross_entropy(z, y, ignore_index=-1),
+        normal(4, 5),
+        y,
+    )
+
+
+def test_by_default_each_example_counts_once():
+    y = np.array([[1, -100, -100], [0, 2, 3], [-100, -100, -100]], np.int32)
+
+    def expected(z, y):
+        return (F.cross_entropy(z[0, :1], y[0, :1]) + F.cross_entropy(z[1], y[1])) / 2
+
+    check_mean("softmax_cross_entropy", expected, normal(3, 3, 5), y)
+
+
+@pytest.mark.parametrize("ignored", [-100, 0])
+def test_next_token_over_all_tokens_is_that_of_transformers(ignored):
+    tokens = classes(3, 7) + (ignored == 0)
+    tokens[0, 3:] = tokens[2, 1:] = ignored
+    spec = "next_token:reduction=token" + (f":ignore_index={ignored}" if ignored != -100 else "")
+
+    def expected(z, y):
+        return F.cross_entropy(z[:, :-1].movedim(-1, 1), y[:, 1:], ignore_index=ignored)
+
+    check_mean(spec, expected, normal(3, 7, 7), tokens)
+
+
+def test_padded_examples_and_weights_count_as_they_should():
+    y = np.array([[1, -1], [2, 3], [0, 0], [-1, -1]], np.int32)
+    output, weight = normal(4, 2, 5), np.array([0.5, 2.0, 0.0, 1.0])
+    losses = F.cross_entropy(
+        torch.tensor(output).movedim(-1, 1), torch.tensor(y).long(), ignore_index=-1, reduction="none"
+    ).numpy()
+    by_token, _ = mean("softmax_cross_entropy:ignore_index=-1:reduction=token", output, y, weight)
+    by_example, _ = mean("softmax_cross_entropy:ignore_index=-1", output, y, weight)
+    np.testing.assert_allclose(by_token, (0.5 * losses[0, 0] + 2 * losses[1].sum()) / 4.5, rtol=1e-9)
+    np.testing.assert_allclose(by_example, (0.5 * losses[0, 0] + 2 * losses[1].mean()) / 2.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("reduction", ["example", "token"])
+def test_nothing_that_counts_is_a_loss_of_zero(reduction):
+    loss, gradient = mean(
+        f"next_token:reduction={reduction}", normal(2, 4, 5), np.full((2, 4), -100, np.int32)
+    )
+    assert loss == 0 and not gradient.any()
 
 
 def binary(z, y):
@@ -121,11 +205,6 @@ def test_next_token_ignores_negative_labels():
     check("next_token", expected, normal(3, 7, 5), tokens)
 
 
-def test_next_token_of_an_empty_example_is_zero():
-    losses, gradient = evaluate("next_token", normal(1, 4, 5), np.full((1, 4), -100, np.int32))
-    assert losses == 0 and not gradient.any()
-
-
 def test_labels_follow_the_output():
     output = TensorType(np.dtype(np.float32), (8, 10, 5))
     assert str(find_loss("softmax_cross_entropy").label(output)) == "int32[8,10]"
@@ -139,6 +218,8 @@ def test_labels_follow_the_output():
         ("huber:epsilon=1", "it has \\['delta'\\]"),
         ("huber:delta=wide", "number, given 'wide'"),
         ("mean_squared_error:a=1", "it has none"),
+        ("next_token:reduction=sum", "example or token, given 'sum'"),
+        ("softmax_cross_entropy:ignore_index=1.5", "whole number, given '1.5'"),
     ],
 )
 def test_wrong_names_and_parameters_are_refused(spec, message):

@@ -16,7 +16,7 @@ from edgefl.converters.selection import select
 from edgefl.converters.step import Graphs, make_graphs
 from edgefl.errors import ConversionError, NotDifferentiable, SelectionError
 from edgefl.graph import Graph, Interpreter, TensorType, write_onnx
-from tests.converters.small_models import Model, cnn_1d, cnn_2d, mlp
+from tests.converters.small_models import Model, build, cnn_1d, cnn_2d, mlp
 
 F = torch.nn.functional
 MODELS = {"mlp": mlp, "cnn_1d": cnn_1d, "cnn_2d": cnn_2d}
@@ -173,6 +173,40 @@ def test_a_final_activation_is_left_to_the_loss(activation, loss):
 def test_a_final_activation_stays_for_a_loss_of_its_own_values():
     graphs = graphs_of(mlp(last="Sigmoid"), loss="mean_squared_error")
     assert "Sigmoid" in graphs.step.operators()
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss", "instead"),
+    [
+        ("Softmax", "sigmoid_cross_entropy", "softmax_cross_entropy, next_token"),
+        ("Sigmoid", "softmax_cross_entropy:smoothing=0.1", "sigmoid_cross_entropy"),
+        ("LogSoftmax", "sigmoid_cross_entropy", ""),
+    ],
+)
+def test_probabilities_are_no_scores(activation, loss, instead):
+    with pytest.raises(ConversionError, match=f"ends in {activation}, and .*{activation} out") as caught:
+        graphs_of(mlp(last=activation), loss=loss)
+    assert instead in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (lambda z: z.apply("Softmax", axis=0), "ends in Softmax, and"),
+        (lambda z: z.apply("Softmax", axis=-1).reshape((4, 5, 1)).reshape((4, 1, 5)), "Reshape behind it"),
+    ],
+)
+def test_a_softmax_the_loss_cannot_take_over_is_refused(end, message):
+    model = build((4, 5), {"w": (5, 5)}, lambda p, x: end(x @ p["w"]), lambda p, x: x)
+    with pytest.raises(ConversionError, match=message):
+        graphs_of(model)
+
+
+def test_log_probabilities_are_scores_too():
+    plain, ended = graphs_of(mlp()), graphs_of(mlp(last="LogSoftmax"))
+    values = mlp().forward.parameters
+    one, two = (Interpreter(g.step)(batch_of(mlp(), plain) | values) for g in (plain, ended))
+    np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-6)
 
 
 def test_a_parameter_without_influence_is_frozen_and_said_so():

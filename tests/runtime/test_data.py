@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgefl.bundle import Bundle, Manifest, TensorSpec
-from edgefl.data import check_examples, load_examples
-from edgefl.errors import DataError, DataShape, DataType, LabelRange, NotFinite
+from edgefl.data import check_examples, load_examples, shares
+from edgefl.errors import DataError, DataShape, DataType, LabelRange, ManifestError, NotFinite
 
 pytestmark = pytest.mark.device
 
@@ -189,7 +189,7 @@ def test_sigmoid_labels_lie_between_0_and_1(manifest: Manifest) -> None:
         check_examples(X, np.full((5, 3), 1.5), binary)
 
 
-def test_only_positions_may_be_left_out(manifest: Manifest) -> None:
+def test_labels_that_do_not_count(manifest: Manifest) -> None:
     words = replace(
         manifest, label=TensorSpec("y", (8, 4), "int32"), output=TensorSpec("output", (8, 4, 3), "float32")
     )
@@ -198,8 +198,32 @@ def test_only_positions_may_be_left_out(manifest: Manifest) -> None:
     check_examples(X, np.full((5, 4), -100), words)
     with pytest.raises(LabelRange, match="label -1 "):
         check_examples(X, np.full((5, 4), -1), words)
-    with pytest.raises(LabelRange, match="label -100"):
+    with pytest.raises(LabelRange, match=r"label -100 .*needs ignore_index in the loss"):
         check_examples(X, np.full(5, -100), replace(manifest, loss="softmax_cross_entropy:smoothing=0.1"))
+    for number in (-1, 7):
+        loss = f"0.3*softmax_cross_entropy:ignore_index={number}:smoothing=0.1"
+        check_examples(X, np.full(5, number), replace(manifest, loss=loss))
+        with pytest.raises(LabelRange, match="label -100"):
+            check_examples(X, np.full((5, 4), -100), replace(words, loss=loss))
+    with pytest.raises(ManifestError, match="no whole number"):
+        check_examples(X, Y, replace(manifest, loss="softmax_cross_entropy:ignore_index=few"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("softmax_cross_entropy", [1, 1, 0]),
+        ("softmax_cross_entropy:reduction=token", [2, 3, 0]),
+        ("next_token", [1, 1, 0]),
+        ("next_token:reduction=token", [1, 2, 0]),
+        ("next_token:reduction=token:ignore_index=0", [2, 1, 2]),
+        ("mean_squared_error", [1, 1, 1]),
+    ],
+)
+def test_how_much_examples_count(manifest: Manifest, loss: str, expected: list[int]) -> None:
+    labels = np.array([[1, 2, -100], [1, 2, 0], [-100, -100, -100]])
+
+    assert shares(replace(manifest, loss=loss).heads[0], labels).tolist() == expected
 
 
 def test_regression_labels_are_free(manifest: Manifest) -> None:
