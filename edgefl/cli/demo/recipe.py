@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from edgefl.cli.simulation import Plan
+from edgefl.simulation import Plan
 from edgefl.wire import Training
 
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10))
