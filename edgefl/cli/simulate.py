@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ from edgefl.cli.options import (
     BundlePath,
     Correction,
     DataPath,
-    DelegateName,
     Density,
     Downlink,
     Mode,
@@ -29,10 +27,16 @@ from edgefl.cli.options import (
     check_folder,
     open_bundle,
 )
-from edgefl.cli.output import print_json, print_line, print_rows, progress, size
+from edgefl.cli.output import print_json, print_rows, progress
+from edgefl.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from edgefl.simulation import RoundRow, Simulated
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+    from edgefl.cli.simulation import RoundRow
+    from edgefl.data import Examples
 
 
 def simulate(
@@ -49,7 +53,6 @@ def simulate(
     steps: Annotated[int, typer.Option(help="Most batches per device and round; 0: all.", min=0)] = 0,
     lr: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
     momentum: Annotated[float, typer.Option(help="Local SGD momentum.")] = 0.0,
-    mu: Annotated[float, typer.Option(help="FedProx's pull towards the global model.")] = 0.0,
     density: Density = 0.01,
     mode: Mode = "topk",
     payload: Payload = 0,
@@ -63,32 +66,19 @@ def simulate(
     server_momentum: Annotated[float, typer.Option(help="Above 0 is FedAvgM.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the division, the draw and the order of examples.")] = 0,
     backend: BackendName = "auto",
-    delegate: DelegateName = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the final bundle.")] = None,
-    table: Annotated[Path | None, typer.Option("--csv", help="Write the rounds as a table, .csv.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw loss and accuracy by round and by bytes, .png.")
-    ] = None,
-    per_device: Annotated[
-        bool, typer.Option("--per-device", help="Show how good the final model is on each device.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train over simulated devices: what real devices and a real server would do, bit by bit, in one process.
-
-    Bytes are counted as at a server's socket, HTTP included. docs/simulation.md has more.
-    """
-    from edgefl.cli.figures import new_figure
+    """Train over simulated devices with the real codec and the real aggregation."""
+    from edgefl.cli.simulation import Plan
+    from edgefl.cli.simulation import simulate as run
     from edgefl.data import load_examples
-    from edgefl.simulation import Plan, divide
-    from edgefl.simulation import simulate as run
     from edgefl.wire import Training
 
-    check_folder(output, table, plot)
-    figure = None if plot is None else new_figure((10, 6.6))
+    check_folder(output)
     opened = open_bundle(bundle)
     training = Training(
-        epochs=epochs, steps=steps, lr=lr, momentum=momentum, mu=mu, seed=seed, mode=mode, density=density,
+        epochs=epochs, steps=steps, lr=lr, momentum=momentum, seed=seed, mode=mode, density=density,
         payload=payload, per_tensor=per_tensor, whole_below=whole_below, warm_up=warm_up,
         correction=correction, residual_decay=residual_decay,
     )  # fmt: skip
@@ -96,114 +86,79 @@ def simulate(
     parts = divide(load_examples(data), devices, partition, seed)
     held_out = None if test is None else load_examples(test)
     with progress("rounds", rounds, quiet=as_json) as advance:
-        done = run(
-            opened,
-            parts,
-            plan,
-            test=held_out,
-            backend=backend,
-            delegate=delegate,
-            on_round=lambda row, values: advance(1, _note(row)),
-            measure_devices=per_device or as_json,
+        final, rows = run(
+            opened, parts, plan, test=held_out, backend=backend, on_round=lambda row, made: advance(1)
         )
     if output:
-        done.bundle.save(output)
-    if table:
-        _write(done, table)
-    if plot:
-        from edgefl.cli.simulate_picture import draw
-
-        draw(figure, done, plot)
-    settings = {
-        "bundle": str(bundle),
-        "data": str(data),
-        "test": test,
-        "devices": len(parts),
-        "partition": partition,
-        "delegate": delegate,
-        "backend": backend,
-        **asdict(plan),
-    }
+        final.save(output)
+    dense = 4 * opened.schema().size
     if as_json:
-        print_json(_document(done, settings, {"bundle": output, "csv": table, "plot": plot}))
+        print_json({"rounds": [asdict(r) for r in rows], "dense_bytes": dense, "bundle": str(output or "")})
         return
-    _show(done, per_device)
-    for label, path in (("bundle", output), ("rounds", table), ("picture", plot)):
-        if path:
-            print_line(f"{label:<9}{path}")
-
-
-def _note(row: RoundRow) -> str:
-    loss = "" if row.loss is None else f"loss {row.loss:.4f}"
-    return loss if row.accuracy is None else f"{loss} accuracy {row.accuracy:.1%}"
-
-
-def _row(row: RoundRow, dense: int) -> dict[str, Any]:
-    return {**asdict(row), "times_smaller": round(row.times_smaller(dense), 1)}
-
-
-def _document(
-    done: Simulated, settings: Mapping[str, Any], files: Mapping[str, Path | None]
-) -> dict[str, Any]:
-    import platform
-
-    import numpy as np
-
-    from edgefl import __version__
-
-    return {
-        "settings": settings,
-        "versions": {
-            "edgefl": __version__,
-            "engine": done.engine,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "dense_bytes": done.dense_bytes,
-        "rounds": [_row(row, done.dense_bytes) for row in done.rounds],
-        "devices": [asdict(row) for row in done.devices],
-        "bytes_up": sum(row.bytes_up for row in done.rounds),
-        "bytes_down": sum(row.bytes_down for row in done.rounds),
-        "times_smaller": round(done.times_smaller(), 1),
-        **{name: str(path or "") for name, path in files.items()},
-    }
-
-
-def _write(done: Simulated, path: Path) -> None:
-    """One row per round, columns as in the JSON."""
-    from edgefl.simulation import RoundRow
-
-    names = [*(f.name for f in fields(RoundRow)), "times_smaller"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_row(row, done.dense_bytes) for row in done.rounds)
-
-
-def _show(done: Simulated, per_device: bool) -> None:
-    columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller", "bytes down"]
-    print_rows("", columns, [_cells(row, done.dense_bytes) for row in done.rounds])
-    if per_device:
-        rows = [(d.device, d.examples, d.rounds, d.loss, _percent(d.accuracy)) for d in done.devices]
-        print_rows(
-            "The final model on every device", ["device", "examples", "rounds", "loss", "accuracy"], rows
-        )
-    up, down = (sum(getattr(row, name) for row in done.rounds) for name in ("bytes_up", "bytes_down"))
-    print_line(f"sent     {size(up)}, HTTP included, {done.times_smaller():,.3g} x less than dense float32")
-    print_line(f"fetched  {size(down)}")
+    columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller than dense", "bytes down"]
+    print_rows("", columns, [_cells(row, dense) for row in rows])
 
 
 def _cells(row: RoundRow, dense: int) -> list[object]:
+    accuracy = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
     return [
         row.round,
         row.devices,
-        "-" if row.loss is None else row.loss,
-        _percent(row.accuracy),
+        row.loss,
+        accuracy,
         row.bytes_up,
-        f"{row.times_smaller(dense):.3g}",
+        round(dense * row.devices / row.bytes_up),
         row.bytes_down,
     ]
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def divide(examples: Examples, devices: int, partition: str, seed: int) -> dict[str, Examples]:
+    """Deal examples out to devices.
+
+    Args:
+        partition: `iid`, or `dirichlet:ALPHA`: each class is spread over devices by a Dirichlet(ALPHA) draw
+            (Hsu et al. 2019, arXiv:1909.06335); devices left with nothing are dropped.
+
+    Raises:
+        OptionError: an unknown partition.
+        DataError: more devices than examples.
+    """
+    import numpy as np
+
+    if devices > len(examples):
+        raise DataError(f"{len(examples)} examples cannot be divided among {devices} devices")
+    rng = np.random.default_rng(seed)
+    if partition == "iid":
+        owners = rng.permutation(np.arange(len(examples)) % devices)
+    else:
+        owners = _dirichlet(examples.y, devices, _alpha(partition), rng)
+    return {f"device-{i:04d}": _take(examples, owners == i) for i in range(devices) if (owners == i).any()}
+
+
+def _alpha(partition: str) -> float:
+    found = re.fullmatch(r"dirichlet:(\d+(?:\.\d+)?)", partition)
+    if not found or float(found[1]) <= 0:
+        raise OptionError(
+            f"partition {partition!r}: give iid or dirichlet:ALPHA with ALPHA over 0, as in dirichlet:0.3"
+        )
+    return float(found[1])
+
+
+def _dirichlet(y: Array, devices: int, alpha: float, rng: np.random.Generator) -> Array:
+    import numpy as np
+
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise DataError(f"dirichlet needs one class label per example, y is {y.dtype}{list(y.shape)}")
+    owners = np.empty(len(y), np.int64)
+    for label in np.unique(y):
+        where = np.flatnonzero(y == label)
+        owners[where] = rng.choice(devices, len(where), p=rng.dirichlet(np.full(devices, alpha)))
+    return owners
+
+
+def _take(examples: Examples, mask: Array) -> Examples:
+    from edgefl.data import Examples as Made
+
+    x = examples.x
+    picked = {k: v[mask] for k, v in x.items()} if isinstance(x, dict) else x[mask]  # type: ignore[index]
+    return Made(picked, examples.y[mask])

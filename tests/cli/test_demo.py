@@ -60,7 +60,7 @@ def test_both_sources_keep_what_the_demo_promises(tmp_path: Path) -> None:
     found = {source: demo(tmp_path / source, "--source", source) for source in ("keras", "torch")}
 
     for result in found.values():
-        assert result["accuracy_central"] - result["accuracy_federated"] <= 0.03
+        assert result["accuracy_central"] - result["accuracy_federated"] <= 0.015
         assert result["accuracy_federated"] - result["accuracy_int8"] <= 0.01
         assert result["updates_accepted"] == result["devices_per_round"] * result["rounds"]
     assert abs(found["keras"]["accuracy_federated"] - found["torch"]["accuracy_federated"]) <= 0.01
@@ -76,15 +76,15 @@ def test_held_out_people_are_on_no_device() -> None:
     assert len(parts.test[1]) == np.isin(data.subject, (1, 2)).sum()
 
 
-def test_normalisation_is_the_training_devices_own() -> None:
+def test_each_watch_normalises_by_its_own_recordings() -> None:
     data = watch.load_recordings()
 
     parts = watch.split(data, (1, 2))
 
-    originals = [x[: len(x) // (watch.COPIES + 1)] for x, _ in parts.devices.values()]
-    pooled = np.concatenate(originals)
-    assert np.allclose(pooled.mean(axis=(0, 1)), 0, atol=1e-3)
-    assert np.allclose(pooled.std(axis=(0, 1)), 1, atol=1e-3)
+    for x, _ in parts.devices.values():
+        original = x[: len(x) // (watch.COPIES + 1)]
+        assert np.allclose(original.mean(axis=(0, 1)), 0, atol=1e-3)
+        assert np.allclose(original.std(axis=(0, 1)), 1, atol=1e-3)
 
 
 def test_varied_copies_keep_labels_and_length_of_motion() -> None:

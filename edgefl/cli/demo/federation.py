@@ -17,7 +17,7 @@ from edgefl.cli.demo.processes import DemoFailure, Process, Server, device
 from edgefl.cli.demo.recipe import Recipe
 from edgefl.cli.demo.watch import Split
 from edgefl.cli.demo.yardsticks import Array, mean
-from edgefl.runtime import Trainer
+from edgefl.runtime import Trainer, pull
 from edgefl.server_stub.store import Store
 from edgefl.tensorfile import read_tensors
 from edgefl.wire import RoundInfo
@@ -100,11 +100,12 @@ class Federation:
                 raise DemoFailure("the round went by before the server could be killed in its middle")
 
     def final(self) -> Bundle:
-        """The bundle with the mean of the last rounds' parameters."""
-        newest = self._store.newest_version().number
-        numbers = range(newest - self._setting.recipe.averaged + 1, newest + 1)
-        values = mean([self._parameters(number) for number in numbers])
-        return self._setting.bundle.with_parameters(values, newest)
+        """What `edgefl pull` fetches, with the mean of the last versions' parameters."""
+        newest = pull(self.server.url)
+        number = newest.manifest.model_version
+        before = range(number - self._setting.recipe.averaged + 1, number)
+        models = [newest, *(pull(self.server.url, version) for version in before)]
+        return newest.with_parameters(mean([model.parameters() for model in models]), number)
 
     def accepted(self) -> int:
         """Updates accepted in all rounds."""

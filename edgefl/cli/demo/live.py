@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live table of a federation: a row per round, a progress bar below."""
+"""The live line of a federation: one bar with the newest round's figures beside it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgefl.cli.output import err, size
 
-SHOWN = 15  # newest rounds on screen; the summary has them all
-COLUMNS = ("round", "devices", "loss", "held-out accuracy", "up", "down", "x smaller than dense")
+LINES = 10
+"""Where there is no terminal, lines printed over the whole run."""
 
 
 @dataclass(frozen=True)
@@ -36,50 +33,36 @@ class Row:
     bytes_down: int
     bytes_dense: int
 
-    def cells(self) -> list[str]:
+    def __str__(self) -> str:
         ratio = self.bytes_dense / max(self.bytes_up, 1)
-        return [
-            str(self.round),
-            str(self.devices),
-            f"{self.loss:.3f}",
-            f"{self.accuracy:.1%}",
-            size(self.bytes_up),
-            size(self.bytes_down),
-            f"{ratio:.0f}",
-        ]
+        return (
+            f"loss {self.loss:.3f}, held-out accuracy {self.accuracy:.1%}, {self.devices} devices sent "
+            f"{size(self.bytes_up)}, {ratio:.0f} x less than dense"
+        )
 
 
 class Board:
-    """Rows so far, drawn again with each new one; plain lines where there is no terminal."""
+    """The line, drawn again with each round; a few plain lines where there is no terminal."""
 
     def __init__(self, rounds: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=err)
-        self._task = self._progress.add_task("rounds", total=rounds)
-        self._rows: list[Row] = []
-        self._live: Live | None = None
+        columns = (
+            TextColumn("rounds"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.description}"),
+        )
+        self._progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+        self._task = self._progress.add_task("", total=rounds)
+        self._rounds = rounds
+        self._every = max(1, rounds // LINES)
 
     @contextmanager
     def shown(self) -> Iterator[Board]:
-        if not err.is_terminal:
-            err.print("  ".join(COLUMNS))
-            yield self
-            return
-        with Live(self._drawing(), console=err, refresh_per_second=4) as self._live:
+        with self._progress:
             yield self
 
     def add(self, row: Row) -> None:
-        self._rows.append(row)
-        self._progress.advance(self._task)
-        if self._live is None:
-            err.print("  ".join(row.cells()))
-        else:
-            self._live.update(self._drawing())
-
-    def _drawing(self) -> Group:
-        table = Table(header_style="bold")
-        for column in COLUMNS:
-            table.add_column(column, justify="right")
-        for row in self._rows[-SHOWN:]:
-            table.add_row(*row.cells())
-        return Group(table, self._progress)
+        self._progress.update(self._task, advance=1, description=str(row))
+        if not err.is_terminal and (row.round == 1 or row.round % self._every == 0):
+            err.print(f"round {row.round} of {self._rounds}: {row}", soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from edgefl.simulation import Plan
+from edgefl.cli.simulation import Plan
 from edgefl.wire import Training
 
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10))
@@ -29,12 +29,12 @@ class Recipe:
         central_lr, central_momentum: of the yardstick.
     """
 
-    rounds: int = 640
+    rounds: int = 320
     cohort: int = 4
-    training: Training = field(default_factory=lambda: Training(lr=0.07, momentum=0.9, steps=4))
+    training: Training = field(default_factory=lambda: Training(lr=0.1, momentum=0.9, steps=4, density=0.018))
     server_lr: float = 1.0
     server_momentum: float = 0.0
-    central_lr: float = 0.01
+    central_lr: float = 0.04
     central_momentum: float = 0.9
 
     def with_rounds(self, rounds: int | None) -> Recipe:

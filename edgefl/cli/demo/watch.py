@@ -9,7 +9,7 @@ smartwatch", Physiological Measurement 39(7), 2018).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ class Recordings:
 
 @dataclass(frozen=True)
 class Split:
-    """Devices' private data and the held-out people's, normalised by the devices' statistics.
+    """Devices' private data and the held-out people's, each normalised by its own watch's statistics.
 
     Attributes:
         devices: name to `(x, y)`, one entry per training subject and side.
@@ -61,8 +61,7 @@ class Split:
 
     def pooled(self) -> tuple[Array, Array]:
         """All devices' data in one place: what federated learning avoids, the yardstick of the demo."""
-        xs, ys = zip(*self.devices.values(), strict=True)
-        return np.concatenate(xs), np.concatenate(ys)
+        return _joined(self.devices.values())
 
 
 def load_recordings() -> Recordings:
@@ -88,20 +87,28 @@ def load_recordings() -> Recordings:
 def split(data: Recordings, held_out: Sequence[int]) -> Split:
     """Hold out subjects for testing; each other subject and side becomes one device.
 
-    What is done to the data a watch can do on its own, given mean and deviation per channel: right arms are
-    mirrored, training windows are varied, all are normalised.
+    What is done to the data a watch can do on its own: right arms are mirrored, each channel is normalised
+    by the mean and deviation of that watch's own recordings, and training windows are varied.
     """
-    testing = np.isin(data.subject, held_out)
-    train, test = _mirror(data.where(~testing)), _mirror(data.where(testing))
-    mean, std = train.x.mean(axis=(0, 1)), train.x.std(axis=(0, 1))
-    devices = {}
-    for subject in np.unique(train.subject):
+    devices, tests = {}, []
+    for subject in np.unique(data.subject):
         for side, word in ((0, "left"), (1, "right")):
-            mine = train.where((train.subject == subject) & (train.side == side))
-            if len(mine.y):
+            mine = data.where((data.subject == subject) & (data.side == side))
+            if not len(mine.y):
+                continue
+            mine = _mirror(mine)
+            mean, std = mine.x.mean(axis=(0, 1)), mine.x.std(axis=(0, 1))
+            if subject in held_out:
+                tests.append(((mine.x - mean) / std, mine.y))
+            else:
                 x, y = _vary(mine, np.random.default_rng([int(subject), side]))
                 devices[f"subject{subject:02d}-{word}"] = ((x - mean) / std, y)
-    return Split(devices, ((test.x - mean) / std, test.y))
+    return Split(devices, _joined(tests))
+
+
+def _joined(parts: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
+    xs, ys = zip(*parts, strict=True)
+    return np.concatenate(xs), np.concatenate(ys)
 
 
 def _mirror(part: Recordings) -> Recordings:
