@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 WS := .venv/bin/python
 DEV := .venv-device/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check
+DEVICE_TESTS := tests/bundle tests/delta tests/graph tests/runtime tests/cli tests/house
 DEMO_EXTRAS := keras,ort-training,tflite,zstd,server,cli,sim
 WS_INPUTS := pyproject.toml constraints/workstation.txt
 DEV_INPUTS := pyproject.toml constraints/device.txt
@@ -18,12 +19,17 @@ demo: .venv/.ready-demo .venv-device/.ready links  ## the main job: convert, tra
 	$(WS) -m edgefl demo --device-python $(DEV) $(DEMO_ARGS)
 
 test: setup  ## the test suite, in the workstation and in the device environment
-	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q --cov --cov-report=term $(TEST_ARGS)
-	$(DEV) -m pytest -q -m 'device and not slow' tests/bundle tests/delta tests/graph tests/runtime tests/cli tests/house
+	@status=0; \
+	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q --cov --cov-report=term $(TEST_ARGS) || status=$$?; \
+	$(DEV) -m pytest -q -m 'device and not slow' $(DEVICE_TESTS) || status=$$?; \
+	exit $$status
 
-test-all: setup  ## the same with the slow matrices
-	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q -m '' $(TEST_ARGS)
-	$(DEV) -m pytest -q -m device tests/bundle tests/delta tests/graph tests/runtime tests/cli tests/house
+test-all: setup  ## the same with the slow matrices, and under the BLAS kernels of other processors
+	@status=0; \
+	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q -m '' $(TEST_ARGS) || status=$$?; \
+	$(DEV) -m pytest -q -m device $(DEVICE_TESTS) || status=$$?; \
+	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) scripts/kernels.py -- $(TEST_ARGS) || status=$$?; \
+	exit $$status
 
 check: .venv/.ready-all links  ## ruff and mypy --strict
 	.venv/bin/ruff check .

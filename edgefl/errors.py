@@ -18,6 +18,7 @@ EdgeflError
 │   ├── BundleTooLarge       a declared size is over the limit
 │   ├── BundleEntry          an entry is missing, doubled or not listed in the manifest
 │   ├── BundleHash           an entry's bytes differ from the manifest's sha256
+│   ├── BundleUnsafe         a file in it names other files or strangers' code, or is not of its format
 │   └── ManifestError        manifest.json is not what the format asks for
 ├── TensorFileError          a tensor container (safetensors layout) is malformed
 ├── DataError                the examples given do not fit the model

@@ -31,11 +31,15 @@ def largest(graph: Graph, operator: str) -> int:
 
 
 def check(graph: Graph) -> Graph:
-    """The narrowed graph gives the same values."""
+    """The narrowed graph gives the same values, but for the order in which a BLAS kernel adds.
+
+    Attention scores of up to 30 come from 9 additions and may be 30 * 9 * 2^-24 off, which Softmax makes a
+    relative error.
+    """
     rng = np.random.default_rng(0)
     feeds = {n: rng.standard_normal(t.shape).astype(np.float32) for n, t in graph.inputs.items()}
     made = narrow(graph)
-    np.testing.assert_allclose(run(made, feeds)["y"], run(graph, feeds)["y"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(run(made, feeds)["y"], run(graph, feeds)["y"], rtol=2e-5, atol=2e-5)
     return made
 
 
