@@ -26,7 +26,7 @@ from edgefl.runtime.learner import Learner, TrainerLearner
 from edgefl.runtime.lock import only_one
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped
-from edgefl.runtime.remote import Remote
+from edgefl.runtime.remote import BUNDLE_BYTES, Remote
 from edgefl.runtime.residual import ResidualStore
 from edgefl.runtime.transport import Transport
 from edgefl.runtime.work import LASTING, PASSING, work
@@ -68,10 +68,6 @@ class RoundReport:
 
 
 MakeLearner = Callable[[Bundle], Learner]
-
-
-BUNDLE_BYTES = 256 << 20
-"""The longest bundle a device accepts by default: what a phone can spare, not what the format allows."""
 
 
 class DeviceClient:

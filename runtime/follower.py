@@ -12,7 +12,7 @@ from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.lock import only_one
-from edgefl.runtime.remote import Remote
+from edgefl.runtime.remote import BUNDLE_BYTES, Remote
 from edgefl.runtime.transport import Transport
 
 
@@ -26,14 +26,16 @@ class Follower:
         *,
         form: str = "int8",
         backend: str | Backend = "auto",
+        bundle_bytes: int = BUNDLE_BYTES,
     ) -> None:
         """
         Args:
             workdir: folder that keeps the bundle and its newest weights; for this follower alone.
             form: `int8` rows or `float16`.
             backend: what will run the model; only what it needs is downloaded.
+            bundle_bytes: the longest bundle to accept from the server.
         """
-        self._home, self._remote, self._form = Path(workdir), Remote(transport), form
+        self._home, self._remote, self._form = Path(workdir), Remote(transport, bundle_bytes), form
         self._home.mkdir(parents=True, exist_ok=True)
         self._cache = BundleCache(self._home, targets_for(backend))
         self._file = self._home / "newest.edgefl"

@@ -50,6 +50,10 @@ _HEADER_ROOM = 1 << 20
 _BUSY = (408, 425, 429)
 
 
+BUNDLE_BYTES = 256 << 20
+"""The longest bundle a device accepts by default: what a phone can spare, not what the format allows."""
+
+
 class Remote:
     """One server.
 

@@ -218,6 +218,7 @@ class Bundle:
         table = {(a.target, a.kind): a for a in self.manifest.artifacts}
         for new in artifacts:
             made = _artifact(new)
+            check_artifact(new.target, new.kind, new.data, f"entry {made.path!r}")
             table[made.target, made.kind] = made
             files[made.path] = new.data
         manifest = replace(self.manifest, artifacts=tuple(table[key] for key in sorted(table)))

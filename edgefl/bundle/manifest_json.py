@@ -26,6 +26,8 @@ from edgefl.tensorfile import DTYPES, MAX_RANK, MAX_TENSORS
 
 MAX_MANIFEST_BYTES = 8 << 20
 MAX_ELEMENTS = MAX_BUNDLE_BYTES
+MAX_FED = 1 << 28
+"""Elements of one input, label or output: these are allocated at their declared size, unlike parameters."""
 MAX_BATCH = 1 << 16
 MAX_MODEL_VERSION = (1 << 63) - 1
 FILES = {
@@ -149,16 +151,16 @@ def _parameter(fields: Fields) -> Parameter:
 
 def _spec(fields: Fields) -> TensorSpec:
     fields.only("name", "shape", "dtype")
-    return TensorSpec(fields.text("name"), _shape(fields), fields.choice("dtype", _DTYPES))
+    return TensorSpec(fields.text("name"), _shape(fields, MAX_FED), fields.choice("dtype", _DTYPES))
 
 
-def _shape(fields: Fields) -> tuple[int, ...]:
+def _shape(fields: Fields, most: int = MAX_ELEMENTS) -> tuple[int, ...]:
     shape = fields.integers("shape", 0, MAX_ELEMENTS, most=MAX_RANK)
     elements = 1
     for n in shape:
         elements *= n
-    if elements > MAX_ELEMENTS:
-        raise BundleTooLarge(f"a tensor of shape {shape} has {elements} elements, allowed {MAX_ELEMENTS}")
+    if elements > most:
+        raise BundleTooLarge(f"a tensor of shape {shape} has {elements} elements, allowed {most}")
     return shape
 
 

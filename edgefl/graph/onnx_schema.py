@@ -40,6 +40,14 @@ class ModelField(IntEnum):
     IR_VERSION, PRODUCER, GRAPH, OPSET, TRAINING, FUNCTIONS = 1, 2, 7, 8, 20, 25
 
 
+class TrainingField(IntEnum):
+    INITIALIZATION, ALGORITHM = 1, 2
+
+
+class FunctionField(IntEnum):
+    NODE, ATTRIBUTE = 7, 11
+
+
 class OpsetField(IntEnum):
     DOMAIN, VERSION = 1, 2
 
@@ -53,7 +61,8 @@ class NodeField(IntEnum):
 
 
 class AttributeField(IntEnum):
-    NAME, F, I, S, T, FLOATS, INTS, STRINGS, TYPE, REFERENCE = 1, 2, 3, 4, 5, 7, 8, 9, 20, 21  # noqa: E741
+    NAME, F, I, S, T, G, FLOATS, INTS, STRINGS = range(1, 10)  # noqa: E741
+    TENSORS, GRAPHS, TYPE, REFERENCE, SPARSE, SPARSES = 10, 11, 20, 21, 22, 23
 
 
 class AttributeKind(IntEnum):
@@ -63,6 +72,10 @@ class AttributeKind(IntEnum):
 class TensorField(IntEnum):
     DIMS, TYPE, SEGMENT, FLOATS, INT32S, STRINGS, INT64S, NAME, RAW, DOUBLES, UINT64S = range(1, 12)
     EXTERNAL, LOCATION = 13, 14
+
+
+class SparseField(IntEnum):
+    VALUES, INDICES = 1, 2
 
 
 class ValueField(IntEnum):

@@ -28,7 +28,7 @@ class Message:
     def __init__(self, data: bytes | memoryview, where: str) -> None:
         self.where = where
         self._fields: dict[int, list[Value]] = {}
-        for number, value in _fields(memoryview(data).cast("B"), where):
+        for number, value in fields(memoryview(data).cast("B"), where):
             self._fields.setdefault(number, []).append(value)
 
     def __contains__(self, number: int) -> bool:
@@ -123,7 +123,8 @@ def varints(data: memoryview, where: str) -> npt.NDArray[np.int64]:
     return values.view(np.int64)
 
 
-def _fields(data: memoryview, where: str) -> Iterator[tuple[int, Value]]:
+def fields(data: memoryview, where: str) -> Iterator[tuple[int, Value]]:
+    """Number and undecoded value of each field of one message, in the order of the bytes."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at, where)

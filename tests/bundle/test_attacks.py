@@ -203,6 +203,7 @@ def test_other_format_versions(version: object, error: type[EdgeflError]) -> Non
         lambda m: m["files"]["golden"].update(size=1 << 40),
         lambda m: m["parameters"][2].update(shape=[1 << 20, 1 << 20]),
         lambda m: m["inputs"][0].update(shape=[4, (1 << 31) - 1, 2]),
+        lambda m: m["inputs"][0].update(shape=[4, (1 << 26) + 1]),
     ],
 )
 def test_oversized_declarations(change) -> None:

@@ -105,7 +105,7 @@ def test_a_slice_has_one_target_and_the_trained_parameters(bundle: Bundle) -> No
 
 
 def test_a_slice_of_an_absent_target_says_what_there_is() -> None:
-    only = small(artifacts=[ArtifactData("onnx", "step", b"")])
+    only = small(artifacts=[ArtifactData("onnx", "step", minimal.onnx("step"))])
 
     with pytest.raises(BundleEntry, match="'tflite'; it has onnx"):
         only.slice("tflite")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgefl.bundle import ArtifactData, Bundle
-from edgefl.bundle.safety import check_artifact
+from edgefl.bundle.safety import check_artifact, messages
 from edgefl.errors import BundleUnsafe
 from edgefl.graph.protobuf import put_bytes, put_integer
 from tests.fixtures import minimal
@@ -100,20 +100,55 @@ def test_the_engine_would_have_read_the_file(tmp_path: Path, monkeypatch: pytest
         opened("onnx", "step", data)
 
 
-@pytest.mark.parametrize("domain, operator", [("evil.org", "Add"), ("com.microsoft", "EPContext")])
-def test_operators_of_strangers_and_those_that_read_files(domain: str, operator: str) -> None:
+@pytest.mark.parametrize(
+    "domain, operator, named",
+    [("evil.org", "Add", "evil.org"), ("com.microsoft", "EPContext", "EPContext"),
+     ("com.microsoft", "PythonOp", "PythonOp")],
+)  # fmt: skip
+def test_operators_of_strangers_and_those_that_reach_out(domain: str, operator: str, named: str) -> None:
     data = minimal.onnx("g", put_bytes(1, node(operator=operator, domain=domain)))
 
-    with pytest.raises(BundleUnsafe, match=f"{domain}::{operator}"):
+    with pytest.raises(BundleUnsafe, match=named):
         opened("onnx", "step", data)
+
+
+def test_what_does_not_open_cannot_be_made() -> None:
+    with pytest.raises(BundleUnsafe, match="another file"):
+        small().with_artifacts([ArtifactData("onnx", "step", PLACES["initializer"]())])
+
+
+def test_files_that_are_two_formats_at_once() -> None:
+    """An engine that tries formats in turn may take the one that was not looked at."""
+    swallowed = put_bytes(2, b"\0\0ORTM" + bytes(26))
+    graph_def = put_bytes(1, b"") + minimal.onnx("g")
+
+    with pytest.raises(BundleUnsafe, match="marked as ORTM"):
+        opened("onnx", "step", swallowed + minimal.onnx("g"))
+    with pytest.raises(BundleUnsafe, match="IR version is no number"):
+        opened("onnx", "step", graph_def)
+
+
+def test_a_graph_given_twice_is_looked_at_twice() -> None:
+    """Readers of protobuf merge what is given twice."""
+    with pytest.raises(BundleUnsafe, match="another file"):
+        opened("onnx", "step", minimal.onnx("g") + PLACES["initializer"]())
+
+
+def test_fields_without_end_are_not_read_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte of a file costs a field at most, and a field some memory in readers that keep them."""
+    monkeypatch.setattr(messages, "MAX_FIELDS", 1000)
+    many = put_bytes(5, b"\x20\0" * 2000)
+
+    with pytest.raises(BundleUnsafe, match="more than 1000 fields"):
+        opened("onnx", "step", minimal.onnx("g", many))
 
 
 def test_graphs_in_graphs_have_an_end() -> None:
     graph = put_bytes(2, "innermost")
-    for _ in range(40):
+    for _ in range(100):
         graph = put_bytes(1, node(put_bytes(6, graph)))
 
-    with pytest.raises(BundleUnsafe, match="nested deeper than 16"):
+    with pytest.raises(BundleUnsafe, match="nested deeper than 100"):
         opened("onnx", "step", put_bytes(7, graph))
 
 
@@ -217,19 +252,35 @@ def test_a_package_whose_manifest_names_another_model() -> None:
         opened("coreml", "step", minimal.mlpackage(named="../../elsewhere"))
 
 
-@pytest.mark.parametrize("number", [555, 556, 3000])
-def test_linked_and_custom_models(number: int) -> None:
-    with pytest.raises(BundleUnsafe, match="links to another model"):
+@pytest.mark.parametrize("number", [202, 555, 556, 3000])
+def test_pipelines_linked_and_custom_models(number: int) -> None:
+    """Of several types in one file the last one counts, so there may be one only."""
+    with pytest.raises(BundleUnsafe, match=rf"types \[502, {number}\]"):
         opened("coreml", "step", minimal.mlpackage(more=put_bytes(number, b"")))
-    with pytest.raises(BundleUnsafe, match="links to another model"):
+    with pytest.raises(BundleUnsafe, match=rf"types \[500, {number}\]"):
         opened("coreml", "updatable", put_bytes(500, b"") + put_bytes(number, b""))
 
 
-def test_custom_layers() -> None:
-    layer = put_bytes(1, "odd") + put_bytes(500, b"")
+CUSTOM_LAYER = put_bytes(1, put_bytes(1, "odd") + put_bytes(500, b""))
 
-    with pytest.raises(BundleUnsafe, match="layer 0 is a custom one"):
-        opened("coreml", "updatable", put_bytes(500, put_bytes(1, layer)))
+
+@pytest.mark.parametrize(
+    "layers",
+    [CUSTOM_LAYER, put_bytes(1, put_bytes(605, put_bytes(2, CUSTOM_LAYER))),
+     put_bytes(1, put_bytes(615, put_bytes(4, CUSTOM_LAYER)))],
+    ids=["plain", "in a branch", "in a loop"],
+)  # fmt: skip
+def test_custom_layers(layers: bytes) -> None:
+    with pytest.raises(BundleUnsafe, match="custom layer"):
+        opened("coreml", "updatable", put_bytes(500, layers))
+
+
+def test_custom_operations() -> None:
+    block = put_bytes(3, put_bytes(1, "custom_layer"))
+    function = put_bytes(3, put_bytes(1, "CoreML5") + put_bytes(2, block))
+
+    with pytest.raises(BundleUnsafe, match="custom operation"):
+        opened("coreml", "step", minimal.mlpackage(put_bytes(2, put_bytes(2, function))))
 
 
 def test_real_artifacts_pass() -> None:

@@ -17,6 +17,7 @@ import edgefl
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.cli.doctor_artifacts import File, files, show_files
 from tests.cli.commands import Command
+from tests.fixtures import minimal
 
 _ON_OLDER = "import sys; sys.modules['ai_edge_litert'] = None; from edgefl.cli import main; main()"
 
@@ -44,7 +45,8 @@ def on_older(*arguments: object) -> str:
 
 
 def with_target(bundle: Bundle, target: str, kind: str) -> Bundle:
-    return bundle.with_artifacts([ArtifactData(target, kind, b"nothing any engine reads")])
+    data = minimal.mlpackage() if target == "coreml" else minimal.onnx("no engine reads this")
+    return bundle.with_artifacts([ArtifactData(target, kind, data)])
 
 
 def only(found: list[File], target: str) -> File:

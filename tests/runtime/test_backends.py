@@ -12,6 +12,7 @@ from edgefl.bundle import ArtifactData, Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable, DataShape, OptionError
 from edgefl.runtime import open_backend
 from edgefl.runtime.backends.openvino import distinct_names
+from tests.fixtures import minimal
 
 pytestmark = pytest.mark.device
 
@@ -79,7 +80,8 @@ def test_wrong_feeds_are_refused(mlp: Bundle, backend: str) -> None:
 
 
 def test_an_artifact_that_is_none_is_refused(mlp: Bundle, backend: str) -> None:
-    broken = mlp.with_artifacts([ArtifactData(t, "step", b"not a model") for t in ("onnx", "tflite")])
+    empty = {"onnx": minimal.onnx("step"), "tflite": minimal.tflite()}
+    broken = mlp.with_artifacts([ArtifactData(target, "step", data) for target, data in empty.items()])
 
     with pytest.raises(BackendFailure, match="refuses artifacts/"):
         open_backend(broken, backend).load(broken, "step")

@@ -27,6 +27,7 @@ from edgefl.runtime.delegates import backend as judging
 from edgefl.runtime.delegates.isolated import try_isolated
 from edgefl.runtime.delegates.registry import EXTRA, LIMIT, known
 from edgefl.runtime.delegates.trial import open_choice, try_choice
+from tests.fixtures import minimal
 
 pytestmark = pytest.mark.device
 SOURCE = Path(__file__).with_name("delegate.c")
@@ -385,7 +386,7 @@ def test_a_real_provider_gives_the_cpus_results(name: str, mlp: Bundle) -> None:
 
 def test_features_in_int8_that_an_engine_refuses_are_made_in_float(head: Bundle, caplog) -> None:
     pytest.importorskip("ai_edge_litert")
-    broken = head.with_artifacts([ArtifactData("tflite", "features-int8", b"no model")])
+    broken = head.with_artifacts([ArtifactData("tflite", "features-int8", minimal.tflite())])
     plain, trainer = (Trainer(b, backend="tflite") for b in (head, broken))
 
     plain.fit(*data(head))

@@ -17,6 +17,7 @@ from edgefl.runtime.delegates.presence import candidates, find_library
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 from edgefl.runtime.kinds import features_kinds
 from edgefl.sketch import TOLERANCES
+from tests.fixtures import minimal
 
 pytestmark = pytest.mark.device
 
@@ -93,7 +94,7 @@ def test_a_named_delegate_decides_what_a_device_downloads() -> None:
 
 
 def test_int8_features_come_first(head: Bundle) -> None:
-    both = head.with_artifacts([ArtifactData("tflite", "features-int8", b"int8")])
+    both = head.with_artifacts([ArtifactData("tflite", "features-int8", minimal.tflite())])
 
     assert features_kinds(head.manifest, "tflite") == ("features",)
     assert features_kinds(both.manifest, "tflite") == ("features-int8", "features")
