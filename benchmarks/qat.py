@@ -70,7 +70,7 @@ def trial(seed: int, rounds: int, qat: bool) -> dict[str, Any]:
     held, rest = (x[:TEST], y[:TEST]), (x[TEST:], y[TEST:])
     calibration = rest[0][:CALIBRATION]
     bundle = edgefl.convert(model(seed), x[:1], calibration=calibration, qat=qat, batch_size=32)
-    training = Training(lr=0.1, momentum=0.9, epochs=1, mode="dense8", seed=seed)
+    training = Training.of(lr=0.1, momentum=0.9, epochs=1, mode="dense8", seed=seed)
     trained, _ = simulate(bundle, devices(*rest, seed), Plan(rounds, training, seed=seed))
     scores = edgefl.Trainer(trained).predict(held[0])
     made = edgefl.export_int8(trained, calibration)

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from edgefl.bundle import Bundle
     from edgefl.converters import convert, export_int8
     from edgefl.delta import apply_feedback, decode_delta, encode_delta, encode_with_feedback
+    from edgefl.options import FitOptions
     from edgefl.runtime import Trainer, pull
     from edgefl.server_stub import aggregate
 
 _DOORS = {
     "Bundle": "edgefl.bundle",
+    "FitOptions": "edgefl.options",
     "Trainer": "edgefl.runtime",
     "aggregate": "edgefl.server_stub",
     "apply_feedback": "edgefl.delta",
@@ -34,6 +36,7 @@ _DOORS = {
 
 __all__ = [
     "Bundle",
+    "FitOptions",
     "Trainer",
     "__version__",
     "aggregate",

@@ -56,13 +56,29 @@ EdgeflError
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 
 class EdgeflError(Exception):
     """Base of all errors raised on purpose."""
 
 
 class OptionError(EdgeflError):
-    """An option was given a value it cannot have."""
+    """An option was given a value it cannot have, or two do not go together.
+
+    Attributes:
+        reason: what is wrong, without the options.
+        given: the options at fault by name, with their values; empty where the reason says it all.
+    """
+
+    def __init__(self, reason: str, given: Mapping[str, object] | None = None) -> None:
+        self.reason, self.given = reason, dict(given or {})
+        super().__init__(self.spelled(lambda name, value: f"{name}={value!r}"))
+
+    def spelled(self, spell: Callable[[str, object], str]) -> str:
+        """The message with each option as `spell(name, value)` has it; by default as Python's keyword."""
+        named = " with ".join(spell(name, value) for name, value in self.given.items())
+        return f"{named}: {self.reason}" if named else self.reason
 
 
 class MissingDependency(EdgeflError):

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 from edgefl.delta.budget import warm_up
-from edgefl.delta.modes import MODES
-from edgefl.message import Message, flag, integer, nested, number, optional, several, text
+from edgefl.errors import OptionError
+from edgefl.message import Message, nested, several
+from edgefl.options import FIRST_DENSITY, MAX_BYTES, CodingOptions, FitOptions, nearest
+from edgefl.rules import flag, integer, number, optional, text
 
 MAX_JSON_BYTES = 64 * 1024
 MAX_LIST_BYTES = 64 << 20
 """What a list of rounds or participants may take."""
-MAX_BYTES = 2**50
 MAX_COUNT = 2**31 - 1
 MAX_VERSION = 2**32 - 1
 MAX_TEXT = 1000
-FIRST_DENSITY = 0.25
-"""Where a warm-up begins."""
 
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")]
 SchemaId = Annotated[str, text(r"[0-9a-f]{16}")]
@@ -54,45 +53,35 @@ class CheckIn(Message):
 
 @dataclass(frozen=True)
 class Training(Message):
-    """How a device trains in a round.
+    """What a device does in a round.
 
     Attributes:
-        epochs: passes over the local examples.
-        steps: most batches a device trains on, 0 for all of its epochs.
-        lr: learning rate of the local SGD.
-        momentum: momentum of the local SGD.
-        seed: seed of the order of batches.
-        mode: how the update is coded, one of `edgefl.delta.MODES`.
-        density: part of the elements that is sent, by modes that choose.
-        mu: FedProx's pull towards the version the round started from; 0 is FedAvg.
-        payload: longest frame in bytes, filled as well as it goes, in place of the density; 0 for none.
-        per_tensor: choose in every tensor by itself rather than among all parameters.
-        whole_below: tensors of fewer elements are sent whole.
-        warm_up: rounds over which the density falls from 25 % to what it is to be; the server counts them.
-        correction: momentum correction of modes with error feedback, 0 for none.
-        residual_decay: what is left of a residual for every version the device missed.
+        fit: how it trains.
+        coding: how its update is coded.
     """
 
-    epochs: Annotated[int, integer(1, 10_000)] = 1
-    lr: Annotated[float, number(1e-12, 1e6)] = 0.05
-    momentum: Annotated[float, number(0.0, 0.9999)] = 0.0
-    seed: Annotated[int, integer(0, 2**63 - 1)] = 0
-    mode: Annotated[str, text("|".join(MODES))] = "topk"
-    density: Annotated[float, number(1e-9, 1.0)] = 0.01
-    mu: Annotated[float, number(0.0, 1e6)] = 0.0
-    steps: Annotated[int, integer(0, 1_000_000)] = 0
-    payload: Bytes = 0
-    per_tensor: Flag = False
-    whole_below: Count = 0
-    warm_up: Annotated[int, integer(0, 1_000_000)] = 0
-    correction: Annotated[float, number(0.0, 0.9999)] = 0.0
-    residual_decay: Annotated[float, number(0.0, 1.0)] = 1.0
+    fit: Annotated[FitOptions, nested(FitOptions)] = field(default_factory=FitOptions)
+    coding: Annotated[CodingOptions, nested(CodingOptions)] = field(default_factory=CodingOptions)
+
+    @classmethod
+    def of(cls, **options: Any) -> Training:
+        """One with options of both kinds by name; OptionError where there is none of a name."""
+        fit = {name: value for name, value in options.items() if name in FitOptions.rules()}
+        coding = {name: value for name, value in options.items() if name not in fit}
+        unknown = [name for name in coding if name not in CodingOptions.rules()]
+        if unknown:
+            allowed = [*FitOptions.rules(), *CodingOptions.rules()]
+            raise OptionError(f"Training has no option {unknown[0]!r}{nearest(unknown[0], allowed)}")
+        return cls(FitOptions(**fit), CodingOptions(**coding))
 
     def in_round(self, number: int) -> Training:
         """The same for one round, counted from 1: a seed of its own, and the density of the warm-up."""
-        first = max(FIRST_DENSITY, self.density)
-        density = warm_up(number - 1, self.warm_up, self.density, first) if self.warm_up else self.density
-        return replace(self, seed=(self.seed + number - 1) % 2**63, density=density)
+        fit, coding = self.fit, self.coding
+        first = max(FIRST_DENSITY, coding.density)
+        if coding.warm_up:
+            density = warm_up(number - 1, coding.warm_up, coding.density, first)
+            coding = replace(coding, density=density)
+        return Training(replace(fit, seed=(fit.seed + number - 1) % 2**63), coding)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples, check_examples, check_weight
 from edgefl.errors import DataError, NotFinite, TensorFileError
 from edgefl.files import write_atomically
+from edgefl.options import FitOptions
 from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.delegates import Placement
@@ -22,7 +23,6 @@ from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.trainer import FitReport, Trainer
 from edgefl.tensorfile import read_tensors, write_tensors
-from edgefl.wire import Training
 
 log = logging.getLogger("edgefl.client")
 
@@ -53,7 +53,7 @@ class Learner(Protocol):
     engine: str
     examples: int
 
-    def learn(self, parameters: Arrays, training: Training) -> Learned:
+    def learn(self, parameters: Arrays, options: FitOptions) -> Learned:
         """Train from shared parameters; raises DataError or BackendError where that is impossible."""
         ...
 
@@ -97,18 +97,13 @@ class TrainerLearner:
         self._told: set[Placement] = set()
         self._restore()
 
-    def learn(self, parameters: Arrays, training: Training) -> Learned:
+    def learn(self, parameters: Arrays, options: FitOptions) -> Learned:
         """See `Learner`. Raises NotFinite where training diverges; nothing is kept then."""
         self._stand_in(parameters)
         report = self._trainer.fit(
             self._data.x,
             self._data.y,
-            epochs=training.epochs,
-            lr=training.lr,
-            seed=training.seed,
-            momentum=training.momentum,
-            mu=training.mu,
-            max_steps=training.steps or None,
+            options,
             sample_weight=self._data.weight,
         )
         self._tell(report)

@@ -19,7 +19,8 @@ from typing import Annotated
 from edgefl.delta import Residual
 from edgefl.errors import ProtocolError
 from edgefl.files import write_atomically
-from edgefl.message import Message, number
+from edgefl.message import Message
+from edgefl.rules import number
 from edgefl.runtime.residual import ResidualStore
 from edgefl.wire import AssignmentId, Count, Number, Version
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight, shares
-from edgefl.errors import DataError, DataShape, DataType, OptionError
+from edgefl.errors import DataError, DataShape, DataType
+from edgefl.options import FitOptions, changed
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.backends.base import Recipe, own_steps
 from edgefl.runtime.backends.fastest import Speed
@@ -32,7 +33,6 @@ Array = npt.NDArray[Any]
 OnStep = Callable[[int, float], None]
 ShouldStop = Callable[[], bool]
 
-OPTIMIZERS = ("sgd", "adam")
 DEFAULT_LR = 0.01
 
 
@@ -164,34 +164,22 @@ class Trainer:
         self,
         x: Inputs,
         y: Labels,
-        epochs: int = 1,
-        lr: float | None = None,
-        seed: int = 0,
-        momentum: float = 0.0,
+        options: FitOptions | None = None,
         *,
-        optimizer: str = "sgd",
-        mu: float = 0.0,
         correction: Mapping[str, Array] | None = None,
-        clip_norm: float | None = None,
-        max_steps: int | None = None,
         on_step: OnStep | None = None,
         should_stop: ShouldStop | None = None,
         sample_weight: Array | None = None,
+        **keywords: Any,
     ) -> FitReport:
         """Train on local examples.
 
         Args:
             x: inputs, `[examples, ...]`.
             y: labels, `[examples, ...]`, by output where several are trained.
-            epochs: passes over the examples.
-            lr: step length; the bundle's default where None.
-            seed: of the order of examples and of dropout (PCG64), the same on every machine.
-            momentum: of SGD.
-            optimizer: `sgd` or `adam`.
-            mu: FedProx's pull towards the base parameters.
+            options: how to train; `FitOptions()` where None.
+            keywords: fields of `FitOptions` that are to be others, as in `fit(x, y, epochs=3, lr=0.1)`.
             correction: a direction added to each gradient, such as SCAFFOLD's `c - c_i`.
-            clip_norm: largest joint norm of the gradients of one step.
-            max_steps: end after so many steps, even within an epoch.
             on_step: called after each step with its number, from 1, and its loss.
             should_stop: asked before each step; true ends training with the steps made so far.
             sample_weight: how much each example counts within its batch, `[examples]`, 0 or more and not all
@@ -200,23 +188,22 @@ class Trainer:
         Raises:
             DataError: the examples do not fit the model (see `edgefl.data.check_examples`).
             NotFinite: NaN or infinity in a loss, gradient or parameter; the parameters stay as before.
-            OptionError: an option outside what is allowed.
+            OptionError: an option outside what is allowed, or one there is not.
             BackendError: the engine cannot run the graphs.
         """
         started = time.perf_counter()
-        _check_options(epochs, optimizer, clip_norm, max_steps)
-        rule = self._rule(optimizer, lr, momentum, mu, correction)
+        options = self._decided(changed(options or FitOptions(), keywords, "Trainer.fit"))
+        rule = self._rule(options, correction)
         batches = self._batches(*self._counted(x, y, sample_weight))
         cached = self._frozen.cached
-        seeds = np.random.Generator(np.random.PCG64([seed, 1])) if self._manifest.seeded else None
+        seeds = np.random.Generator(np.random.PCG64([options.seed, 1])) if self._manifest.seeded else None
         mode = Mode(self._buffers, seeds)
-        recipe = Recipe(optimizer, self._length(lr), momentum, mu, bool(correction), clip_norm)
-        run = own_steps(self.backend, self.bundle, recipe, self._parameters)
-        run = run or Steps(self._program("step"), rule, clip_norm, self._parameters, mode)
-        order = np.random.Generator(np.random.PCG64(seed))
+        run = own_steps(self.backend, self.bundle, Recipe(options, bool(correction)), self._parameters)
+        run = run or Steps(self._program("step"), rule, options.clip_norm, self._parameters, mode)
+        order = np.random.Generator(np.random.PCG64(options.seed))
         stopped = False
         with np.errstate(all="ignore"):
-            for feeds in islice(passes(batches, epochs, order), max_steps):
+            for feeds in islice(passes(batches, options.epochs, order), options.steps or None):
                 if stopped := bool(should_stop and should_stop()):
                     break
                 loss = run.step(feeds)
@@ -339,15 +326,18 @@ class Trainer:
             self._programs[kind] = self.backend.load(self.bundle, kind)
         return self._programs[kind]
 
-    def _rule(
-        self, name: str, lr: float | None, momentum: float, mu: float, correction: Mapping[str, Array] | None
-    ) -> Optimizer:
-        length = self._length(lr)
-        v = proximal(mu, self._base, self._fitting(correction or {}))
-        return sgd(length, momentum, mu, v) if name == "sgd" else adam(length, mu=mu, v=v)
+    def _decided(self, options: FitOptions) -> FitOptions:
+        """The same with the bundle's learning rate where none was given."""
+        if options.lr is not None:
+            return options
+        return replace(options, lr=self._manifest.defaults.get("lr", DEFAULT_LR))
 
-    def _length(self, lr: float | None) -> float:
-        return float(self._manifest.defaults.get("lr", DEFAULT_LR) if lr is None else lr)
+    def _rule(self, options: FitOptions, correction: Mapping[str, Array] | None) -> Optimizer:
+        assert options.lr is not None
+        v = proximal(options.mu, self._base, self._fitting(correction or {}))
+        if options.optimizer == "adam":
+            return adam(options.lr, mu=options.mu, v=v)
+        return sgd(options.lr, options.momentum, options.mu, v)
 
     def _fitting(self, values: Mapping[str, Array]) -> dict[str, Array]:
         fitting = {}
@@ -378,14 +368,3 @@ class Trainer:
                     f"{name!r} is a constant of the bundle's graphs, and its value there is another: "
                     "leave it out, or convert the model anew"
                 )
-
-
-def _check_options(epochs: int, optimizer: str, clip_norm: float | None, max_steps: int | None) -> None:
-    if epochs < 1:
-        raise OptionError(f"epochs is {epochs}, allowed 1 or more")
-    if optimizer not in OPTIMIZERS:
-        raise OptionError(f"optimizer is {optimizer!r}, allowed {', '.join(OPTIMIZERS)}")
-    if clip_norm is not None and not clip_norm > 0:
-        raise OptionError(f"clip_norm is {clip_norm}, allowed over 0")
-    if max_steps is not None and max_steps < 1:
-        raise OptionError(f"max_steps is {max_steps}, allowed 1 or more")

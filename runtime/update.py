@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 
 from edgefl.delta import STATELESS_MODES, Encoded, Residual, apply_feedback, carry, encode
-from edgefl.errors import DeltaOption
+from edgefl.errors import DeltaOption, OptionError
+from edgefl.options import CodingOptions, FrameOptions
 from edgefl.parameters import Schema, Vector
 from edgefl.runtime.residual import MAX_AGE
-from edgefl.wire import Training
 
+_META = {"loss": 0.0, "engine": ""}
 NMSE_PER_UPDATE = 5.0
 """Noise one unbiased update may carry, per update the round aims for: the mean of them stays useful."""
 
 
 def encode_update(
     delta: Vector,
-    training: Training,
+    coding: CodingOptions,
     *,
+    seed: int,
     schema: Schema,
     base_version: int,
     device: str,
@@ -35,7 +37,8 @@ def encode_update(
 
     Args:
         delta: float32 of shape `(schema.size,)`.
-        device: the device's name; with the task's seed it decides the randomness of the unbiased modes.
+        seed: of the round, the same for all of its devices: it decides which parameters mode `subset` sends.
+        device: the device's name; with the seed it decides the randomness of the unbiased modes.
         cohort: updates the round aims for.
         residual: what earlier updates left out, of any age; unused in modes without error feedback.
 
@@ -48,15 +51,15 @@ def encode_update(
     """
     code = partial(
         _code,
-        training=training,
-        schema_id=schema.id,
+        coding=coding,
+        schema=schema,
         base_version=base_version,
         meta=meta,
-        rng=np.random.default_rng([training.seed, zlib.crc32(device.encode())]),
-        nmse_limit=NMSE_PER_UPDATE * cohort if training.mode == "unbiased" else None,
-        tensors=[(start, stop) for _, start, stop in schema.ranges()],
+        rng=np.random.default_rng([seed, zlib.crc32(device.encode())]),
+        subset_seed=seed,
+        nmse_limit=NMSE_PER_UPDATE * cohort if coding.mode == "unbiased" else None,
     )
-    if training.mode in STATELESS_MODES:
+    if coding.mode in STATELESS_MODES:
         return code(delta), None
     kept = carry(residual, schema.id, base_version, MAX_AGE)
     missed = max(0, base_version - kept.base_version - 1) if kept else 0
@@ -66,27 +69,61 @@ def encode_update(
         code,
         schema_id=schema.id,
         base_version=base_version,
-        decay=training.residual_decay**missed,
-        momentum=training.correction,
+        decay=coding.residual_decay**missed,
+        momentum=coding.correction,
     )
 
 
-def _code(vector: Vector, *, training: Training, **options: Any) -> Encoded:
-    """Encode within the task's budget; but noise beyond what the cohort can average helps nobody."""
-    call = partial(
-        encode,
-        vector,
-        mode=training.mode,
-        subset_seed=training.seed,
-        per_tensor=training.per_tensor,
-        whole_below=training.whole_below,
-        **options,
-    )
-    if not training.payload:
-        return call(density=training.density)
+def encode_once(
+    delta: Vector, coding: FrameOptions, *, seed: int, schema: Schema, base_version: int
+) -> Encoded:
+    """Code an update that no other follows, for whatever cohort: what it leaves out is lost.
+
+    Args:
+        seed: of what is rounded or drawn at random; the version decides which parameters `subset` sends.
+
+    Raises:
+        DeltaOption: the payload is shorter than any frame.
+        NotFinite: NaN, infinity or a magnitude over 1e37 in the update.
+    """
+    rng = np.random.default_rng(seed)
+    return _code(delta, coding=coding, schema=schema, base_version=base_version, rng=rng)
+
+
+def check_payload(coding: FrameOptions, schema: Schema) -> None:
+    """Refuse a payload that is too short for one single value, whatever is learned; OptionError."""
+    if not coding.payload:
+        return
+    alike = np.ones(schema.size, np.float32)  # what takes the fewest bytes
+    shortest = _frame(alike, coding, schema, k=1, base_version=0, meta=_META, rng=np.random.default_rng(0))
+    if len(shortest.frame) > coding.payload:
+        raise OptionError(
+            f"no update of this model is that short; in mode {coding.mode} the shortest take about "
+            f"{len(shortest.frame)} bytes",
+            {"payload": coding.payload},
+        )
+
+
+def _code(vector: Vector, *, coding: FrameOptions, schema: Schema, **options: Any) -> Encoded:
+    """Encode within the budget; but noise beyond what the cohort can average helps nobody."""
+    call = partial(_frame, vector, coding, schema, **options)
+    if not coding.payload:
+        return call(density=coding.density)
     try:
-        return call(payload_bytes=training.payload)
+        return call(payload_bytes=coding.payload)
     except DeltaOption:
-        if training.mode != "unbiased":
+        if coding.mode != "unbiased" or options.get("nmse_limit") is None:
             raise
         return call(k=1)
+
+
+def _frame(vector: Vector, coding: FrameOptions, schema: Schema, **options: Any) -> Encoded:
+    return encode(
+        vector,
+        schema_id=schema.id,
+        mode=coding.mode,
+        tensors=[(start, stop) for _, start, stop in schema.ranges()],
+        per_tensor=coding.per_tensor,
+        whole_below=coding.whole_below,
+        **options,
+    )

@@ -59,10 +59,11 @@ def work(
         NotFinite, DeltaError: see `PASSING`; DeltaTooLarge where the server would not take the frame.
         DataError, BackendError: see `LASTING`.
     """
-    learned = learner.learn(parameters, task.training)
+    learned = learner.learn(parameters, task.training.fit)
     encoded, left = code(
         learned.delta,
-        task.training,
+        task.training.coding,
+        seed=task.training.fit.seed,
         schema=schema,
         base_version=task.base_version,
         device=device,

@@ -27,6 +27,7 @@ from edgefl.cli import (
     status,
     train,
 )
+from edgefl.cli.fields import expanded
 from edgefl.cli.output import err, print_error
 from edgefl.cli.payload import command as payload
 from edgefl.errors import EdgeflError, MissingDependency
@@ -72,11 +73,11 @@ for panel, command, example in COMMANDS:
     register = app.command(
         command.__name__, help=_help(command), rich_help_panel=panel, epilog=f"Example: edgefl {example}"
     )
-    register(command)
+    register(expanded(command))
 delta.command("inspect", epilog="Example: edgefl delta inspect update.eflu")(anatomy.inspect_delta)
 bench_app.command(
     "payload", help=_help(payload.payload), epilog="Example: edgefl bench payload watch.edgefl -d mine.npz"
-)(payload.payload)
+)(expanded(payload.payload))
 bench_app.command("step", epilog="Example: edgefl bench step watch.edgefl")(bench.step)
 app.add_typer(delta, name="delta", rich_help_panel="Server")
 app.add_typer(bench_app, name="bench", rich_help_panel="Try it")

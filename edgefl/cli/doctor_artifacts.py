@@ -130,9 +130,10 @@ def _open(bundle: Bundle, engine: str) -> Backend:
 
 def _load(backend: Backend, bundle: Bundle, kind: str) -> None:
     """Load one artifact; those of onnxruntime-training come together, as a fit needs them."""
+    from edgefl.options import FitOptions
     from edgefl.runtime.backends.base import Recipe, own_steps
 
-    recipe = Recipe("adam" if kind == "optimizer-adamw" else "sgd", lr=0.01)
+    recipe = Recipe(FitOptions(optimizer="adam" if kind == "optimizer-adamw" else "sgd", lr=0.01))
     values = bundle.parameters()
     if own_steps(backend, bundle, recipe, {p.name: values[p.name] for p in bundle.manifest.trained}) is None:
         backend.load(bundle, kind)

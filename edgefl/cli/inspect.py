@@ -134,7 +134,7 @@ def _own_training(
     try:
         trainer = Trainer(bundle, backend=name)
         before = trainer.parameters()
-        loss = trainer.fit(inputs, labels, lr=rate, max_steps=1).loss_first
+        loss = trainer.fit(inputs, labels, lr=rate, steps=1).loss_first
     except EdgeflError as exc:
         return Check(name, None, None, str(exc))
     after = trainer.parameters()

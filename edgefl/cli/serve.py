@@ -11,22 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.options import (
-    BackendName,
-    BundlePath,
-    Correction,
-    DataPath,
-    DelegateName,
-    Density,
-    Downlink,
-    Mode,
-    Payload,
-    PerTensor,
-    ResidualDecay,
-    WarmUp,
-    WholeBelow,
-)
+from edgefl.cli.options import BundlePath, DataPath
 from edgefl.cli.output import print_json_line, print_line, size
+from edgefl.options import CodingOptions, EngineOptions, FitOptions, ServerOptions
 
 if TYPE_CHECKING:
     from edgefl.runtime.client import RoundReport
@@ -36,40 +23,15 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 def serve(
     bundle: BundlePath,
+    server: ServerOptions,
+    fit: FitOptions,
+    coding: CodingOptions,
     database: Annotated[Path, typer.Option("--db", help="SQLite file; a restart goes on from it.")] = Path(
         "edgefl.db"
     ),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = 8017,
     port_file: Annotated[Path | None, typer.Option(help="Write the port here once ready.")] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds to run.", min=0)] = 10,
-    goal: Annotated[int, typer.Option(help="Updates that fill a round.", min=1)] = 8,
-    minimum: Annotated[
-        int | None, typer.Option(help="Updates that fill it at the deadline. Default: half the goal.")
-    ] = None,
-    deadline: Annotated[float, typer.Option(help="Seconds until a round's deadline.")] = 300.0,
-    surplus: Annotated[
-        float, typer.Option(help="Devices that may start beyond the goal, as a part of it.")
-    ] = 0.3,
-    epochs: Annotated[int, typer.Option(help="Local epochs.", min=1)] = 1,
-    steps: Annotated[int, typer.Option(help="Most batches per device and round; 0: all.", min=0)] = 0,
-    lr: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
-    momentum: Annotated[float, typer.Option(help="Local SGD momentum.")] = 0.0,
-    mu: Annotated[float, typer.Option(help="FedProx's pull towards the global model.")] = 0.0,
-    density: Density = 0.01,
-    mode: Mode = "topk",
-    payload: Payload = 0,
-    per_tensor: PerTensor = False,
-    whole_below: WholeBelow = 0,
-    warm_up: WarmUp = 0,
-    correction: Correction = 0.0,
-    residual_decay: ResidualDecay = 1.0,
-    downlink: Downlink = 0.03,
-    seed: Annotated[int, typer.Option(help="Order of the examples in round 1.")] = 0,
-    server_lr: Annotated[float, typer.Option(help="Step along the mean update; 1 is FedAvg.")] = 1.0,
-    server_momentum: Annotated[float, typer.Option(help="Above 0 is FedAvgM.")] = 0.0,
-    max_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of an update.")] = None,
-    max_examples: Annotated[int, typer.Option(help="Most examples an update counts for.", min=1)] = 100_000,
     certificate: Annotated[
         Path | None,
         typer.Option(help="PEM file; with it the server speaks HTTPS.", exists=True, dir_okay=False),
@@ -92,29 +54,7 @@ def serve(
     if key and not certificate:
         raise OptionError(f"--key {key} without --certificate: HTTPS needs the certificate too")
 
-    training = Training(
-        epochs=epochs, steps=steps, lr=lr, momentum=momentum, mu=mu, seed=seed, mode=mode, density=density,
-        payload=payload, per_tensor=per_tensor, whole_below=whole_below, warm_up=warm_up,
-        correction=correction, residual_decay=residual_decay,
-    )  # fmt: skip
-    try:
-        settings = Settings(
-            bundle,
-            database,
-            rounds=rounds,
-            goal=goal,
-            minimum=minimum,
-            deadline_s=deadline,
-            surplus=surplus,
-            training=training,
-            server_lr=server_lr,
-            server_momentum=server_momentum,
-            max_norm=max_norm,
-            max_examples=max_examples,
-            downlink=downlink,
-        )
-    except ValueError as exc:
-        raise OptionError(str(exc)) from exc
+    settings = Settings(bundle, database, training=Training(fit, coding), **vars(server))
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
@@ -124,14 +64,13 @@ def serve(
 def device(
     server: Annotated[str, typer.Option("--server", "-s", help="The server's URL.", show_default=False)],
     data: DataPath,
+    engine: EngineOptions,
     workdir: Annotated[Path, typer.Option(help="Kept between runs: model, residual, unsent update.")] = Path(
         "edgefl-device"
     ),
     device_id: Annotated[
         str | None, typer.Option("--id", help="This device's name; made once if absent.")
     ] = None,
-    backend: BackendName = "auto",
-    delegate: DelegateName = "auto",
     max_rounds: Annotated[int | None, typer.Option(help="Stop after this many rounds.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per line and round (JSON Lines).")
@@ -152,8 +91,8 @@ def device(
         load_examples(data),
         workdir,
         device=device_id,
-        backend=backend,
-        delegate=delegate,
+        backend=engine.backend,
+        delegate=engine.delegate,
     )
     told: set[str] = set()
     for report in client.run(max_rounds=max_rounds):

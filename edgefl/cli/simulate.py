@@ -10,25 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgefl.cli.options import (
-    AsJson,
-    BackendName,
-    BundlePath,
-    Correction,
-    DataPath,
-    Density,
-    Downlink,
-    Mode,
-    Payload,
-    PerTensor,
-    ResidualDecay,
-    WarmUp,
-    WholeBelow,
-    check_folder,
-    open_bundle,
-)
+from edgefl.cli.options import AsJson, BundlePath, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_rows, progress
 from edgefl.errors import DataError, OptionError
+from edgefl.options import CodingOptions, EngineOptions, FederationOptions, FitOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,30 +27,16 @@ if TYPE_CHECKING:
 def simulate(
     bundle: BundlePath,
     data: DataPath,
+    server: FederationOptions,
+    fit: FitOptions,
+    coding: CodingOptions,
+    engine: EngineOptions,
     test: Annotated[Path | None, typer.Option(help="Held-out examples, .npz.")] = None,
     devices: Annotated[int, typer.Option(help="Devices to divide the examples among.", min=1)] = 10,
     partition: Annotated[
         str, typer.Option(help="iid, or dirichlet:ALPHA for devices with few classes each.")
     ] = "iid",
-    rounds: Annotated[int, typer.Option(help="Rounds to run.", min=1)] = 10,
     cohort: Annotated[int | None, typer.Option(help="Devices drawn per round. Default: all.", min=1)] = None,
-    epochs: Annotated[int, typer.Option(help="Local epochs.", min=1)] = 1,
-    steps: Annotated[int, typer.Option(help="Most batches per device and round; 0: all.", min=0)] = 0,
-    lr: Annotated[float, typer.Option(help="Local learning rate.")] = 0.05,
-    momentum: Annotated[float, typer.Option(help="Local SGD momentum.")] = 0.0,
-    density: Density = 0.01,
-    mode: Mode = "topk",
-    payload: Payload = 0,
-    per_tensor: PerTensor = False,
-    whole_below: WholeBelow = 0,
-    warm_up: WarmUp = 0,
-    correction: Correction = 0.0,
-    residual_decay: ResidualDecay = 1.0,
-    downlink: Downlink = 0.03,
-    server_lr: Annotated[float, typer.Option(help="Step along the mean update.")] = 1.0,
-    server_momentum: Annotated[float, typer.Option(help="Above 0 is FedAvgM.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the division, the draw and the order of examples.")] = 0,
-    backend: BackendName = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the final bundle.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,17 +48,15 @@ def simulate(
 
     check_folder(output)
     opened = open_bundle(bundle)
-    training = Training(
-        epochs=epochs, steps=steps, lr=lr, momentum=momentum, seed=seed, mode=mode, density=density,
-        payload=payload, per_tensor=per_tensor, whole_below=whole_below, warm_up=warm_up,
-        correction=correction, residual_decay=residual_decay,
+    plan = Plan(
+        server.rounds, Training(fit, coding), cohort, server.server_lr, server.server_momentum,
+        fit.seed, server.downlink,
     )  # fmt: skip
-    plan = Plan(rounds, training, cohort, server_lr, server_momentum, seed, downlink)
-    parts = divide(load_examples(data), devices, partition, seed)
+    parts = divide(load_examples(data), devices, partition, fit.seed)
     held_out = None if test is None else load_examples(test)
-    with progress("rounds", rounds, quiet=as_json) as advance:
+    with progress("rounds", server.rounds, quiet=as_json) as advance:
         final, rows = run(
-            opened, parts, plan, test=held_out, backend=backend, on_round=lambda row, made: advance(1)
+            opened, parts, plan, test=held_out, backend=engine.backend, on_round=lambda row, made: advance(1)
         )
     if output:
         final.save(output)
@@ -161,4 +130,5 @@ def _take(examples: Examples, mask: Array) -> Examples:
 
     x = examples.x
     picked = {k: v[mask] for k, v in x.items()} if isinstance(x, dict) else x[mask]  # type: ignore[index]
-    return Made(picked, examples.y[mask])
+    weight = None if examples.weight is None else examples.weight[mask]
+    return Made(picked, examples.y[mask], weight)

@@ -15,11 +15,11 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.delta import Encoded, Limits, Residual, SparseDelta, decode
 from edgefl.errors import DataError
+from edgefl.options import DOWNLINK
 from edgefl.runtime import Trainer
 from edgefl.runtime.update import encode_update
 from edgefl.server_stub.aggregate import averaging
 from edgefl.server_stub.downlink import CHAIN, Link, shortest, since_first
-from edgefl.server_stub.settings import DOWNLINK
 from edgefl.server_stub.values import Version
 from edgefl.server_stub.versions import Line
 from edgefl.tensorfile import read_tensors, write_tensors
@@ -147,17 +147,14 @@ def _device(
     report = trainer.fit(
         examples.x,
         examples.y,
-        epochs=training.epochs,
-        lr=training.lr,
-        momentum=training.momentum,
-        mu=training.mu,
-        max_steps=training.steps or None,
-        seed=training.seed,
+        training.fit,
+        sample_weight=examples.weight,
     )
     schema, version = bundle.schema(), bundle.manifest.model_version
     coded, residual = code(
         schema.flatten(trainer.delta()),
-        training,
+        training.coding,
+        seed=training.fit.seed,
         schema=schema,
         base_version=version,
         device=name,

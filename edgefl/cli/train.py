@@ -10,53 +10,39 @@ from typing import Annotated
 import typer
 
 from edgefl.cli.doctor_delegates import placement_row
-from edgefl.cli.options import (
-    AsJson,
-    BackendName,
-    BundlePath,
-    DataPath,
-    DelegateName,
-    Density,
-    Mode,
-    check_folder,
-    open_bundle,
-)
+from edgefl.cli.options import AsJson, BundlePath, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, progress, size
+from edgefl.options import EngineOptions, FitOptions, FrameOptions
 
 
 def train(
     bundle: BundlePath,
     data: DataPath,
-    epochs: Annotated[int, typer.Option(help="Passes over the examples.", min=1)] = 1,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; the bundle's default if absent.")] = None,
-    momentum: Annotated[float, typer.Option(help="SGD momentum.", min=0.0, max=1.0)] = 0.0,
-    seed: Annotated[int, typer.Option(help="Order of the examples.")] = 0,
+    fit: FitOptions,
+    coding: FrameOptions,
+    engine: EngineOptions,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the trained bundle.")] = None,
     delta: Annotated[Path | None, typer.Option("--delta", help="Write the coded update.")] = None,
-    density: Density = 0.01,
-    mode: Mode = "topk",
-    backend: BackendName = "auto",
-    delegate: DelegateName = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train a bundle on local examples; write the trained bundle, the update to send, or both."""
-    from edgefl import Trainer, encode_delta
+    from edgefl import Trainer
     from edgefl.data import load_examples
     from edgefl.proof import renewed
+    from edgefl.runtime.update import check_payload, encode_once
 
     check_folder(output, delta)
     opened = open_bundle(bundle)
     examples = load_examples(data)
-    trainer = Trainer(opened, backend=backend, delegate=delegate)
-    steps = epochs * -(-len(examples) // opened.manifest.batch_size)
-    with progress("training", steps, quiet=as_json) as advance:
+    trainer = Trainer(opened, engine.backend, engine.delegate)
+    if delta:
+        check_payload(coding, opened.schema())
+    steps = fit.epochs * -(-len(examples) // opened.manifest.batch_size)
+    with progress("training", min(steps, fit.steps or steps), quiet=as_json) as advance:
         report = trainer.fit(
             examples.x,
             examples.y,
-            epochs=epochs,
-            lr=lr,
-            momentum=momentum,
-            seed=seed,
+            fit,
             sample_weight=examples.weight,
             on_step=lambda step, loss: advance(1),
         )
@@ -75,9 +61,11 @@ def train(
         renewed(trained).save(output)
         result["bundle"] = str(output)
     if delta:
-        frame = encode_delta(trainer.delta(), opened, mode=mode, density=density, rng=seed)
+        schema, version = opened.schema(), opened.manifest.model_version
+        vector = schema.flatten(trainer.delta())
+        frame = encode_once(vector, coding, seed=fit.seed, schema=schema, base_version=version).frame
         delta.write_bytes(frame)
-        dense = 4 * opened.schema().size
+        dense = 4 * schema.size
         result |= {"delta": str(delta), "delta_bytes": len(frame), "times_smaller": dense / len(frame)}
     if as_json:
         print_json(result)
@@ -103,8 +91,7 @@ def train(
 def evaluate(
     bundle: BundlePath,
     data: DataPath,
-    backend: BackendName = "auto",
-    delegate: DelegateName = "auto",
+    engine: EngineOptions,
     as_json: AsJson = False,
 ) -> None:
     """Loss and accuracy of a bundle on examples; means by the array `weight`, where the file has one."""
@@ -112,7 +99,7 @@ def evaluate(
     from edgefl.data import load_examples
 
     opened, examples = open_bundle(bundle), load_examples(data)
-    trainer = Trainer(opened, backend=backend, delegate=delegate)
+    trainer = Trainer(opened, engine.backend, engine.delegate)
     metrics = trainer.evaluate(examples.x, examples.y, examples.weight)
     if as_json:
         print_json(asdict(metrics))

@@ -9,7 +9,8 @@ from edgefl.delta.budget import warm_up
 from edgefl.delta.codec import Encoded, SparseDelta, decode, encode
 from edgefl.delta.feedback import Residual, apply_feedback, carry
 from edgefl.delta.frame import Limits
-from edgefl.delta.modes import MODES, STATELESS_MODES
+from edgefl.delta.modes import MODES
+from edgefl.options import STATELESS_MODES
 
 __all__ = [
     "MODES",

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from edgefl.delta.codec import Encoded, decode, encode
 from edgefl.delta.feedback import Residual, apply_feedback, carry
 from edgefl.delta.frame import Limits
-from edgefl.delta.modes import STATELESS_MODES
 from edgefl.errors import DeltaOption
+from edgefl.options import STATELESS_MODES
 from edgefl.parameters import Arrays, Schema, Vector
 
 

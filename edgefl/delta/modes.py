@@ -226,7 +226,4 @@ MODES: Mapping[str, Mode] = {
     "float32": whole(raw.SINGLE),
     "subset": subset,
 }
-"""What the encoder can be asked for by name."""
-
-STATELESS_MODES = frozenset({"unbiased", "dense8", "dense4", "float32", "subset"})
-"""Modes that lose nothing on average: a residual would only delay what they send anyway."""
+"""What the encoder can be asked for by name: `edgefl.options.MODES`, which costs no NumPy."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgefl.bundle import Artifact, Bundle
 from edgefl.bundle.missing import why_missing
 from edgefl.errors import BackendUnavailable
+from edgefl.options import FitOptions
 
 Array = npt.NDArray[Any]
 
@@ -69,19 +70,12 @@ class Recipe:
     """How a fit trains, for engines whose update rule is their own (see `own_steps`).
 
     Attributes:
-        optimizer: `sgd` or `adam`.
-        lr: step length.
-        momentum, mu: as `edgefl.runtime.optimizer` has them.
+        options: with the learning rate decided.
         corrected: whether a direction is added to each gradient.
-        clip_norm: largest joint norm of a step's gradients, or None.
     """
 
-    optimizer: str
-    lr: float
-    momentum: float = 0.0
-    mu: float = 0.0
+    options: FitOptions
     corrected: bool = False
-    clip_norm: float | None = None
 
 
 def own_steps(

@@ -94,7 +94,7 @@ class OrtSteps:
 
     def _open(self, folder: Path, bundle: Bundle, recipe: Recipe, threads: int) -> None:
         engine, paths = self._engine, {}
-        for kind in (*_FILES, _OPTIMIZERS[recipe.optimizer]):
+        for kind in (*_FILES, _OPTIMIZERS[recipe.options.optimizer]):
             artifact_of(bundle, "ort-training", kind)
             paths[kind] = str(folder / kind)
             Path(paths[kind]).write_bytes(bundle.artifact("ort-training", kind))
@@ -104,8 +104,10 @@ class OrtSteps:
         self._state = engine.load_checkpoint(paths["checkpoint"])
         self._module = engine.Module(paths["training"], self._state, paths["eval"], device, options)
         self._inputs = self._module.input_names(True)
-        self._optimizer = engine.Optimizer(paths[_OPTIMIZERS[recipe.optimizer]], self._state, device, options)
-        self._optimizer.set_learning_rate(recipe.lr)
+        self._optimizer = engine.Optimizer(
+            paths[_OPTIMIZERS[recipe.options.optimizer]], self._state, device, options
+        )
+        self._optimizer.set_learning_rate(recipe.options.lr)
 
     def _load(self, parameters: Mapping[str, Array]) -> None:
         for name, value in parameters.items():
@@ -119,14 +121,11 @@ def _cpu(engine: Any) -> Any:
 
 
 def _check(recipe: Recipe) -> None:
-    asked = {
-        "momentum": recipe.momentum != 0,
-        "mu (FedProx)": recipe.mu != 0,
-        "correction (SCAFFOLD)": recipe.corrected,
-        "clip_norm": recipe.clip_norm is not None,
-    }
-    if missing := [name for name, given in asked.items() if given]:
-        raise OptionError(f"backend ort-training has no {', '.join(missing)} in its optimizers; {_INSTEAD}")
+    asked = {name: getattr(recipe.options, name) for name in ("momentum", "mu", "clip_norm")}
+    if missing := {name: value for name, value in asked.items() if value}:
+        raise OptionError(f"backend ort-training does not have this in its optimizers; {_INSTEAD}", missing)
+    if recipe.corrected:
+        raise OptionError(f"backend ort-training adds no correction to gradients; {_INSTEAD}")
 
 
 def _import() -> Any:

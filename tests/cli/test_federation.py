@@ -129,13 +129,36 @@ def test_a_port_that_is_taken(server: Server, mlp: Path, tmp_path: Path) -> None
 
 @needs_server
 @pytest.mark.parametrize(
-    "options", [["--mode", "zip"], ["--minimum", "9"], ["--lr", "0"], ["--key", __file__]], ids=lambda o: o[0]
+    "options",
+    [
+        ["--minimum", "9", "--goal", "8"],
+        ["--payload", "20kB", "--warm-up", "3"],
+        ["--payload", "20kB", "--mode", "dense4"],
+        ["--correction", "0.5", "--mode", "unbiased"],
+        ["--momentum", "0.9", "--optimizer", "adam"],
+        ["--key", __file__],
+    ],
+    ids=" ".join,
 )
 def test_a_server_with_impossible_settings(call: Command, mlp: Path, options: list[str]) -> None:
     ran = call("serve", mlp, *options)
 
     assert ran.status == 1 and ran.out == ""
     assert ran.err.startswith("error (") and ran.err.count("\n") == 1
+    assert all(word.removesuffix("kB") in ran.err for word in options)
+
+
+@needs_server
+@pytest.mark.parametrize(
+    "options",
+    [["--mode", "zip"], ["--lr", "0"], ["--max-norm", "-1"], ["--downlink", "1"], ["--payload", "many"]],
+    ids=" ".join,
+)
+def test_a_server_with_settings_out_of_range(call: Command, mlp: Path, options: list[str]) -> None:
+    ran = call("serve", mlp, *options, columns=200)
+
+    assert ran.status == 2 and ran.out == ""
+    assert f"Invalid value for '{options[0]}'" in ran.err
 
 
 @pytest.mark.device
@@ -177,7 +200,7 @@ def test_the_same_seed_simulates_the_same(call: Command, mlp: Path, data: Path, 
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("mode", ["topk", "unbiased", "ternary", "subset", "dense4"])
+@pytest.mark.parametrize("mode", ["topk", "unbiased", "ternary", "subset"])
 def test_simulated_updates_fit_their_payload(call: Command, mlp: Path, data: Path, mode: str) -> None:
     common = ("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 2, "-b", "numpy", "--mode", mode)
 

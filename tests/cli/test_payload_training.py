@@ -21,12 +21,13 @@ from edgefl.cli.simulation import Plan, simulate
 from edgefl.data import Examples
 from edgefl.delta import STATELESS_MODES
 from edgefl.errors import DataError
+from edgefl.options import CodingOptions
 from edgefl.runtime.update import encode_update
 from edgefl.wire import Training
 from tests.cli.commands import Command
 
 pytestmark = pytest.mark.device
-TRAINING = Training(epochs=2, steps=3, lr=0.1)
+TRAINING = Training.of(epochs=2, steps=3, lr=0.1)
 
 
 def examples(count: int, seed: int) -> Examples:
@@ -52,7 +53,7 @@ def test_dense_float32_is_federated_averaging(mlp: Path) -> None:
     total = {p.name: np.zeros(p.shape) for p in bundle.schema().parameters}
     for mine in devices.values():
         trainer = Trainer(bundle, "numpy")
-        trainer.fit(mine.x, mine.y, epochs=2, max_steps=3, lr=0.1, seed=TRAINING.seed)
+        trainer.fit(mine.x, mine.y, epochs=2, steps=3, lr=0.1, seed=TRAINING.fit.seed)
         for name, value in trainer.delta().items():
             total[name] += len(mine.y) / 64 * value.astype(np.float64)
     for name, step in total.items():
@@ -65,8 +66,8 @@ def test_dense_float32_is_federated_averaging(mlp: Path) -> None:
 def test_updates_are_those_that_devices_send(mlp: Path, way: Way) -> None:
     schema = Bundle.open(mlp).schema()
     delta = np.random.default_rng(3).laplace(size=schema.size).astype(np.float32)
-    asked = replace(TRAINING, mode=way.mode, density=way.density, seed=9)
-    options = {"schema": schema, "base_version": 4, "device": "a", "cohort": 10}
+    asked = CodingOptions(mode=way.mode, density=way.density)
+    options = {"seed": 9, "schema": schema, "base_version": 4, "device": "a", "cohort": 10}
 
     real, kept = encode_update(delta, asked, **options)
     mine, left = coder(replace(way, noise=WAYS[1].noise))(delta, asked, **options)

@@ -51,7 +51,7 @@ def test_twenty_steps_match_the_numpy_engine(bundle: edgefl.Bundle, optimizer: s
     trained, losses = {}, {}
     for backend in ("ort-training", "numpy"):
         trainer = edgefl.Trainer(bundle, backend=backend)
-        losses[backend] = trainer.fit(X, Y, epochs=2, lr=lr, optimizer=optimizer, max_steps=20).losses
+        losses[backend] = trainer.fit(X, Y, epochs=2, lr=lr, optimizer=optimizer, steps=20).losses
         trained[backend] = trainer.parameters()
 
     assert list(trained["ort-training"]) == list(trained["numpy"])
@@ -63,7 +63,7 @@ def test_twenty_steps_match_the_numpy_engine(bundle: edgefl.Bundle, optimizer: s
 def test_frozen_batchnorm_keeps_its_statistics(bundle: edgefl.Bundle) -> None:
     expected = nn.functional.cross_entropy(network()(torch.from_numpy(X[:8])), torch.from_numpy(Y[:8]).long())
 
-    report = edgefl.Trainer(bundle, backend="ort-training").fit(X[:8], Y[:8], max_steps=1)
+    report = edgefl.Trainer(bundle, backend="ort-training").fit(X[:8], Y[:8], steps=1)
 
     assert report.loss_first == pytest.approx(expected.item(), rel=1e-5)
 
@@ -75,7 +75,7 @@ def test_training_starts_from_the_parameters_given(bundle: edgefl.Bundle) -> Non
     trainer = edgefl.Trainer(bundle, backend="ort-training")
     trainer.rebase(values)
 
-    report = trainer.fit(X[:8], Y[:8], max_steps=1)
+    report = trainer.fit(X[:8], Y[:8], steps=1)
 
     assert report.loss_first == pytest.approx(np.log(3), rel=1e-5)
     assert set(trainer.delta()) == set(values)

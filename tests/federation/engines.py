@@ -17,13 +17,13 @@ from edgefl.bundle import Bundle
 from edgefl.bundle.archive import unpack
 from edgefl.data import Examples
 from edgefl.errors import OptionError
+from edgefl.options import FitOptions
 from edgefl.parameters import Arrays
 from edgefl.runtime.backends.base import Array, Names, Program, artifact_of
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.learner import Learned, Learner, TrainerLearner
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.transport import HttpTransport
-from edgefl.wire import Training
 
 PLAIN = {"onnxruntime": "onnx", "openvino": "openvino", "numpy": "numpy", "ort-training": "ort-training"}
 LITE = {"litert": "tflite_runtime", "tflite-runtime": "ai_edge_litert"}
@@ -72,13 +72,13 @@ class UpdatableLearner:
         self._names = artifact_of(bundle, "coreml", "updatable").inputs
         self._layers = bundle.manifest.report["targets"]["coreml"]["updatable"]["layers"]
 
-    def learn(self, parameters: Arrays, training: Training) -> Learned:
+    def learn(self, parameters: Arrays, options: FitOptions) -> Learned:
         from tests.coreml_evaluator.model import train
         from tests.coreml_evaluator.update import write_parameters
 
-        if training.momentum or training.mu:
+        if options.momentum or options.mu:
             raise OptionError("an updatable model has its own momentum, and no FedProx")
-        order = np.random.Generator(np.random.PCG64(training.seed))
+        order = np.random.Generator(np.random.PCG64(options.seed))
         feeds = {"x": self._data.x, "y": np.asarray(self._data.y, np.int32).reshape(-1, 1)}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "updatable.mlmodel"
@@ -87,10 +87,10 @@ class UpdatableLearner:
             updated = train(
                 path,
                 {self._names.get(name, name): value for name, value in feeds.items()},
-                epochs=training.epochs,
-                learning_rate=training.lr,
+                epochs=options.epochs,
+                learning_rate=options.lr,
                 batch=self._bundle.manifest.batch_size,
-                orders=[order.permutation(self.examples) for _ in range(training.epochs)],
+                orders=[order.permutation(self.examples) for _ in range(options.epochs)],
             )
         new = {
             n: v for row in self._layers for n, v in self._back(row, updated.parameters[row["layer"]]).items()

@@ -28,7 +28,7 @@ from edgefl.wire import Status, Training
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE_PYTHON = os.environ.get("EDGEFL_DEVICE_PYTHON", sys.executable)
 ROUNDS, BATCH, EXAMPLES = 3, 8, 24
-TRAINING = Training(epochs=2, lr=0.1, seed=5, mode="float32")
+TRAINING = Training.of(epochs=2, lr=0.1, seed=5, mode="float32")
 NEEDS = {
     "onnxruntime": "onnxruntime",
     "litert": "ai_edge_litert",
@@ -47,7 +47,7 @@ from edgefl.server_stub.serve import run_server
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import Training
 options = json.loads(sys.argv[1])
-settings = Settings(training=Training(**options["training"]), **options["settings"])
+settings = Settings(training=Training.of(**options["training"]), **options["settings"])
 run_server(settings, port_file=options["port_file"])
 """
 
@@ -149,7 +149,7 @@ def _serve(folder: Path, goal: int) -> subprocess.Popen[bytes]:
         "long_poll_s": 0.2,
         "retry_after_s": 0.05,
     }
-    training = {"epochs": TRAINING.epochs, "lr": TRAINING.lr, "seed": TRAINING.seed, "mode": TRAINING.mode}
+    training = {**TRAINING.fit.to_json(), **TRAINING.coding.to_json()}
     options = {"settings": settings, "training": training, "port_file": str(folder / "port")}
     return subprocess.Popen([sys.executable, "-c", START, json.dumps(options)], cwd=ROOT, env=_environment())
 

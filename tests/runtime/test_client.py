@@ -17,6 +17,7 @@ from edgefl.bundle import ArtifactData, Bundle
 from edgefl.data import Examples
 from edgefl.delta import Limits, decode
 from edgefl.errors import DataShape, NotFinite, OptionError, Refused, ServerNonsense, ServerUnreachable
+from edgefl.options import FitOptions
 from edgefl.parameters import Parameter
 from edgefl.runtime.backends.numpy import NumpyBackend
 from edgefl.runtime.cache import BundleCache, targets_for
@@ -39,7 +40,7 @@ class FakeServer:
 
     def __init__(self, rounds: int = 3, bundle: Bundle = MODEL, **training) -> None:
         self.rounds, self.bundle = rounds, bundle
-        self.training = Training(**{"density": 0.1, "lr": 0.1, **training})
+        self.training = Training.of(**{"density": 0.1, "lr": 0.1, **training})
         self.frames: dict[int, bytes] = {}
         self.uploads: list[bytes] = []
         self.requests: list[str] = []
@@ -552,7 +553,7 @@ def test_real_training_with_the_numpy_backend(tmp_path, sleeps):
     assert report.accepted and np.count_nonzero(delta) > SCHEMA.size // 2
     start = TrainerLearner(MODEL, examples(), backend="numpy")
     values = SCHEMA.unflatten(SCHEMA.flatten(MODEL.parameters()) + delta)
-    training = Training(epochs=1, lr=1e-9)
+    training = FitOptions(epochs=1, lr=1e-9)
     assert start.learn(values, training).loss < start.learn(MODEL.parameters(), training).loss - 0.05
 
 
@@ -581,12 +582,12 @@ def test_personal_parameters_stay_and_survive_a_restart(tmp_path):
     file = tmp_path / "personal.safetensors"
     first = TrainerLearner(model, examples(), backend="numpy", personal=file)
 
-    delta = first.learn({}, Training(epochs=3, lr=0.1)).delta
+    delta = first.learn({}, FitOptions(epochs=3, lr=0.1)).delta
 
     kept = read_tensors(file.read_bytes())
     assert delta.shape == (6 * 10 + 10,) and set(kept) == {"head/kernel", "head/bias"}
     assert not np.array_equal(kept["head/kernel"], model.parameters()["head/kernel"])
     again = TrainerLearner(model, examples(), backend="numpy", personal=file)
     fresh = TrainerLearner(model, examples(), backend="numpy")
-    still = Training(epochs=1, lr=1e-9)
+    still = FitOptions(epochs=1, lr=1e-9)
     assert again.learn({}, still).loss < fresh.learn({}, still).loss

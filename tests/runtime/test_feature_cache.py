@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import OptionError
+from edgefl.options import FitOptions
 from edgefl.runtime import Program, Trainer, open_backend
 from edgefl.runtime.backends.proving import proving
 from edgefl.runtime.feature_cache import FeatureCache, example_digests
 from edgefl.runtime.learner import TrainerLearner
-from edgefl.wire import Training
 
 pytestmark = pytest.mark.device
 SUBJECT = "ab" * 16
@@ -226,13 +226,13 @@ def test_later_epochs_and_fits_touch_only_what_is_trained(head: Bundle, backend:
 
 def test_a_device_keeps_features_over_rounds_and_restarts(head: Bundle, tmp_path: Path) -> None:
     counting = Counting(open_backend(head, "numpy")).proved(head)
-    training = Training(epochs=1, lr=0.1)
+    options = FitOptions(epochs=1, lr=0.1)
     for _ in range(2):
         learner = TrainerLearner(
             head, Examples(*data(head)), backend=counting, features=FeatureCache(tmp_path)
         )
         for _ in range(2):
-            learner.learn({n: v for n, v in head.parameters().items() if n.startswith("head")}, training)
+            learner.learn({n: v for n, v in head.parameters().items() if n.startswith("head")}, options)
 
     assert counting.calls["features"] == 3
     assert counting.calls["step"] == 4 * 3

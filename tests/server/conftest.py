@@ -28,7 +28,7 @@ from edgefl.server_stub.serve import run_server
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import Training
 options = json.loads(sys.argv[1])
-training = Training(**options.pop("training", {}))
+training = Training.of(**options.pop("training", {}))
 process = {name: options.pop(name) for name in ("port_file", "certificate", "key") if name in options}
 run_server(Settings(training=training, **options), **process)
 """

@@ -55,7 +55,7 @@ def start(tmp_path, clock, storage):
             "bundle": MODEL,
             "goal": 2,
             "rounds": 3,
-            "training": Training(density=0.2),
+            "training": Training.of(density=0.2),
             "downlink": 0.0,
         }
         settings = Settings(database=tmp_path / "rounds.db", **{**defaults, **options})

@@ -34,7 +34,7 @@ ROUNDS = 12
 
 
 def settings_for(database: Path, **options) -> Settings:
-    defaults = {"goal": 1, "rounds": ROUNDS, "training": Training(density=0.3)}
+    defaults = {"goal": 1, "rounds": ROUNDS, "training": Training.of(density=0.3)}
     return Settings(MODEL, database, **{**defaults, **options})
 
 

@@ -64,8 +64,8 @@ def test_seed_counts_up_with_the_rounds(serve, make_frame, hello):
     server.wait_for_version(1)
     second = remote.check_in(hello("a")).task
 
-    assert (first.training.seed, second.training.seed) == (40, 41)
-    assert second.training.epochs == 3 and second.training.mode == "ternary"
+    assert (first.training.fit.seed, second.training.fit.seed) == (40, 41)
+    assert second.training.fit.epochs == 3 and second.training.coding.mode == "ternary"
 
 
 def test_asking_again_gives_the_same_task(serve, hello):

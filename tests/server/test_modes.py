@@ -30,7 +30,8 @@ def vector(seed: int = 0) -> np.ndarray:
 def coded(delta: np.ndarray, training: Training, version: int = 0, residual=None, cohort=1, device="device"):
     return encode_update(
         delta,
-        training,
+        training.coding,
+        seed=training.fit.seed,
         schema=SCHEMA,
         base_version=version,
         device=device,
@@ -46,7 +47,7 @@ SHAPES = [{}, {"per_tensor": True}, {"whole_below": 20}, {"per_tensor": True, "w
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 def test_server_takes_every_mode(tmp_path, mode, shape):
-    training = Training(mode=mode, density=0.1, **shape)
+    training = Training.of(mode=mode, density=0.1, **shape)
     coordinator = Coordinator(
         Settings(MODEL, tmp_path / "x.db", goal=1, rounds=1, training=training, downlink=0.0)
     )
@@ -66,7 +67,7 @@ def test_server_takes_every_mode(tmp_path, mode, shape):
 @pytest.mark.parametrize("mode", ["topk", "ternary", "subset", "unbiased"])
 @pytest.mark.parametrize("budget", [120, 140])
 def test_payload_is_filled_and_accepted(tmp_path, mode, budget):
-    training = Training(mode=mode, payload=budget)
+    training = Training.of(mode=mode, payload=budget)
     settings = Settings(MODEL, tmp_path / "x.db", goal=1, training=training)
 
     encoded, _ = coded(vector(), training, cohort=100)
@@ -75,7 +76,7 @@ def test_payload_is_filled_and_accepted(tmp_path, mode, budget):
 
 
 def test_noise_a_cohort_cannot_average_comes_before_the_payload(tmp_path):
-    training = Training(mode="unbiased", payload=85)
+    training = Training.of(mode="unbiased", payload=85)
 
     encoded, _ = coded(vector(), training, cohort=1)
 
@@ -87,24 +88,24 @@ def test_noise_a_cohort_cannot_average_comes_before_the_payload(tmp_path):
 @pytest.mark.parametrize("cohort", [1, 2, 10])
 @pytest.mark.parametrize("density", [0.001, 0.01, 0.1])
 def test_devices_keep_their_noise_within_what_the_cohort_averages(cohort, density):
-    encoded, _ = coded(vector(), Training(mode="unbiased", density=density), cohort=cohort)
+    encoded, _ = coded(vector(), Training.of(mode="unbiased", density=density), cohort=cohort)
 
     assert encoded.nmse is not None and encoded.nmse <= NMSE_PER_UPDATE * cohort * (1 + 1e-6)
 
 
 def test_payload_too_small_for_a_mode_is_refused():
     with pytest.raises(DeltaOption):
-        coded(vector(), Training(mode="dense8", payload=90))
+        coded(vector(), Training.of(mode="topk", payload=20))
 
 
 def test_warm_up_lets_the_density_fall(tmp_path):
-    training = Training(density=0.01, warm_up=4, seed=7)
+    training = Training.of(density=0.01, warm_up=4, seed=7)
 
     tasks = [training.in_round(n) for n in range(1, 7)]
 
-    assert [t.seed for t in tasks] == [7, 8, 9, 10, 11, 12]
+    assert [t.fit.seed for t in tasks] == [7, 8, 9, 10, 11, 12]
     np.testing.assert_allclose(
-        [t.density for t in tasks], [0.25 * 0.04 ** (n / 4) for n in range(4)] + [0.01] * 2
+        [t.coding.density for t in tasks], [0.25 * 0.04 ** (n / 4) for n in range(4)] + [0.01] * 2
     )
     sent = [len(coded(vector(), t)[0].indices) for t in tasks]
     settings = Settings(MODEL, tmp_path / "x.db", training=training)
@@ -112,14 +113,16 @@ def test_warm_up_lets_the_density_fall(tmp_path):
 
 
 def test_warm_up_never_begins_below_its_end():
-    assert Training(density=0.5, warm_up=4).in_round(1).density == 0.5
+    assert Training.of(density=0.5, warm_up=4).in_round(1).coding.density == 0.5
 
 
 def test_cohorts_share_the_subset_of_a_round_and_no_other():
-    first, second = Training(mode="subset", density=0.1), Training(mode="subset", density=0.1, seed=1)
+    first, second = Training.of(mode="subset", density=0.1), Training.of(mode="subset", density=0.1, seed=1)
 
     a, b = (
-        encode_update(vector(i), first, schema=SCHEMA, base_version=0, device=f"d{i}", cohort=9)[0]
+        encode_update(
+            vector(i), first.coding, seed=0, schema=SCHEMA, base_version=0, device=f"d{i}", cohort=9
+        )[0]
         for i in (1, 2)
     )
     c = coded(vector(), second)[0]
@@ -134,7 +137,7 @@ def test_cohorts_share_the_subset_of_a_round_and_no_other():
 )
 def test_residual_fades_with_every_version_missed(version, kept):
     residual = Residual(np.full(SCHEMA.size, 8.0, np.float32), SCHEMA.id, base_version=5)
-    ones, training = np.ones(SCHEMA.size, np.float32), Training(density=1.0, residual_decay=0.5)
+    ones, training = np.ones(SCHEMA.size, np.float32), Training.of(density=1.0, residual_decay=0.5)
     sent, _ = coded(ones, training, version, residual)
 
     np.testing.assert_allclose(sent.dense(), 1 + 8 * kept, rtol=2e-3)
@@ -143,13 +146,13 @@ def test_residual_fades_with_every_version_missed(version, kept):
 def test_residual_of_another_model_is_left_alone():
     other = Residual(np.full(SCHEMA.size, 8.0, np.float32), b"12345678", base_version=5)
 
-    sent, _ = coded(np.ones(SCHEMA.size, np.float32), Training(density=1.0), 6, other)
+    sent, _ = coded(np.ones(SCHEMA.size, np.float32), Training.of(density=1.0), 6, other)
 
     np.testing.assert_allclose(sent.dense(), 1, rtol=2e-3)
 
 
 def test_momentum_correction_sends_more_of_what_goes_on():
-    plain, corrected = Training(density=0.01), Training(density=0.01, correction=0.5)
+    plain, corrected = Training.of(density=0.01), Training.of(density=0.01, correction=0.5)
     delta, sent = vector(), {}
     for name, training in (("plain", plain), ("corrected", corrected)):
         residual, total = None, np.zeros(SCHEMA.size)
@@ -163,11 +166,23 @@ def test_momentum_correction_sends_more_of_what_goes_on():
 
 
 @pytest.mark.parametrize(
-    "training", [Training(payload=1000, warm_up=3), Training(mode="unbiased", correction=0.5)]
+    "options",
+    [
+        {"payload": 1000, "warm_up": 3},
+        {"mode": "unbiased", "correction": 0.5},
+        {"mode": "dense8", "residual_decay": 0.5},
+        {"mode": "float32", "warm_up": 3},
+        {"mode": "dense8", "payload": 1000},
+        {"optimizer": "adam", "momentum": 0.9},
+    ],
+    ids=str,
 )
-def test_settings_that_contradict_each_other_are_refused(tmp_path, training):
-    with pytest.raises(OptionError):
-        Settings(MODEL, tmp_path / "x.db", training=training)
+def test_options_that_contradict_each_other_are_refused(options):
+    with pytest.raises(OptionError) as caught:
+        Training.of(**options)
+
+    assert caught.value.given.keys() == options.keys()
+    assert all(f"{name}={value!r}" in str(caught.value) for name, value in options.items())
 
 
 @pytest.mark.parametrize("options", [{"downlink": 1.0}, {"downlink": -0.1}, {"max_examples": 0}])

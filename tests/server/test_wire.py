@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import ProtocolError
+from edgefl.options import FitOptions
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Failure, Task, Training
 
 TASK = Task(
@@ -17,7 +19,7 @@ TASK = Task(
     round=3,
     base_version=2,
     schema="0123456789abcdef",
-    training=Training(epochs=2, lr=0.1, mode="unbiased", density=0.003),
+    training=Training.of(epochs=2, lr=0.1, mode="unbiased", density=0.003),
     cohort=8,
     max_bytes=5000,
     deadline_s=12.5,
@@ -73,17 +75,40 @@ def test_task_refuses(field, value):
     ("field", "value"),
     [
         ("epochs", 0),
+        ("optimizer", "lion"),
+        ("clip_norm", 0),
         ("lr", 0.0),
         ("lr", "0.1"),
         ("momentum", 1.0),
-        ("mode", "sparse"),
-        ("density", 0),
         ("mu", -1),
     ],
 )
 def test_training_refuses(field, value):
-    with pytest.raises(ProtocolError, match=f"training|Training.{field}"):
-        Task.from_json({**TASK.to_json(), "training": {field: value}})
+    with pytest.raises(ProtocolError, match=rf"Task\.training\.fit\.{field} is"):
+        Task.from_json({**TASK.to_json(), "training": {"fit": {field: value}}})
+
+
+@pytest.mark.parametrize(
+    ("coding", "said"),
+    [
+        ({"mode": "sparse"}, r"Task\.training\.coding\.mode is"),
+        ({"density": 0}, r"Task\.training\.coding\.density is"),
+        ({"payload": "20kB"}, r"Task\.training\.coding\.payload is"),
+        ({"payload": 900, "warm_up": 3}, r"Task\.training\.coding: payload=900 with warm_up=3"),
+    ],
+)
+def test_coding_refuses(coding, said):
+    with pytest.raises(ProtocolError, match=said):
+        Task.from_json({**TASK.to_json(), "training": {"coding": coding}})
+
+
+def test_everything_that_decides_training_travels():
+    fit = FitOptions(epochs=3, steps=7, lr=0.2, momentum=0.0, optimizer="adam", mu=0.1, clip_norm=2.5, seed=9)
+
+    travelled = Task.from_bytes(replace(TASK, training=Training(fit)).to_bytes()).training.fit
+
+    assert travelled == fit
+    assert all(getattr(fit, f.name) != f.default for f in fields(fit) if f.name != "momentum")
 
 
 @pytest.mark.parametrize("device", ["", "a" * 65, "a b", "../a", "ä", "a/b", None, 1])

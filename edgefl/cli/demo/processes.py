@@ -94,9 +94,9 @@ class Server:
         options = {
             "db": self.database, "port": self.port, "port-file": self._port_file,
             "rounds": r.rounds, "goal": r.cohort, "minimum": r.cohort, "surplus": 0,
-            "epochs": r.training.epochs, "lr": r.training.lr, "momentum": r.training.momentum,
-            "steps": r.training.steps,
-            "mode": r.training.mode, "density": r.training.density, "seed": self._seed,
+            "epochs": r.training.fit.epochs, "lr": r.training.fit.lr, "momentum": r.training.fit.momentum,
+            "steps": r.training.fit.steps,
+            "mode": r.training.coding.mode, "density": r.training.coding.density, "seed": self._seed,
             "server-lr": r.server_lr, "server-momentum": r.server_momentum,
         }  # fmt: skip
         words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]

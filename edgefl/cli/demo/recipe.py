@@ -31,7 +31,7 @@ class Recipe:
 
     rounds: int = 320
     cohort: int = 4
-    training: Training = field(default_factory=lambda: Training(lr=0.1, momentum=0.9, steps=4, density=0.018))
+    training: Training = field(default_factory=lambda: Training.of(lr=0.1, momentum=0.9, steps=4, density=0.018))
     server_lr: float = 1.0
     server_momentum: float = 0.0
     central_lr: float = 0.04
@@ -48,9 +48,9 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Steps of all devices in all rounds: the budget of the yardstick too."""
-        return self.rounds * self.training.steps * self.cohort
+        return self.rounds * self.training.fit.steps * self.cohort
 
     def plan(self, seed: int) -> Plan:
         """The same federation for the simulator."""
-        training = replace(self.training, seed=seed)
+        training = replace(self.training, fit=replace(self.training.fit, seed=seed))
         return Plan(self.rounds, training, self.cohort, self.server_lr, self.server_momentum, seed)

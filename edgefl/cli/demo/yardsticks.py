@@ -45,7 +45,7 @@ def central(bundle: Bundle, split: Split, recipe: Recipe, seed: int) -> float:
             x,
             y,
             epochs=1 + steps * BATCH // len(y),
-            max_steps=steps,
+            steps=steps,
             lr=recipe.central_lr,
             momentum=recipe.central_momentum,
             seed=seed + part,

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.options import AsJson, BackendName, Payload, check_folder, open_bundle
+from edgefl.cli.fields import options_of
+from edgefl.cli.options import AsJson, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import OptionError
+from edgefl.options import EngineOptions, FitOptions, FrameOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,8 @@ _GB = 10**9
 
 
 def payload(
+    fit: FitOptions,
+    engine: EngineOptions,
     bundle: Annotated[
         Path | None, typer.Argument(help="A bundle, MODEL.edgefl; none with --train.", show_default=False)
     ] = None,
@@ -31,11 +35,7 @@ def payload(
         Path | None,
         typer.Option("--data", "-d", help="Examples to train on; the bundle's golden batch if absent."),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs that make the update.", min=1)] = 1,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate of these epochs. Default: the bundle's.")
-    ] = None,
-    budget: Payload = 0,
+    budget: Annotated[int, options_of(FrameOptions)["payload"].mark] = 0,
     cohort: Annotated[int, typer.Option(help="Updates per round.", min=1)] = 10,
     rounds: Annotated[int, typer.Option(help="Rounds a device takes part in per month.", min=1)] = 30,
     data_plan: Annotated[float, typer.Option("--plan", help="Data plan, GB per month.", min=0.001)] = 1.0,
@@ -53,7 +53,6 @@ def payload(
     out: Annotated[
         Path, typer.Option(help="With --train: folder for runs, results and pictures; runs there go on.")
     ] = Path("payload-out"),
-    backend: BackendName = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Bytes of one update of this model by mode and density: up and down, per round and per month.
@@ -72,7 +71,7 @@ def payload(
         )
     check_folder(plot)
     opened = open_bundle(bundle)
-    vector = update(opened, data, epochs, lr, backend)
+    vector = update(opened, data, fit, engine)
     priced = _priced(bundle, opened, vector, budget, _month(rounds, cohort, data_plan))
     if plot:
         from edgefl.cli.payload.sizes import draw
@@ -143,19 +142,19 @@ def _show(priced: _Priced, data: Path | None, plot: Path | None) -> None:
         print_line(f"Picture     {plot}")
 
 
-def update(bundle: Bundle, data: Path | None, epochs: int, lr: float | None, backend: str) -> Vector:
+def update(bundle: Bundle, data: Path | None, fit: FitOptions, engine: EngineOptions) -> Vector:
     """The update that training makes, on the user's examples or on the golden batch."""
     from edgefl.data import load_examples
     from edgefl.runtime import Trainer
 
-    trainer = Trainer(bundle, backend=backend)
+    trainer = Trainer(bundle, engine.backend, engine.delegate)
     if data is None:
         golden = bundle.golden()
         inputs = {spec.name: golden[spec.name] for spec in bundle.manifest.inputs}
-        trainer.fit(inputs, golden["y"], epochs=epochs, lr=lr)
+        trainer.fit(inputs, golden["y"], fit)
     else:
         examples = load_examples(data)
-        trainer.fit(examples.x, examples.y, epochs=epochs, lr=lr)
+        trainer.fit(examples.x, examples.y, fit, sample_weight=examples.weight)
     return bundle.schema().flatten(trainer.delta())
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from edgefl.delta import Encoded, encode
 from edgefl.delta.lattice import encode_moves
 from edgefl.errors import DeltaOption
+from edgefl.options import DOWNLINK
 from edgefl.parameters import Schema, Vector
 from edgefl.runtime.update import NMSE_PER_UPDATE
 from edgefl.server_stub.publish import Standing, publish
-from edgefl.server_stub.settings import DOWNLINK
 
 HTTP_UP, HTTP_DOWN = 416, 972
 """Bytes that one round's requests and answers take beside frames and parameters; `--train` measures them."""

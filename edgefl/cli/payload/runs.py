@@ -18,10 +18,10 @@ from edgefl.cli.simulation import Coder, Plan, RoundRow, simulate
 from edgefl.data import Examples
 from edgefl.delta import STATELESS_MODES, Encoded, Residual, apply_feedback, encode
 from edgefl.errors import NotFinite
+from edgefl.options import CodingOptions
 from edgefl.parameters import Schema, Vector
 from edgefl.runtime import Trainer
 from edgefl.runtime.update import NMSE_PER_UPDATE
-from edgefl.wire import Training
 
 COHORT, MANY = 10, 100
 """Devices per round; devices there are where only some take part."""
@@ -166,7 +166,7 @@ def execute(run: Run) -> Curve:
     task, started = TASKS[run.task], time.perf_counter()
     made = bundle(task, run.seed)
     devices = task.devices(run.cohort if run.everyone else MANY, run.skewed, run.seed)
-    training = replace(task.training, seed=1000 * run.seed)
+    training = replace(task.training, fit=replace(task.training.fit, seed=1000 * run.seed))
     # Versions go down exactly: what is compared is the way up.
     plan = Plan(run.rounds, training, run.cohort, seed=run.seed, downlink=0.0)
     watcher = _Watcher(made, task.test(), run.rounds)
@@ -190,8 +190,9 @@ def coder(way: Way) -> Coder:
 
     def code(
         delta: Vector,
-        training: Training,
+        coding: CodingOptions,
         *,
+        seed: int,
         schema: Schema,
         base_version: int,
         device: str,
@@ -205,8 +206,8 @@ def coder(way: Way) -> Coder:
             mode=way.mode,
             density=way.density,
             coders=_CODERS.get(way.mode, ("deflate", "zstd")),
-            rng=np.random.default_rng([training.seed, zlib.crc32(device.encode())]),
-            subset_seed=training.seed,
+            rng=np.random.default_rng([seed, zlib.crc32(device.encode())]),
+            subset_seed=seed,
             nmse_limit=way.noise * cohort if way.mode == "unbiased" else None,
         )
         if way.mode in STATELESS_MODES:

@@ -20,6 +20,7 @@ from edgefl.cli.payload.datasets import WORDS, Data, digits, watch, words
 from edgefl.cli.simulate import divide
 from edgefl.data import Examples
 from edgefl.errors import MissingDependency
+from edgefl.options import FitOptions
 from edgefl.runtime import Trainer
 from edgefl.wire import Training
 
@@ -86,7 +87,10 @@ def bundle(task: Task, seed: int) -> Bundle:
 def _warmed(made: Bundle, public: Examples, seed: int) -> Bundle:
     trainer = Trainer(made)
     for part in range(WARM_PARTS):
-        trainer.fit(public.x, public.y, 3, WARM_LR, WARM_PARTS * seed + part, 0.5, max_steps=WARM_STEPS)
+        options = FitOptions(
+            epochs=3, steps=WARM_STEPS, lr=WARM_LR, momentum=0.5, seed=WARM_PARTS * seed + part
+        )
+        trainer.fit(public.x, public.y, options)
     return made.with_parameters(trainer.parameters(), made.manifest.model_version)
 
 
@@ -154,7 +158,7 @@ TASKS: Mapping[str, Task] = {
             title="digits",
             model="MLP 784-512-10",
             measure="digits told apart",
-            training=Training(epochs=5, steps=5, lr=0.1),
+            training=Training.of(epochs=5, steps=5, lr=0.1),
             rounds=30,
             batch=20,
             skew="dirichlet:0.3",
@@ -165,7 +169,7 @@ TASKS: Mapping[str, Task] = {
             title="watch",
             model="1-D CNN",
             measure="exercises told apart",
-            training=Training(epochs=5, steps=5, lr=0.1),
+            training=Training.of(epochs=5, steps=5, lr=0.1),
             rounds=30,
             batch=16,
             skew="dirichlet:0.3",
@@ -176,7 +180,7 @@ TASKS: Mapping[str, Task] = {
             title="words",
             model="GRU language model",
             measure="next words guessed",
-            training=Training(epochs=5, steps=5, lr=0.5),
+            training=Training.of(epochs=5, steps=5, lr=0.5),
             rounds=20,
             batch=8,
             skew="blocks",

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of training, of coding updates and of a federation: its name, rule, meaning and default, once.
+
+Python takes them as keywords, the command line as `--name`, files as `name` in a section, and messages
+carry them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar
+
+from edgefl.errors import OptionError
+from edgefl.rules import Checked, above, byte_count, flag, integer, number, one_of, optional, text
+
+MODES = ("topk", "ternary", "unbiased", "dense8", "dense4", "float16", "float32", "subset")
+"""Ways of coding updates, see `edgefl.delta.encode`."""
+CHOOSING_MODES = ("topk", "ternary", "unbiased", "subset")
+"""Those that leave parameters out; the others send every one."""
+STATELESS_MODES = frozenset({"unbiased", "dense8", "dense4", "float32", "subset"})
+"""Modes that lose nothing on average: a residual would only delay what they send anyway."""
+OPTIMIZERS = ("sgd", "adam")
+
+FIRST_DENSITY = 0.25
+"""Where a warm-up begins."""
+DOWNLINK = 0.03
+"""Squared error a published step may have by default, relative to its squared length."""
+MAX_BYTES = 2**50
+_MANY = 2**31 - 1
+
+O = TypeVar("O", bound=Checked)  # noqa: E741
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(Checked):
+    """How to train on the examples of one device. The annotation of each field says what it is."""
+
+    epochs: Annotated[int, integer(1, 10_000), "Passes over the local examples."] = 1
+    steps: Annotated[int, integer(0, 1_000_000), "Most batches to train on; 0: all of the epochs'."] = 0
+    lr: Annotated[float | None, optional(above(0.0)), "Learning rate. Default: the bundle's."] = None
+    momentum: Annotated[float, number(0.0, 0.9999), "Momentum of SGD."] = 0.0
+    optimizer: Annotated[str, one_of(*OPTIMIZERS), "sgd or adam; its state starts anew every time."] = "sgd"
+    mu: Annotated[float, number(0.0, 1e6), "FedProx's pull towards the parameters begun with; 0: none."] = 0.0
+    clip_norm: Annotated[
+        float | None, optional(above(0.0)), "Largest joint norm of the gradients of a step. Default: none."
+    ] = None
+    seed: Annotated[
+        int,
+        integer(0, 2**63 - 1),
+        "Of the order of examples, dropout and rounding; counts up with the rounds.",
+    ] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.momentum and self.optimizer == "adam":
+            raise OptionError(
+                "momentum is SGD's, Adam has moments of its own; give one of them",
+                {"momentum": self.momentum, "optimizer": self.optimizer},
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions(Checked):
+    """How one update is coded."""
+
+    mode: Annotated[
+        str,
+        one_of(*MODES),
+        "How updates are coded. topk sends the largest changes and keeps the rest for the next update; "
+        "unbiased draws at random and forgets; others are ternary, dense8, dense4, subset, float16, float32.",
+    ] = "topk"
+    density: Annotated[float, number(1e-9, 1.0), "Part of the parameters an update carries; 0.01 is 1 %."] = (
+        0.01
+    )
+    payload: Annotated[
+        int,
+        byte_count(MAX_BYTES),
+        "Longest update, such as 20kB, filled as well as it goes; in place of the density. 0: none.",
+    ] = 0
+    per_tensor: Annotated[bool, flag, "Choose in every tensor by itself, not among all parameters."] = False
+    whole_below: Annotated[int, integer(0, _MANY), "Send tensors with fewer elements whole."] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.payload and self.mode not in CHOOSING_MODES:
+            raise OptionError(
+                f"mode {self.mode} sends every parameter, so its updates cannot be made to fit; "
+                f"{', '.join(CHOOSING_MODES)} can",
+                {"payload": self.payload, "mode": self.mode},
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodingOptions(FrameOptions):
+    """How the updates of a device are coded round after round."""
+
+    warm_up: Annotated[
+        int, integer(0, 1_000_000), "Rounds over which the density falls from 25 % to what it is to be."
+    ] = 0
+    correction: Annotated[float, number(0.0, 0.9999), "Momentum correction of error feedback; 0: none."] = 0.0
+    residual_decay: Annotated[
+        float, number(0.0, 1.0), "What stays of a residual for every version the device missed."
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.payload and self.warm_up:
+            raise OptionError(
+                "a warm-up is about the density, which a payload replaces; give one of them",
+                {"payload": self.payload, "warm_up": self.warm_up},
+            )
+        if self.warm_up and self.mode not in CHOOSING_MODES:
+            raise OptionError(
+                f"mode {self.mode} sends every parameter from the first round on",
+                {"warm_up": self.warm_up, "mode": self.mode},
+            )
+        for name, idle in (("correction", 0.0), ("residual_decay", 1.0)):
+            value = getattr(self, name)
+            if value != idle and self.mode in STATELESS_MODES:
+                raise OptionError(
+                    f"error feedback is what it belongs to, and {', '.join(sorted(STATELESS_MODES))} "
+                    "do without",
+                    {name: value, "mode": self.mode},
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationOptions(Checked):
+    """How many rounds there are, and what becomes of their updates."""
+
+    rounds: Annotated[int, integer(0, _MANY), "Rounds to run."] = 10
+    server_lr: Annotated[float, above(0.0), "Step along the mean update; 1 is FedAvg."] = 1.0
+    server_momentum: Annotated[float, number(0.0, 0.9999), "Above 0 is FedAvgM."] = 0.0
+    max_norm: Annotated[
+        float | None, optional(above(0.0)), "Largest L2 norm of an update that is taken. Default: any."
+    ] = None
+    max_examples: Annotated[int, integer(1, _MANY), "Most examples an update counts for."] = 100_000
+    downlink: Annotated[
+        float,
+        number(0.0, 0.99),
+        "Part of a version's step, in squared length, that may wait for the next ones: more makes what "
+        "devices fetch shorter. 0: whole float32 models.",
+    ] = DOWNLINK
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(FederationOptions):
+    """How a server runs its rounds."""
+
+    goal: Annotated[int, integer(1, _MANY), "Updates that fill a round."] = 8
+    minimum: Annotated[
+        int | None,
+        optional(integer(1, _MANY)),
+        "Updates that fill it at the deadline. Default: half the goal.",
+    ] = None
+    deadline_s: Annotated[float, above(0.0, 1e9), "Seconds until a round's deadline."] = 300.0
+    surplus: Annotated[
+        float,
+        number(0.0, 1000.0),
+        "Devices that may start beyond the goal, as a part of it; they stand in for dropouts.",
+    ] = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.minimum is not None and self.minimum > self.goal:
+            raise OptionError("the minimum is at most the goal", {"minimum": self.minimum, "goal": self.goal})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(Checked):
+    """What runs the graphs, see `edgefl.runtime.open_backend`."""
+
+    backend: Annotated[
+        str,
+        text(".+"),
+        "Engine: auto, onnx, openvino, tflite, numpy or ort-training. auto takes the first there is, "
+        "of onnx and openvino the faster, and never ort-training.",
+        "-b",
+    ] = "auto"
+    delegate: Annotated[
+        str,
+        text(".+"),
+        "auto (the fastest here that proves right), cpu, a name such as xnnpack, or the path of a "
+        "TFLite delegate library; with options: 'cuda;device_id=1'.",
+    ] = "auto"
+
+
+SECTIONS: Mapping[str, type[Checked]] = {
+    "engine": EngineOptions,
+    "fit": FitOptions,
+    "coding": CodingOptions,
+    "server": ServerOptions,
+}
+"""What stands together in a file of options."""
+
+
+def changed(options: O, given: Mapping[str, Any], what: str) -> O:
+    """The same options with other values for some, by name.
+
+    Args:
+        what: who takes the options, for the error.
+
+    Raises:
+        OptionError: a name there is not, or a value its rule does not take.
+    """
+    allowed = [f.name for f in fields(options)]  # type: ignore[arg-type]
+    for name in given:
+        if name not in allowed:
+            raise OptionError(f"{what} has no option {name!r}{nearest(name, allowed)}")
+    return replace(options, **given)  # type: ignore[type-var]
+
+
+def nearest(name: str, allowed: list[str]) -> str:
+    """What may have been meant by a name, and what is allowed, as the end of a message."""
+    close = get_close_matches(name, allowed, 1)
+    return f"{f', {close[0]} may be meant' if close else ''}; allowed are {', '.join(allowed)}"
