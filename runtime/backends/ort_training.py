@@ -123,9 +123,11 @@ def _cpu(engine: Any) -> Any:
 def _check(recipe: Recipe) -> None:
     asked = {name: getattr(recipe.options, name) for name in ("momentum", "mu", "clip_norm")}
     if missing := {name: value for name, value in asked.items() if value}:
-        raise OptionError(f"backend ort-training does not have this in its optimizers; {_INSTEAD}", missing)
+        raise OptionError(f"backend ort-training has it in none of its optimizers; {_INSTEAD}", missing)
     if recipe.corrected:
-        raise OptionError(f"backend ort-training adds no correction to gradients; {_INSTEAD}")
+        raise OptionError(
+            f"backend ort-training adds no correction such as SCAFFOLD's to gradients; {_INSTEAD}"
+        )
 
 
 def _import() -> Any:

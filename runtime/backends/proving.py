@@ -11,6 +11,7 @@ import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure
+from edgefl.options import FitOptions
 from edgefl.runtime.backends.base import Array, Backend, Program, ProvingBackend, Recipe
 from edgefl.runtime.delegates.choice import Choice, Verdict
 from edgefl.runtime.delegates.trial import try_engine
@@ -106,7 +107,7 @@ class Proving:
 def _own_step(backend: Any, bundle: Bundle, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Loss and gradients of an engine that shows only how far it moved each parameter."""
     parameters = {p.name: feeds[p.name] for p in bundle.manifest.trained}
-    steps = backend.steps(bundle, Recipe("sgd", _RATE), parameters)
+    steps = backend.steps(bundle, Recipe(FitOptions(lr=_RATE)), parameters)
     loss = steps.step({name: value for name, value in feeds.items() if name not in parameters})
     moved = steps.parameters
     gradients = {f"grad/{n}": (value - moved[n]) / np.float32(_RATE) for n, value in parameters.items()}
