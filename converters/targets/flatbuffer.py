@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefl.converters.targets.aliasing import untangle
+from edgefl.converters.targets.overwrites import refuse_overwrites
 from edgefl.converters.targets.products import flatten, unbind
 from edgefl.errors import UnsupportedOperator
 
@@ -39,6 +40,7 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
 
     Raises:
         UnsupportedOperator: the file uses Flex or custom operators.
+        ConversionError: an interpreter would write over what is still to be read.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -52,6 +54,7 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
     model.signatureDefs = [_signature(signature, subgraph, inputs, outputs)]
     model.metadata = [entry for entry in model.metadata or [] if entry.name == _KEPT_METADATA]
     model.description = _DESCRIPTION
+    refuse_overwrites(model)
     return Finished(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), counts, _min_runtime(model))
 
 

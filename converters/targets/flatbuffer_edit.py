@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,17 @@ class Editor:
         """Append a tensor of the schema; its index."""
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
+
+    def like(self, tensor: int, shape: tuple[int, ...]) -> int:
+        """A new tensor of another's type and scales; its index."""
+        made = copy.copy(self.graph.tensors[tensor])
+        made.shape, made.buffer, made.name = np.array(shape, np.int32), 0, b""
+        return self.add(made)
+
+    def kind(self, tensor: int) -> str:
+        """A tensor's type by the schema's name."""
+        types = vars(self._schema.TensorType).items()
+        return str(next(name for name, code in types if code == self.graph.tensors[tensor].type))
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         held = self.graph.tensors[tensor].shape
@@ -87,6 +99,14 @@ class Editor:
         operator = self._schema.OperatorT()
         operator.opcodeIndex = self._code(name, version)
         operator.inputs = []
+        return operator
+
+    def whole(self, shape: tuple[int, ...], version: int) -> Any:
+        """A SLICE of everything without its tensors but for where it begins and its size: a copy."""
+        axes = len(shape)
+        operator = self._operator("SLICE", version, "SliceOptions")
+        bounds = np.zeros(axes, np.int32), np.array(shape, np.int32)
+        operator.inputs = [self.tensor("bound", (axes,), "INT32", bound) for bound in bounds]
         return operator
 
     def transpose(self, perm: tuple[int, ...]) -> Any:
