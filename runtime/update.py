@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.delta import STATELESS_MODES, Encoded, Residual, apply_feedback, carry, encode
-from edgefl.errors import DeltaOption, OptionError
+from edgefl.delta import STATELESS_MODES, Encoded, Residual, apply_feedback, carry
+from edgefl.delta.asked import encode_as
+from edgefl.errors import DeltaOption
 from edgefl.options import CodingOptions, FrameOptions
 from edgefl.parameters import Schema, Vector
 from edgefl.runtime.residual import MAX_AGE
 
-_META = {"loss": 0.0, "engine": ""}
 NMSE_PER_UPDATE = 5.0
 """Noise one unbiased update may carry, per update the round aims for: the mean of them stays useful."""
 
@@ -90,23 +90,9 @@ def encode_once(
     return _code(delta, coding=coding, schema=schema, base_version=base_version, rng=rng)
 
 
-def check_payload(coding: FrameOptions, schema: Schema) -> None:
-    """Refuse a payload that is too short for one single value, whatever is learned; OptionError."""
-    if not coding.payload:
-        return
-    alike = np.ones(schema.size, np.float32)  # what takes the fewest bytes
-    shortest = _frame(alike, coding, schema, k=1, base_version=0, meta=_META, rng=np.random.default_rng(0))
-    if len(shortest.frame) > coding.payload:
-        raise OptionError(
-            f"no update of this model is that short; in mode {coding.mode} the shortest take about "
-            f"{len(shortest.frame)} bytes",
-            {"payload": coding.payload},
-        )
-
-
 def _code(vector: Vector, *, coding: FrameOptions, schema: Schema, **options: Any) -> Encoded:
     """Encode within the budget; but noise beyond what the cohort can average helps nobody."""
-    call = partial(_frame, vector, coding, schema, **options)
+    call = partial(encode_as, vector, coding, schema, **options)
     if not coding.payload:
         return call(density=coding.density)
     try:
@@ -115,15 +101,3 @@ def _code(vector: Vector, *, coding: FrameOptions, schema: Schema, **options: An
         if coding.mode != "unbiased" or options.get("nmse_limit") is None:
             raise
         return call(k=1)
-
-
-def _frame(vector: Vector, coding: FrameOptions, schema: Schema, **options: Any) -> Encoded:
-    return encode(
-        vector,
-        schema_id=schema.id,
-        mode=coding.mode,
-        tensors=[(start, stop) for _, start, stop in schema.ranges()],
-        per_tensor=coding.per_tensor,
-        whole_below=coding.whole_below,
-        **options,
-    )

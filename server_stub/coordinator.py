@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from edgefl.bundle import Bundle
 from edgefl.bundle.missing import check_whole
+from edgefl.delta.asked import check_payload
 from edgefl.errors import Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import digest
@@ -60,11 +61,13 @@ class Coordinator:
 
         Raises:
             BundleError, StoreError: the bundle or the database cannot be used, or do not belong together.
+            OptionError: no update of this model fits the payload.
         """
         self.settings = settings
         self.bundle = Bundle.open(settings.bundle)
         check_whole(self.bundle.manifest)
         self._schema: Schema = self.bundle.schema()
+        check_payload(settings.training.coding, self._schema)
         self.max_bytes = settings.max_frame_bytes(self._schema)
         self._checks = Checks(
             self._schema.id,

@@ -27,7 +27,7 @@ from edgefl.cli import (
     status,
     train,
 )
-from edgefl.cli.fields import expanded
+from edgefl.cli.expand import expanded
 from edgefl.cli.output import err, print_error
 from edgefl.cli.payload import command as payload
 from edgefl.errors import EdgeflError, MissingDependency

@@ -28,8 +28,9 @@ def train(
     """Train a bundle on local examples; write the trained bundle, the update to send, or both."""
     from edgefl import Trainer
     from edgefl.data import load_examples
+    from edgefl.delta.asked import check_payload
     from edgefl.proof import renewed
-    from edgefl.runtime.update import check_payload, encode_once
+    from edgefl.runtime.update import encode_once
 
     check_folder(output, delta)
     opened = open_bundle(bundle)

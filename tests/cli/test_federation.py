@@ -134,6 +134,7 @@ def test_a_port_that_is_taken(server: Server, mlp: Path, tmp_path: Path) -> None
         ["--minimum", "9", "--goal", "8"],
         ["--payload", "20kB", "--warm-up", "3"],
         ["--payload", "20kB", "--mode", "dense4"],
+        ["--payload", "30"],
         ["--correction", "0.5", "--mode", "unbiased"],
         ["--momentum", "0.9", "--optimizer", "adam"],
         ["--key", __file__],
