@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.converters.targets.flatbuffer import operators
+from edgefl.converters.targets.flatbuffer import operators, write_model
 from edgefl.converters.targets.flatbuffer_edit import Editor
-from edgefl.converters.targets.overwrites import refuse_overwrites
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import TFLiteModel, later_release
 from edgefl.converters.weights import Packed, packed
@@ -37,8 +36,7 @@ def compact_tflite(lite: TFLiteModel, bits: int) -> TFLiteModel:
         for index, weight in found.items():
             _replace(editor, index, weight)
         _empty_unused(model)
-        refuse_overwrites(model)
-        data = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+        data = write_model(model)
     counts = operators(data)
     release, newest = _newest(lite, four=any(weight.bits == 4 for weight in found.values()))
     return replace(

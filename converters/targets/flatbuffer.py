@@ -54,8 +54,19 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
     model.signatureDefs = [_signature(signature, subgraph, inputs, outputs)]
     model.metadata = [entry for entry in model.metadata or [] if entry.name == _KEPT_METADATA]
     model.description = _DESCRIPTION
+    return Finished(write_model(model), counts, _min_runtime(model))
+
+
+def write_model(model: Any) -> bytes:
+    """A finished model (TFLite's object tree) as a file: the one way that files are written.
+
+    Raises:
+        ConversionError: an interpreter would write over what is still to be read.
+    """
+    from tensorflow.lite.tools import flatbuffer_utils
+
     refuse_overwrites(model)
-    return Finished(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), counts, _min_runtime(model))
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _min_runtime(model: Any) -> str:

@@ -85,7 +85,7 @@ def test_packed_weights_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None
     b.output("y", b.add("MatMul", x, b.constant(weight)))
     written = to_tflite(round_weights(b.build("product"), 8), "infer")
     checked: list[Any] = []
-    monkeypatch.setattr("edgefl.converters.targets.compact_tflite.refuse_overwrites", checked.append)
+    monkeypatch.setattr("edgefl.converters.targets.flatbuffer.refuse_overwrites", checked.append)
 
     packed = compact_tflite(written, 8)
 

@@ -52,6 +52,14 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.device
+def test_tflite_files_are_written_in_one_place() -> None:
+    """Where each is checked against the interpreters' memory planner."""
+    calls = [path for path in modules("converters") if "convert_object_to_bytearray(" in path.read_text()]
+
+    assert [path.name for path in calls] == ["flatbuffer.py"]
+
+
+@pytest.mark.device
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_dependencies_point_one_way(folder: str) -> None:
     others = {name for name in FOLDERS.values() if name not in ("edgefl", FOLDERS[folder])}
