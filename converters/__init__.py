@@ -2,6 +2,7 @@
 """The workstation: from a Keras, PyTorch or ONNX model to an edge training bundle."""
 
 from edgefl.converters.convert import convert
+from edgefl.converters.giving_back import load_into
 from edgefl.converters.targets.int8 import export_int8
 
-__all__ = ["convert", "export_int8"]
+__all__ = ["convert", "export_int8", "load_into"]

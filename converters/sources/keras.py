@@ -74,7 +74,7 @@ def load_keras(
         )
     spec = _example(model, example_inputs, batch_size)
     _build(model, spec)
-    values = _variables(model)
+    values = held(model)
     names = parameter_names(values)
     labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
     traced, keys = _export(model, values, spec, labels, dropout, show)
@@ -117,7 +117,7 @@ def _keras() -> Any:
     return keras
 
 
-def _variables(model: Any) -> dict[str, Any]:
+def held(model: Any) -> dict[str, Any]:
     """Float variables by path, trainable ones first; paths that repeat are numbered."""
     named: dict[str, Any] = {}
     for variable in (*model.trainable_variables, *model.non_trainable_variables):

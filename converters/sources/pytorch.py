@@ -110,9 +110,7 @@ def _refuse_own_statistics(model: Any) -> None:
 def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropout: bool) -> Forward:
     import torch
 
-    values = dict(model.named_parameters()) | {
-        n: v for n, v in model.named_buffers() if v.is_floating_point()
-    }
+    values = held(model)
     names, places = parameter_names(values), places_of(model, values)
     trainable = {names[n] for n, p in model.named_parameters() if p.requires_grad}
     tensors = [v.detach().clone() for v in values.values()]
@@ -122,10 +120,10 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropou
         nonlocal keys
         weights, data = dict(zip(values, flat, strict=False)), flat[len(values) :]
         kwargs = dict(zip(spec.keys, data, strict=True)) if spec.keys else {}
-        held = {place: weights[n] for place, n in places.items()}
+        bound = {place: weights[n] for place, n in places.items()}
         with marking():  # every place is named once, so torch need not find out which share a tensor
             made = torch.func.functional_call(
-                model, held, () if spec.keys else tuple(data), kwargs, tie_weights=False
+                model, bound, () if spec.keys else tuple(data), kwargs, tie_weights=False
             )
         flattened, keys = _flattened(made)
         return flattened
@@ -154,6 +152,11 @@ def _load(model: Any, spec: Example, arguments: Sequence[str], name: str, dropou
         aliases={n: names[first] for n, first in other_names(model, values).items()},
         strays=strays(model, traced.constants),
     )
+
+
+def held(model: Any) -> dict[str, Any]:
+    """Parameters and float buffers by the module's first name for each."""
+    return dict(model.named_parameters()) | {n: v for n, v in model.named_buffers() if v.is_floating_point()}
 
 
 def _module(forward: Callable[..., Any]) -> Any:
