@@ -3,6 +3,7 @@
 
 from edgefl.converters.convert import convert
 from edgefl.converters.giving_back import load_into
+from edgefl.converters.peft import export_peft, import_peft
 from edgefl.converters.targets.int8 import export_int8
 
-__all__ = ["convert", "export_int8", "load_into"]
+__all__ = ["convert", "export_int8", "export_peft", "import_peft", "load_into"]

@@ -12,6 +12,7 @@ import typer
 
 from edgefl import __version__
 from edgefl.cli import (
+    adapters,
     aggregate,
     anatomy,
     bench,
@@ -40,6 +41,7 @@ app = typer.Typer(
     help="Turn a model into something that trains on the device, and sends home kilobytes.",
 )
 delta = typer.Typer(no_args_is_help=True, help="Look into payloads.")
+adapters_app = typer.Typer(no_args_is_help=True, help="LoRA factors to and from Hugging Face's PEFT.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure payload sizes and step times of your own model.")
 
 # Panel of the help, command, and an example for its own help.
@@ -79,6 +81,17 @@ bench_app.command(
     "payload", help=_help(payload.payload), epilog="Example: edgefl bench payload watch.edgefl -d mine.npz"
 )(expanded(payload.payload))
 bench_app.command("step", epilog="Example: edgefl bench step watch.edgefl")(bench.step)
+adapters_app.command(
+    "export",
+    help=_help(adapters.export_adapters),
+    epilog="Example: edgefl adapters export trained.edgefl -o adapter",
+)(adapters.export_adapters)
+adapters_app.command(
+    "import",
+    help=_help(adapters.import_adapters),
+    epilog="Example: edgefl adapters import bert.edgefl adapter -o b.edgefl",
+)(adapters.import_adapters)
+app.add_typer(adapters_app, name="adapters", rich_help_panel="Workstation")
 app.add_typer(delta, name="delta", rich_help_panel="Server")
 app.add_typer(bench_app, name="bench", rich_help_panel="Try it")
 
