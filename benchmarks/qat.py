@@ -18,9 +18,9 @@ import numpy as np
 
 import edgefl
 from benchmarks.codec import machine
-from edgefl.cli.simulation import Plan, simulate
 from edgefl.converters.targets.run import run_onnx
 from edgefl.data import Examples
+from edgefl.simulation import Plan, simulate
 from edgefl.wire import Training
 
 RESULT = Path(__file__).parent / "results" / "qat.json"
@@ -71,7 +71,7 @@ def trial(seed: int, rounds: int, qat: bool) -> dict[str, Any]:
     calibration = rest[0][:CALIBRATION]
     bundle = edgefl.convert(model(seed), x[:1], calibration=calibration, qat=qat, batch_size=32)
     training = Training.of(lr=0.1, momentum=0.9, epochs=1, mode="dense8", seed=seed)
-    trained, _ = simulate(bundle, devices(*rest, seed), Plan(rounds, training, seed=seed))
+    trained = simulate(bundle, devices(*rest, seed), Plan(rounds=rounds, training=training, seed=seed)).bundle
     scores = edgefl.Trainer(trained).predict(held[0])
     made = edgefl.export_int8(trained, calibration)
     feeds = [{"x": row[None]} for row in held[0]]

@@ -97,14 +97,18 @@ def size(count: float) -> str:
 
 
 @contextmanager
-def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error; yields a function that advances it by a number of steps."""
+def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error; yields `advance(steps, note="")`, the note shown after the label."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda steps: bar.advance(task, steps)
+
+        def advance(steps: int, note: str = "") -> None:
+            bar.update(task, advance=steps, description=f"{label} {note}" if note else label)
+
+        yield advance
 
 
 def _cell(value: object) -> str:

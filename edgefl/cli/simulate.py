@@ -3,25 +3,20 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict
+import csv
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgefl.cli.options import AsJson, BundlePath, DataPath, check_folder, open_bundle
-from edgefl.cli.output import print_json, print_rows, progress
-from edgefl.errors import DataError, OptionError
+from edgefl.cli.output import print_json, print_line, print_rows, progress, size
 from edgefl.options import CodingOptions, EngineOptions, FederationOptions, FitOptions
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
-    from edgefl.cli.simulation import RoundRow
-    from edgefl.data import Examples
+    from edgefl.simulation import RoundRow, Simulated
 
 
 def simulate(
@@ -38,97 +33,139 @@ def simulate(
     ] = "iid",
     cohort: Annotated[int | None, typer.Option(help="Devices drawn per round. Default: all.", min=1)] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the final bundle.")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="Write the rounds as a table, .csv.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw loss and accuracy by round and by bytes, .png.")
+    ] = None,
+    per_device: Annotated[
+        bool, typer.Option("--per-device", help="Show how good the final model is on each device.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train over simulated devices with the real codec and the real aggregation."""
-    from edgefl.cli.simulation import Plan
-    from edgefl.cli.simulation import simulate as run
+    """Train over simulated devices: what real devices and a real server would do, bit by bit, in one process.
+
+    Bytes are counted as at a server's socket, HTTP included. docs/simulation.md has more.
+    """
+    from edgefl.cli.figures import new_figure
     from edgefl.data import load_examples
+    from edgefl.simulation import Plan, divide
+    from edgefl.simulation import simulate as run
     from edgefl.wire import Training
 
-    check_folder(output)
+    check_folder(output, table, plot)
+    figure = None if plot is None else new_figure((10, 6.6))
     opened = open_bundle(bundle)
-    plan = Plan(
-        server.rounds, Training(fit, coding), cohort, server.server_lr, server.server_momentum,
-        fit.seed, server.downlink,
-    )  # fmt: skip
+    plan = Plan(training=Training(fit, coding), cohort=cohort, seed=fit.seed, **vars(server))
     parts = divide(load_examples(data), devices, partition, fit.seed)
     held_out = None if test is None else load_examples(test)
-    with progress("rounds", server.rounds, quiet=as_json) as advance:
-        final, rows = run(
-            opened, parts, plan, test=held_out, backend=engine.backend, on_round=lambda row, made: advance(1)
+    with progress("rounds", plan.rounds, quiet=as_json) as advance:
+        done = run(
+            opened,
+            parts,
+            plan,
+            test=held_out,
+            backend=engine.backend,
+            delegate=engine.delegate,
+            on_round=lambda row, values: advance(1, _note(row)),
+            measure_devices=per_device or as_json,
         )
     if output:
-        final.save(output)
-    dense = 4 * opened.schema().size
+        done.bundle.save(output)
+    if table:
+        _write(done, table)
+    if plot:
+        from edgefl.cli.simulate_picture import draw
+
+        draw(figure, done, plot)
+    settings = {
+        "bundle": str(bundle),
+        "data": str(data),
+        "test": test,
+        "devices": len(parts),
+        "partition": partition,
+        "engine": asdict(engine),
+        **asdict(plan),
+    }
     if as_json:
-        print_json({"rounds": [asdict(r) for r in rows], "dense_bytes": dense, "bundle": str(output or "")})
+        print_json(_document(done, settings, {"bundle": output, "csv": table, "plot": plot}))
         return
-    columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller than dense", "bytes down"]
-    print_rows("", columns, [_cells(row, dense) for row in rows])
+    _show(done, per_device)
+    for label, path in (("bundle", output), ("rounds", table), ("picture", plot)):
+        if path:
+            print_line(f"{label:<9}{path}")
+
+
+def _note(row: RoundRow) -> str:
+    loss = "" if row.loss is None else f"loss {row.loss:.4f}"
+    return loss if row.accuracy is None else f"{loss} accuracy {row.accuracy:.1%}"
+
+
+def _row(row: RoundRow, dense: int) -> dict[str, Any]:
+    return {**asdict(row), "times_smaller": round(row.times_smaller(dense), 1)}
+
+
+def _document(
+    done: Simulated, settings: Mapping[str, Any], files: Mapping[str, Path | None]
+) -> dict[str, Any]:
+    import platform
+
+    import numpy as np
+
+    from edgefl import __version__
+
+    return {
+        "settings": settings,
+        "versions": {
+            "edgefl": __version__,
+            "engine": done.engine,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "dense_bytes": done.dense_bytes,
+        "rounds": [_row(row, done.dense_bytes) for row in done.rounds],
+        "devices": [asdict(row) for row in done.devices],
+        "bytes_up": sum(row.bytes_up for row in done.rounds),
+        "bytes_down": sum(row.bytes_down for row in done.rounds),
+        "times_smaller": round(done.times_smaller(), 1),
+        **{name: str(path or "") for name, path in files.items()},
+    }
+
+
+def _write(done: Simulated, path: Path) -> None:
+    """One row per round, columns as in the JSON."""
+    from edgefl.simulation import RoundRow
+
+    names = [*(f.name for f in fields(RoundRow)), "times_smaller"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_row(row, done.dense_bytes) for row in done.rounds)
+
+
+def _show(done: Simulated, per_device: bool) -> None:
+    columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller", "bytes down"]
+    print_rows("", columns, [_cells(row, done.dense_bytes) for row in done.rounds])
+    if per_device:
+        rows = [(d.device, d.examples, d.rounds, d.loss, _percent(d.accuracy)) for d in done.devices]
+        print_rows(
+            "The final model on every device", ["device", "examples", "rounds", "loss", "accuracy"], rows
+        )
+    up, down = (sum(getattr(row, name) for row in done.rounds) for name in ("bytes_up", "bytes_down"))
+    print_line(f"sent     {size(up)}, HTTP included, {done.times_smaller():,.3g} x less than dense float32")
+    print_line(f"fetched  {size(down)}")
 
 
 def _cells(row: RoundRow, dense: int) -> list[object]:
-    accuracy = "-" if row.accuracy is None else f"{row.accuracy:.1%}"
     return [
         row.round,
         row.devices,
-        row.loss,
-        accuracy,
+        "-" if row.loss is None else row.loss,
+        _percent(row.accuracy),
         row.bytes_up,
-        round(dense * row.devices / row.bytes_up),
+        f"{row.times_smaller(dense):.3g}",
         row.bytes_down,
     ]
 
 
-def divide(examples: Examples, devices: int, partition: str, seed: int) -> dict[str, Examples]:
-    """Deal examples out to devices.
-
-    Args:
-        partition: `iid`, or `dirichlet:ALPHA`: each class is spread over devices by a Dirichlet(ALPHA) draw
-            (Hsu et al. 2019, arXiv:1909.06335); devices left with nothing are dropped.
-
-    Raises:
-        OptionError: an unknown partition.
-        DataError: more devices than examples.
-    """
-    import numpy as np
-
-    if devices > len(examples):
-        raise DataError(f"{len(examples)} examples cannot be divided among {devices} devices")
-    rng = np.random.default_rng(seed)
-    if partition == "iid":
-        owners = rng.permutation(np.arange(len(examples)) % devices)
-    else:
-        owners = _dirichlet(examples.y, devices, _alpha(partition), rng)
-    return {f"device-{i:04d}": _take(examples, owners == i) for i in range(devices) if (owners == i).any()}
-
-
-def _alpha(partition: str) -> float:
-    found = re.fullmatch(r"dirichlet:(\d+(?:\.\d+)?)", partition)
-    if not found or float(found[1]) <= 0:
-        raise OptionError(
-            f"partition {partition!r}: give iid or dirichlet:ALPHA with ALPHA over 0, as in dirichlet:0.3"
-        )
-    return float(found[1])
-
-
-def _dirichlet(y: Array, devices: int, alpha: float, rng: np.random.Generator) -> Array:
-    import numpy as np
-
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise DataError(f"dirichlet needs one class label per example, y is {y.dtype}{list(y.shape)}")
-    owners = np.empty(len(y), np.int64)
-    for label in np.unique(y):
-        where = np.flatnonzero(y == label)
-        owners[where] = rng.choice(devices, len(where), p=rng.dirichlet(np.full(devices, alpha)))
-    return owners
-
-
-def _take(examples: Examples, mask: Array) -> Examples:
-    from edgefl.data import Examples as Made
-
-    x = examples.x
-    picked = {k: v[mask] for k, v in x.items()} if isinstance(x, dict) else x[mask]  # type: ignore[index]
-    weight = None if examples.weight is None else examples.weight[mask]
-    return Made(picked, examples.y[mask], weight)
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -20,6 +21,9 @@ import numpy as np
 import pytest
 
 from edgefl import Bundle
+from edgefl.data import load_examples
+from edgefl.simulation import divide
+from edgefl.tensorfile import read_tensors
 from tests.cli.commands import Command, save_examples
 
 needs_server = pytest.mark.skipif(
@@ -207,18 +211,152 @@ def test_simulated_updates_fit_their_payload(call: Command, mlp: Path, data: Pat
 
     rows = call(*common, "--payload", "0.2kB", "--json").json()["rounds"]
 
-    assert all(row["bytes_up"] <= 3 * 200 for row in rows)
-    # The first version comes with the bundle; after it devices fetch steps.
-    assert rows[0]["bytes_down"] == 0 < rows[1]["bytes_down"]
+    assert all(row["frame_bytes"] <= 3 * 200 for row in rows)
 
 
 @pytest.mark.device
 def test_downlink_of_whole_models(call: Command, mlp: Path, data: Path) -> None:
     common = ("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 2, "-b", "numpy")
 
-    rows = call(*common, "--downlink", 0, "--json").json()["rounds"]
+    whole = call(*common, "--downlink", 0, "--json").json()["rounds"]
+    steps = call(*common, "--json").json()["rounds"]
 
-    assert rows[1]["bytes_down"] > 3 * 4 * 103
+    # The first version comes with the bundle; after it devices fetch steps, or every version whole.
+    assert whole[1]["bytes_down"] > 3 * 4 * 103 and whole[1]["bytes_down"] > steps[1]["bytes_down"]
+    assert (
+        steps[0]["bytes_down"] > 3 * len(Bundle.open(mlp).slice("onnx").to_bytes()) > whole[1]["bytes_down"]
+    )
+
+
+@pytest.mark.device
+def test_simulate_tells_its_settings_and_every_device(call: Command, mlp: Path, data: Path) -> None:
+    found = call("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 2, "-b", "numpy", "--mu", 0.5,
+                 "--density", 0.1, "--seed", 4, "--json").json()  # fmt: skip
+
+    assert (
+        found["settings"]["training"] | {"mu": 0.5, "density": 0.1, "seed": 4}
+        == found["settings"]["training"]
+    )
+    assert (found["settings"]["rounds"], found["settings"]["devices"]) == (2, 3)
+    assert found["versions"]["engine"].startswith("numpy ") and found["versions"]["edgefl"]
+    assert [(d["device"], d["examples"], d["rounds"]) for d in found["devices"]] == [
+        (f"device-{i:04d}", 32, 2) for i in range(3)
+    ]
+    up = sum(row["bytes_up"] for row in found["rounds"])
+    assert found["bytes_up"] == up > sum(row["frame_bytes"] for row in found["rounds"])
+    assert found["times_smaller"] == round(found["dense_bytes"] * 6 / up, 1)
+
+
+@pytest.mark.device
+def test_pull_towards_the_global_model_changes_what_is_learned(call: Command, mlp: Path, data: Path) -> None:
+    common = (
+        "simulate",
+        mlp,
+        "-d",
+        data,
+        "--devices",
+        3,
+        "--rounds",
+        2,
+        "-b",
+        "numpy",
+        "--epochs",
+        3,
+        "--json",
+    )
+
+    free, pulled = (call(*common, "--mu", mu).json()["rounds"][1]["loss"] for mu in (0, 2))
+
+    assert pulled > free
+
+
+@pytest.mark.device
+def test_rounds_as_a_table_for_other_programs(call: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
+    found = call("simulate", mlp, "-d", data, "--test", data, "--devices", 3, "--rounds", 2, "-b", "numpy",
+                 "--csv", "rounds.csv", "--json").json()  # fmt: skip
+
+    with (tmp_path / "rounds.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == found["rounds"]
+
+
+@pytest.mark.device
+def test_every_device_in_a_table(call: Command, mlp: Path, data: Path) -> None:
+    ran = call("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 1, "-b", "numpy", "--per-device")
+
+    assert ran.status == 0
+    assert all(f"device-{i:04d}" in ran.out for i in range(3))
+    assert "HTTP included" in ran.out
+
+
+def test_simulation_as_a_picture(call: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    ran = call("simulate", mlp, "-d", data, "--test", data, "--devices", 3, "--rounds", 2, "-b", "numpy",
+               "--plot", "p.png")  # fmt: skip
+
+    assert ran.status == 0 and "p.png" in ran.out
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.device
+def test_a_picture_without_matplotlib_is_refused_before_the_work(
+    call: Command, mlp: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    ran = call("simulate", mlp, "-d", data, "--rounds", 2, "--plot", "p.png")
+
+    assert ran.status == 1 and "matplotlib" in ran.err and "Traceback" not in ran.err
+
+
+@needs_server
+def test_processes_and_simulation_end_with_the_same_bits(
+    call: Command, mlp: Path, data: Path, tmp_path: Path
+) -> None:
+    """`serve` and `device` as users run them, against `simulate` over the same division."""
+    parts = divide(load_examples(data), 2, "dirichlet:1", 3)
+    options = ("--rounds", 2, "--density", 0.1, "--momentum", 0.5, "--mode", "unbiased", "--seed", 3)
+    port = tmp_path / "port"
+    process = start(
+        tmp_path, "serve", mlp, *options, "--goal", 2, "--surplus", 0, "--port", 0, "--port-file", port
+    )
+    try:
+        while not port.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        server = Server(process, f"http://127.0.0.1:{int(port.read_text())}")
+        devices = []
+        for name, part in parts.items():
+            np.savez(tmp_path / f"{name}.npz", x=part.x, y=part.y)
+            joined = (
+                "device",
+                "-s",
+                server.url,
+                "-d",
+                f"{name}.npz",
+                "--workdir",
+                name,
+                "--id",
+                name,
+                "-b",
+                "onnx",
+            )
+            devices.append(start(tmp_path, *joined))
+        assert [device.communicate(timeout=120)[1] for device in devices] == ["", ""]
+        with urllib.request.urlopen(server.url + "/v1/parameters/2", timeout=10) as answer:
+            real = read_tensors(answer.read())
+        rounds = server.get("/v1/rounds")["rounds"]
+    finally:
+        process.kill()
+        process.communicate()
+
+    division = ("--devices", 2, "--partition", "dirichlet:1", "-o", "final.edgefl")
+    found = call("simulate", mlp, "-d", data, *division, *options, "-b", "onnx", "--json").json()
+
+    simulated = Bundle.open(tmp_path / "final.edgefl").parameters()
+    assert {n: v.tobytes() for n, v in real.items()} == {n: simulated[n].tobytes() for n in real}
+    assert [r["frame_bytes"] for r in rounds] == [r["frame_bytes"] for r in found["rounds"]]
 
 
 @pytest.mark.device

@@ -17,12 +17,12 @@ from edgefl.cli.payload.plan import HTTP_DOWN, HTTP_UP
 from edgefl.cli.payload.runs import DENSE, LAST, WAYS, Curve, Run, Way, coder, grid, quick_grid
 from edgefl.cli.payload.sockets import Overhead, measure
 from edgefl.cli.payload.summary import Setting, rows, verdicts
-from edgefl.cli.simulation import Plan, simulate
 from edgefl.data import Examples
 from edgefl.delta import STATELESS_MODES
 from edgefl.errors import DataError
 from edgefl.options import CodingOptions
 from edgefl.runtime.update import encode_update
+from edgefl.simulation import Plan, simulate
 from edgefl.wire import Training
 from tests.cli.commands import Command
 
@@ -48,7 +48,9 @@ def test_dense_float32_is_federated_averaging(mlp: Path) -> None:
     bundle = Bundle.open(mlp)
     devices = {"a": examples(24, 1), "b": examples(40, 2)}
 
-    final, _ = simulate(bundle, devices, Plan(1, TRAINING, downlink=0), backend="numpy", code=coder(DENSE))
+    training = Training(TRAINING.fit, CodingOptions(mode="float32"))
+    plan = Plan(rounds=1, training=training, downlink=0)
+    final = simulate(bundle, devices, plan, backend="numpy", code=coder(DENSE)).bundle
 
     total = {p.name: np.zeros(p.shape) for p in bundle.schema().parameters}
     for mine in devices.values():

@@ -19,9 +19,9 @@ import numpy as np
 
 import edgefl
 from edgefl.bundle import Bundle
-from edgefl.cli.simulation import Plan, simulate
 from edgefl.data import Examples
 from edgefl.runtime.transport import HttpTransport
+from edgefl.simulation import Plan, simulate
 from edgefl.tensorfile import read_tensors
 from edgefl.wire import Status, Training
 
@@ -133,9 +133,10 @@ def run_mixed(engines: Sequence[str], folder: Path) -> Mixed:
     finally:
         server.kill()
         server.wait()
-    plan = Plan(ROUNDS, TRAINING, downlink=0.0)
-    alone, rows = simulate(bundle, examples, plan, backend="numpy")
-    return Mixed(devices, parameters, alone.parameters(), [row.loss for row in rows])
+    plan = Plan(rounds=ROUNDS, training=TRAINING, downlink=0.0)
+    alone = simulate(bundle, examples, plan, backend="numpy")
+    losses = [row.loss for row in alone.rounds if row.loss is not None]
+    return Mixed(devices, parameters, alone.bundle.parameters(), losses)
 
 
 def _serve(folder: Path, goal: int) -> subprocess.Popen[bytes]:

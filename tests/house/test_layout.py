@@ -21,7 +21,7 @@ FOLDERS = {
     "runtime": "edgefl.runtime",
     "server_stub": "edgefl.server_stub",
 }
-JOINING = ("edgefl/__init__.py", "edgefl/cli/")  # the only places that may reach across
+JOINING = ("edgefl/__init__.py", "edgefl/cli/", "edgefl/simulation/")  # the only places that may reach across
 FRAMEWORKS = (
     "tensorflow",
     "torch",

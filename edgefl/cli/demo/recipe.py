@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from edgefl.cli.simulation import Plan
+from edgefl.simulation import Plan
 from edgefl.wire import Training
 
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10))
@@ -55,4 +55,11 @@ class Recipe:
     def plan(self, seed: int) -> Plan:
         """The same federation for the simulator."""
         training = replace(self.training, fit=replace(self.training.fit, seed=seed))
-        return Plan(self.rounds, training, self.cohort, self.server_lr, self.server_momentum, seed)
+        return Plan(
+            rounds=self.rounds,
+            training=training,
+            cohort=self.cohort,
+            server_lr=self.server_lr,
+            server_momentum=self.server_momentum,
+            seed=seed,
+        )

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from edgefl.bundle import Bundle
 from edgefl.cli.demo.recipe import BATCH, Recipe
 from edgefl.cli.demo.watch import Split
-from edgefl.cli.simulation import simulate
 from edgefl.data import Examples
 from edgefl.runtime import Trainer
+from edgefl.simulation import simulate
 
 Array = npt.NDArray[Any]
 Parameters = Mapping[str, Array]
@@ -66,7 +66,7 @@ def federated(bundle: Bundle, split: Split, recipe: Recipe, seed: int) -> Bundle
     devices = {name: Examples(x, y) for name, (x, y) in split.devices.items()}
     kept: deque[Parameters] = deque(maxlen=recipe.averaged)
     plan = recipe.plan(seed)
-    final, _ = simulate(bundle, devices, plan, on_round=lambda row, made: kept.append(made.parameters()))
+    final = simulate(bundle, devices, plan, on_round=lambda row, values: kept.append(values)).bundle
     return final.with_parameters(mean(kept), final.manifest.model_version)
 
 

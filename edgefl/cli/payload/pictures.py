@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgefl.cli.demo.picture import INK, MUTED
+from edgefl.cli.figures import INK, new_figure, style
 from edgefl.cli.output import size
 from edgefl.cli.payload.runs import DENSE, Way
 from edgefl.cli.payload.summary import Row, Setting
 from edgefl.cli.payload.tasks import TASKS
-from edgefl.errors import MissingDependency
 
 SHOWN: tuple[tuple[Way, str, str], ...] = (
     (DENSE, "#1b2733", "-"),
@@ -43,29 +42,6 @@ def draw(rows: Sequence[Row], skewed: bool, everyone: bool, path: Path) -> None:
     figure.suptitle(heading, x=0.02, ha="left", color=INK, fontsize=12, fontweight="bold")
     figure.tight_layout(rect=(0, 0.08, 1, 0.96))
     figure.savefig(path)
-
-
-def new_figure(inches: tuple[float, float]) -> Any:
-    """An empty white figure; MissingDependency without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingDependency("matplotlib", "sim", "drawing the picture") from exc
-    figure = Figure(figsize=inches, dpi=160, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def style(axes: Any, title: str, label: str) -> None:
-    """Light lines, no frame."""
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel(label, color=MUTED, fontsize=9)
-    axes.tick_params(colors=MUTED, labelsize=8)
-    axes.grid(color="#e6eaee", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
 
 
 def _by_round(axes: Any, rows: dict[Way, Row], seeds: set[int], title: str) -> None:

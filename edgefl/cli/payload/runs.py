@@ -9,19 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.cli.payload.tasks import TASKS, bundle
-from edgefl.cli.simulation import Coder, Plan, RoundRow, simulate
 from edgefl.data import Examples
 from edgefl.delta import STATELESS_MODES, Encoded, Residual, apply_feedback, encode
 from edgefl.errors import NotFinite
 from edgefl.options import CodingOptions
-from edgefl.parameters import Schema, Vector
+from edgefl.parameters import Arrays, Schema, Vector
 from edgefl.runtime import Trainer
 from edgefl.runtime.update import NMSE_PER_UPDATE
+from edgefl.runtime.work import Coder
+from edgefl.simulation import Plan, RoundRow, simulate
+from edgefl.wire import Training
 
 COHORT, MANY = 10, 100
 """Devices per round; devices there are where only some take part."""
@@ -166,9 +169,10 @@ def execute(run: Run) -> Curve:
     task, started = TASKS[run.task], time.perf_counter()
     made = bundle(task, run.seed)
     devices = task.devices(run.cohort if run.everyone else MANY, run.skewed, run.seed)
-    training = replace(task.training, fit=replace(task.training.fit, seed=1000 * run.seed))
+    fit = replace(task.training.fit, seed=1000 * run.seed)
+    training = Training(fit, CodingOptions(mode=run.way.mode, density=run.way.density))
     # Versions go down exactly: what is compared is the way up.
-    plan = Plan(run.rounds, training, run.cohort, seed=run.seed, downlink=0.0)
+    plan = Plan(rounds=run.rounds, training=training, cohort=run.cohort, seed=run.seed, downlink=0.0)
     watcher = _Watcher(made, task.test(), run.rounds)
     diverged = False
     try:
@@ -198,6 +202,7 @@ def coder(way: Way) -> Coder:
         device: str,
         cohort: int,
         residual: Residual | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> tuple[Encoded, Residual | None]:
         coded = partial(
             encode,
@@ -225,9 +230,9 @@ class _Watcher:
         self.accuracy: list[tuple[int, float]] = []
         self.bytes: list[float] = []
 
-    def __call__(self, row: RoundRow, made: Bundle) -> None:
-        self.bytes.append(round(row.bytes_up / row.devices, 1))
+    def __call__(self, row: RoundRow, values: Arrays) -> None:
+        self.bytes.append(round(row.frame_bytes / row.devices, 1))
         if row.round % EVERY == 0 or row.round > self._rounds - LAST:
-            self._trainer.rebase(made.parameters())
+            self._trainer.rebase(values)
             found = self._trainer.predict(self._test.x).argmax(axis=-1) == self._test.y
             self.accuracy.append((row.round, round(float(found.mean()), 5)))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgefl.cli.demo.picture import INK, MUTED
+from edgefl.cli.figures import new_figure, style
 from edgefl.cli.output import size
-from edgefl.cli.payload.pictures import new_figure, style
 from edgefl.cli.payload.plan import Assumptions, DownRow, Row
 
 _UP, _DOWN = "#2a9d8f", "#7a8794"

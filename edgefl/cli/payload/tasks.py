@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.cli.payload.datasets import WORDS, Data, digits, watch, words
-from edgefl.cli.simulate import divide
 from edgefl.data import Examples
 from edgefl.errors import MissingDependency
 from edgefl.options import FitOptions
 from edgefl.runtime import Trainer
+from edgefl.simulation import divide
 from edgefl.wire import Training
 
 Array = npt.NDArray[Any]

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The devices: each has its own learner, residual and held version; all train on one engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgefl.data import Examples
+from edgefl.delta import Residual
+from edgefl.errors import EdgeflError, Refused
+from edgefl.parameters import Arrays
+from edgefl.runtime import Metrics, Trainer
+from edgefl.runtime.cache import download, targets_for
+from edgefl.runtime.feature_cache import MemoryFeatures, Room
+from edgefl.runtime.learner import TrainerLearner
+from edgefl.runtime.work import PASSING, Coder, Work, work
+from edgefl.simulation.downloads import Downloads
+from edgefl.simulation.network import Network
+from edgefl.wire import MAX_TEXT, CheckIn, Task
+
+log = logging.getLogger("edgefl.simulation")
+
+FEATURE_BYTES = 1 << 30
+"""Memory that features of a frozen part may take, of all devices and the test examples together."""
+
+
+@dataclass
+class _Device:
+    """What one device has.
+
+    Attributes:
+        hello: its check-in, the same every time.
+        held: the version it holds, None before it has the bundle.
+        residual: what its updates left out.
+        rounds: how many it took part in.
+    """
+
+    learner: TrainerLearner
+    hello: CheckIn
+    held: int | None = None
+    residual: Residual | None = None
+    rounds: int = 0
+
+
+class Fleet:
+    """The devices of one federation.
+
+    Attributes:
+        engine: what runs their steps.
+        failure: the latest reason why one of them declined.
+    """
+
+    def __init__(
+        self, network: Network, devices: Mapping[str, Examples], backend: str, delegate: str, code: Coder
+    ) -> None:
+        """Download the bundle, open the engine, check all examples.
+
+        Raises:
+            DataError: examples do not fit the model; it is said whose.
+            BackendError: no engine can run it.
+            ProtocolError: a device has a name that no server takes.
+        """
+        targets = targets_for(backend, delegate)
+        found, self._model = network.aside(lambda: download(network.remote, targets))
+        assert found is not None  # there was no tag to compare with
+        self._bundle = found[0]
+        self._network, self._code, self._schema = network, code, self._bundle.schema()
+        self._downloads = Downloads(self._bundle, network)
+        self._trainer, self._room = Trainer(self._bundle, backend, delegate), Room(FEATURE_BYTES)
+        self._devices = {name: self._device(name, examples) for name, examples in devices.items()}
+        self.engine = next(iter(self._devices.values())).learner.engine
+        self.failure: EdgeflError | None = None
+
+    def take_part(self, name: str) -> bool:
+        """One device's round, from check-in to update; false where the server has no place for it.
+
+        Raises:
+            DataError, BackendError: the device can train in no round.
+        """
+        device = self._devices[name]
+        task = self._network.remote.check_in(device.hello).task
+        if task is None:
+            return False
+        made = self._work(device, task)
+        if made is None:
+            return True
+        try:
+            self._network.remote.upload(task.round, task.assignment, made.frame)
+        except Refused as exc:
+            self.failure = exc
+            log.warning("round %d: %s of %s", task.round, exc, name)
+            return True
+        device.rounds += 1
+        if made.residual is not None:
+            device.residual = made.residual
+        return True
+
+    def evaluate(self, name: str, parameters: Arrays) -> tuple[int, int, Metrics]:
+        """A device's examples, the rounds it took part in, and how good parameters are there."""
+        device = self._devices[name]
+        return device.learner.examples, device.rounds, device.learner.evaluate(parameters)
+
+    def learner(self, examples: Examples) -> TrainerLearner:
+        """A learner beside the devices, such as one for test examples."""
+        features = MemoryFeatures(self._room)
+        return TrainerLearner(self._bundle, examples, features=features, trainer=self._trainer)
+
+    # -- inside
+
+    def _device(self, name: str, examples: Examples) -> _Device:
+        try:
+            learner = self.learner(examples)
+        except EdgeflError as exc:
+            raise type(exc)(f"{name}: {exc}") from exc
+        return _Device(learner, CheckIn(name, self._schema.id.hex(), learner.engine, learner.examples))
+
+    def _work(self, device: _Device, task: Task) -> Work | None:
+        """The update of a round; None where the device declined it."""
+        if device.held is None:
+            device.held = self._downloads.first
+            self._network.count(self._model)
+        values, device.held = self._downloads.fetch(device.held, task)
+        name = device.hello.device
+        try:
+            return work(
+                task,
+                values,
+                device.learner,
+                schema=self._schema,
+                device=name,
+                residual=device.residual,
+                code=self._code,
+            )
+        except PASSING as exc:
+            self.failure = exc
+            log.warning("round %d: no update of %s: %s", task.round, name, exc)
+            self._network.remote.decline(task.round, task.assignment, str(exc)[:MAX_TEXT])
+            return None
