@@ -233,10 +233,8 @@ def test_simulate_tells_its_settings_and_every_device(call: Command, mlp: Path, 
     found = call("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 2, "-b", "numpy", "--mu", 0.5,
                  "--density", 0.1, "--seed", 4, "--json").json()  # fmt: skip
 
-    assert (
-        found["settings"]["training"] | {"mu": 0.5, "density": 0.1, "seed": 4}
-        == found["settings"]["training"]
-    )
+    training = found["settings"]["training"]
+    assert (training["fit"]["mu"], training["fit"]["seed"], training["coding"]["density"]) == (0.5, 4, 0.1)
     assert (found["settings"]["rounds"], found["settings"]["devices"]) == (2, 3)
     assert found["versions"]["engine"].startswith("numpy ") and found["versions"]["edgefl"]
     assert [(d["device"], d["examples"], d["rounds"]) for d in found["devices"]] == [

@@ -61,6 +61,7 @@ class Virtual:
     frames: Frames = field(default_factory=dict)
     rounds: tuple[RoundRow, ...] = ()
     devices: tuple[DeviceRow, ...] = ()
+    bundle: Bundle | None = None
 
 
 @dataclass
@@ -139,7 +140,9 @@ def real(bundle: Bundle, devices: Mapping[str, Examples], plan: Plan, backend: s
     return made
 
 
-def virtual(bundle: Bundle, devices: Mapping[str, Examples], plan: Plan, backend: str) -> Virtual:
+def virtual(
+    bundle: Bundle, devices: Mapping[str, Examples], plan: Plan, backend: str, test: Examples
+) -> Virtual:
     """The same by `edgefl.simulation`."""
     made, schema = Virtual(), bundle.schema()
 
@@ -152,12 +155,13 @@ def virtual(bundle: Bundle, devices: Mapping[str, Examples], plan: Plan, backend
         bundle,
         devices,
         plan,
+        test=test,
         backend=backend,
         code=code,
         on_round=lambda row, values: made.versions.append(schema.flatten(values).tobytes()),
         measure_devices=True,
     )
-    made.rounds, made.devices = done.rounds, done.devices
+    made.rounds, made.devices, made.bundle = done.rounds, done.devices, done.bundle
     return made
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from edgefl.delta import MODES
+from edgefl.runtime import Trainer
 from edgefl.simulation import Plan
 from edgefl.wire import Training
 from tests.federation import federations
 from tests.federation.parity import real, virtual
 
 TRAINING = {"epochs": 2, "lr": 0.1, "density": 0.1, "seed": 11}
-ROUNDS, ENGINES = 3, ("numpy", "onnx")
+ROUNDS = 3
+ENGINES, OTHERS = ("numpy", "onnx"), ("tflite", "openvino")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ QUICK = {
     ),
     "lora": Case("lora", {"mode": "ternary"}),
     "frozen bits": Case("frozen bits", {"mode": "dense8"}),
-    "last": Case("last", {"mode": "subset", "steps": 2}),
+    "last": Case("last", {"mode": "subset", "steps": 2, "optimizer": "adam", "clip_norm": 1.0}),
     "batchnorm frozen": Case("batchnorm frozen", {"mode": "float32"}),
     "batchnorm batch": Case("batchnorm batch", {"mode": "dense4"}, {"downlink": 0.0}),
     "batchnorm group": Case("batchnorm group", {"mode": "float16"}),
@@ -61,6 +63,7 @@ SLOW = {
         for name in federations.MODELS
         for backend in ENGINES
     },
+    **{f"{name} on {backend}": Case(name, backend=backend) for name in ("mlp", "head") for backend in OTHERS},
     **{f"mlp in {mode}": Case(training={"mode": mode}) for mode in MODES},
     **{
         f"batchnorm batch in {mode}": Case("batchnorm batch", {"mode": mode}, weighted=True) for mode in MODES
@@ -85,7 +88,7 @@ def test_simulated_and_real_rounds_are_the_same(name: str, tmp_path: Path) -> No
     plan = Plan(rounds=ROUNDS, training=Training.of(**{**TRAINING, **case.training}), **case.plan)
 
     over_http = real(bundle, devices, plan, case.backend, tmp_path)
-    simulated = virtual(bundle, devices, plan, case.backend)
+    simulated = virtual(bundle, devices, plan, case.backend, examples)
 
     assert len(over_http.frames) == ROUNDS * len(devices)
     assert simulated.frames == over_http.frames
@@ -94,6 +97,9 @@ def test_simulated_and_real_rounds_are_the_same(name: str, tmp_path: Path) -> No
     for row, info in zip(simulated.rounds, over_http.rounds, strict=True):
         assert (row.devices, row.frame_bytes) == (info.updates, info.frame_bytes)
         assert row.loss == pytest.approx(info.loss, rel=1e-12)
+    # What is told of the last version is what the bundle that is written gives.
+    found = Trainer(simulated.bundle, case.backend).evaluate(examples.x, examples.y)
+    assert (simulated.rounds[-1].test_loss, simulated.rounds[-1].accuracy) == (found.loss, found.accuracy)
     assert sum(row.bytes_up for row in simulated.rounds) == over_http.traffic.up - over_http.goodbyes.up
     # The seconds left in a task have a digit more or less.
     down = over_http.traffic.down - over_http.goodbyes.down
