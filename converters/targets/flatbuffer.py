@@ -48,6 +48,7 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
     unbind(model)
     flatten(model)
     untangle(model)
+    _share(model)
     counts = _operators(model)
     subgraph = model.subgraphs[0]
     _rename(subgraph, inputs, outputs)
@@ -67,6 +68,20 @@ def write_model(model: Any) -> bytes:
 
     refuse_overwrites(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _share(model: Any) -> None:
+    """Constants of equal bytes in one buffer, whatever their shapes."""
+    subgraph = model.subgraphs[0]
+    made = {int(t) for operator in subgraph.operators for t in operator.outputs if t >= 0}
+    first: dict[bytes, int] = {}
+    for index, tensor in enumerate(subgraph.tensors):
+        data = model.buffers[tensor.buffer].data
+        if data is None or not len(data) or index in made or tensor.isVariable:
+            continue
+        shared = first.setdefault(bytes(data), tensor.buffer)
+        if shared != tensor.buffer:
+            model.buffers[tensor.buffer].data, tensor.buffer = None, shared
 
 
 def _min_runtime(model: Any) -> str:

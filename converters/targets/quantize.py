@@ -26,6 +26,7 @@ from edgefl.converters.targets.integers import (
 from edgefl.converters.targets.onnx import to_onnx
 from edgefl.converters.targets.pads import finite_pads
 from edgefl.converters.targets.quiet import quiet
+from edgefl.converters.targets.refusal import refusal
 from edgefl.converters.targets.tflite import TFLiteModel, convert, described, import_tensorflow, safe_names
 from edgefl.errors import ConversionError, MissingDependency
 from edgefl.graph import Array, Graph
@@ -57,7 +58,7 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
         from edgefl.converters.targets.lowering import trace
 
         inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
-        function = trace(absorb(_tamed(graph, calibration)), inputs, rounded=True)
+        function = trace(absorb(_tamed(graph, calibration)), inputs)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([feed[name] for name in inputs] for feed in calibration)
@@ -66,7 +67,7 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
-        data = _partly_float(tf, converter) if is_risky(graph) else convert(tf, converter)
+        data = _partly_float(tf, converter) if is_risky(graph) else convert(converter)
         done = finish(data, signature, inputs, outputs)
     return described(done, signature, inputs, outputs)
 
@@ -85,7 +86,7 @@ def _partly_float(tf: Any, converter: Any) -> bytes:
         )
         return bytes(debugger.get_nondebug_quantized_model())
     except Exception as exc:  # the quantizer's exceptions share no base class
-        raise ConversionError(f"TensorFlow Lite cannot quantize the graph: {exc}") from exc
+        raise refusal(exc) from exc
 
 
 def int8_onnx(graph: Graph, calibration: Batches) -> bytes:

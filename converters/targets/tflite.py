@@ -7,11 +7,13 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from edgefl.converters.targets.flatbuffer import Finished, finish
 from edgefl.converters.targets.quiet import quiet
-from edgefl.errors import ConversionError, MissingDependency, UnsupportedOperator
+from edgefl.converters.targets.refusal import refusal
+from edgefl.errors import ConversionError, MissingDependency
 from edgefl.graph import Graph
 
 _BATCH_MATMUL_RUNTIME = "2.3.0"  # `products` writes it where TensorFlow did not
@@ -66,7 +68,7 @@ def to_tflite(graph: Graph, signature: str) -> TFLiteModel:
     with quiet("absl", "tensorflow"):
         tf = import_tensorflow()
         inputs, outputs = safe_names(graph.inputs), safe_names(graph.outputs)
-        data = convert(tf, _converter(tf, graph, inputs))
+        data = _write(tf, graph, inputs)
         done = finish(data, signature, inputs, outputs)
     return described(done, signature, inputs, outputs)
 
@@ -113,21 +115,31 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
     return safe
 
 
-def _converter(tf: Any, graph: Graph, names: dict[str, str]) -> Any:
-    from edgefl.converters.targets.lowering import trace
+def _write(tf: Any, graph: Graph, names: dict[str, str]) -> bytes:
+    """The graph by TensorFlow's converter, without what long graphs have no use for and wait for most.
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([trace(graph, names)])
+    That is freezing variables, which there are none, by copying the graph operator by operator; collecting
+    the lines of Python that made each; and reading and writing the file again twice, to share equal buffers
+    and to note what made it. `finish` shares buffers too.
+    """
+    from tensorflow.lite.python.lite import TFLiteConverterBaseV2
+
+    from edgefl.converters.targets.lowering import draw
+
+    drawn = draw(graph, names)
+    converter = tf.lite.TFLiteConverter([SimpleNamespace(graph=None)])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    return converter
+    converter._optimize_tflite_model = lambda data, *args, **options: data
+    written = drawn.graph.as_graph_def(), drawn.inputs, drawn.outputs
+    try:
+        return bytes(TFLiteConverterBaseV2.convert(converter, *written))
+    except Exception as exc:
+        raise refusal(exc, drawn) from exc
 
 
-def convert(tf: Any, converter: Any) -> bytes:
+def convert(converter: Any) -> bytes:
     """Run a converter; its errors come out as edgefl's."""
     try:
         return bytes(converter.convert())
     except Exception as exc:
-        message = " ".join(str(exc).split())[:2000]
-        wrong = (
-            UnsupportedOperator if "op is neither a custom op nor a flex op" in message else ConversionError
-        )
-        raise wrong(f"TensorFlow Lite refused the translated graph: {message}") from exc
+        raise refusal(exc) from exc

@@ -231,3 +231,17 @@ def test_files_ask_for_no_newer_runtime_than_they_need() -> None:
     version = tuple(int(n) for n in to_tflite(chain(1), "infer").min_runtime.split("."))
 
     assert (1, 0, 0) < version <= (2, 14, 0)
+
+
+def test_a_refusal_names_the_node_and_shows_no_compiler_output() -> None:
+    b = GraphBuilder()
+    x = b.input("x", TensorType(np.dtype(np.int32), (2, 3)))
+    product = b.add("MatMul", x, b.constant(np.ones((3, 4), np.int32)), name="encoder/count")
+    b.output("y", b.add("Neg", product))
+
+    with pytest.raises(UnsupportedOperator) as caught:
+        to_tflite(b.build("infer"), "infer")
+
+    said = str(caught.value)
+    assert "node MatMul 'encoder/count'" in said and "2x3xi32" in said
+    assert "\n" not in said and "loc(" not in said and "tensor<" not in said and len(said) < 200

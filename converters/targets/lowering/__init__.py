@@ -11,9 +11,9 @@ from edgefl.converters.targets.lowering import (
     resize,
     shape,
 )
-from edgefl.converters.targets.lowering.trace import trace
+from edgefl.converters.targets.lowering.trace import Drawn, draw, trace
 
-__all__ = ["trace"]
+__all__ = ["Drawn", "draw", "trace"]
 
 # Importing the families is what registers their lowerings.
 _FAMILIES = (convolution, elementwise, indexing, linear, pooling, reduction, resize, shape)

@@ -15,6 +15,7 @@ from edgefl.converters.targets.lowering.value import (
     Lazy,
     arranged,
     common_order,
+    held,
     regrouped,
     reshape,
     widened,
@@ -94,15 +95,28 @@ def _cut(data: Any, cuts: Sequence[slice]) -> Any:
 def _taken(data: Any, cuts: Sequence[slice]) -> Any:
     """The elements of a slice. Where it steps, its rows are looked up: LiteRT 2.3 copies them one by one."""
     stepped = [axis for axis, cut in enumerate(cuts) if cut.step not in (None, 1)]
-    if not stepped or isinstance(data, np.ndarray):
+    if isinstance(data, np.ndarray):
         return data[tuple(cuts)]
     kept = tuple(slice(None) if axis in stepped else cut for axis, cut in enumerate(cuts))
     if any(cut != slice(None) for cut in kept):
-        data = data[kept]
+        data = _strided(data, kept)
     for axis in stepped:
         places = np.arange(int(data.shape[axis]), dtype=np.int32)[cuts[axis]]
         data = tf.gather(data, places, axis=axis)
     return data
+
+
+def _strided(data: Any, cuts: Sequence[slice]) -> Any:
+    """`data[cuts]` for steps of one."""
+    ends = [0 if cut.stop is None else cut.stop for cut in cuts]
+    return tf.raw_ops.StridedSlice(
+        input=data,
+        begin=held([cut.start or 0 for cut in cuts]),
+        end=held(ends),
+        strides=held([1] * len(cuts)),
+        begin_mask=sum(1 << axis for axis, cut in enumerate(cuts) if cut.start is None),
+        end_mask=sum(1 << axis for axis, cut in enumerate(cuts) if cut.stop is None),
+    )
 
 
 def _along(data: Any, axis: int, cut: slice) -> Any:

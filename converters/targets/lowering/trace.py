@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracing a graph into a TensorFlow function."""
+"""Tracing a graph into TensorFlow's operators."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,29 +21,69 @@ from edgefl.graph import Array, Graph, Node
 _DTYPES = frozenset({"float32", "int32", "int64", "bool", "int8", "uint8"})
 
 
-def trace(graph: Graph, names: Mapping[str, str], *, rounded: bool = False) -> Any:
+@dataclass(frozen=True)
+class Drawn:
+    """A graph in TensorFlow's operators.
+
+    Attributes:
+        graph: the `tf.Graph`.
+        inputs, outputs: its tensors, in the graph's order.
+        nodes: for each node how many of TensorFlow's operators there were once it was written.
+    """
+
+    graph: Any
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    nodes: tuple[tuple[int, Node], ...]
+
+    def node(self, operator: str) -> Node | None:
+        """The node that an operator of this name was written for."""
+        order = {made.name: place for place, made in enumerate(self.graph.get_operations())}
+        place = order.get(operator, len(order))
+        return next((node for count, node in self.nodes if place < count), None)
+
+
+def draw(graph: Graph, names: Mapping[str, str]) -> Drawn:
+    """The graph in TensorFlow's operators, its inputs named by `names`.
+
+    Raises:
+        UnsupportedOperator: a node has no lowering or uses what TFLite lacks.
+    """
+    _check(graph)
+    graph = arithmetic(stacked(placed(graph)))
+    drawn, nodes = tf.Graph(), list[tuple[int, Node]]()
+    with drawn.as_default():
+        inputs = [tf.compat.v1.placeholder(t.dtype, t.shape, names[n]) for n, t in graph.inputs.items()]
+        outputs = _body(graph, inputs, lambda node: nodes.append((drawn.version, node)))
+    return Drawn(drawn, tuple(inputs), tuple(outputs), tuple(nodes))
+
+
+def trace(graph: Graph, names: Mapping[str, str]) -> Any:
     """A concrete function of the graph's inputs, named by `names`, returning its outputs in order.
 
-    Args:
-        rounded: the function will be rounded to int8, where clipped masks have no place: no eight bits hold
-            their huge factor.
+    The function is there to be rounded to int8, where clipped masks have no place: no eight bits hold their
+    huge factor.
 
     Raises:
         UnsupportedOperator: a node has no lowering or uses what TFLite lacks.
     """
     _check(graph)
     graph = stacked(placed(graph))
-    graph = graph if rounded else arithmetic(graph)
     signature = [tf.TensorSpec(t.shape, t.dtype, names[name]) for name, t in graph.inputs.items()]
 
     def body(*tensors: Any) -> list[Any]:
-        values: dict[str, Lazy] = {name: _constant(value) for name, value in graph.constants.items()}
-        values.update(zip(graph.inputs, map(_held, tensors), strict=True))
-        for node in graph:
-            values.update(zip(node.outputs, _lower(graph, node, values), strict=False))
-        return [_result(values[name], type.dtype) for name, type in graph.outputs.items()]
+        return _body(graph, tensors, lambda node: None)
 
     return tf.function(body, input_signature=signature, autograph=False).get_concrete_function()
+
+
+def _body(graph: Graph, tensors: Sequence[Any], written: Callable[[Node], None]) -> list[Any]:
+    values: dict[str, Lazy] = {name: _constant(value) for name, value in graph.constants.items()}
+    values.update(zip(graph.inputs, map(_held, tensors), strict=True))
+    for node in graph:
+        values.update(zip(node.outputs, _lower(graph, node, values), strict=False))
+        written(node)
+    return [_result(values[name], type.dtype) for name, type in graph.outputs.items()]
 
 
 def _check(graph: Graph) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
 
 Order = tuple[int, ...]
+_HELD: WeakKeyDictionary[Any, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,20 @@ def reshape(data: Any, shape: Iterable[int]) -> Any:
     wanted = [int(n) for n in shape]
     if [int(n) for n in data.shape] == wanted:
         return data
-    return data.reshape(wanted) if isinstance(data, np.ndarray) else tf.reshape(data, wanted)
+    return data.reshape(wanted) if isinstance(data, np.ndarray) else tf.reshape(data, held(wanted))
+
+
+def held(numbers: Sequence[int]) -> Any:
+    """Numbers that an operator takes as a tensor: one constant for equal ones of a graph.
+
+    Making a constant takes TensorFlow as long as making the operator that reads it.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    known = _HELD.setdefault(graph, {})
+    key = tuple(int(n) for n in numbers)
+    if key not in known:
+        known[key] = tf.constant(key, tf.int32, (len(key),))
+    return known[key]
 
 
 def common_order(values: Sequence[Lazy], rank: int) -> Order:
