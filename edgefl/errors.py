@@ -3,7 +3,7 @@
 
 EdgeflError
 ├── OptionError              an option was given a value it cannot have
-├── MissingDependency        an optional package is not installed (names the extra that brings it)
+├── MissingDependency        an optional package is not installed (names what brings it)
 ├── ConversionError          a model cannot become a bundle
 │   ├── SourceError          the model cannot be loaded or traced
 │   ├── SelectionError       what to train was named, but nothing matches
@@ -58,6 +58,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from edgefl.requirements import pip_install
+
 
 class EdgeflError(Exception):
     """Base of all errors raised on purpose."""
@@ -85,8 +87,13 @@ class MissingDependency(EdgeflError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}: pip install 'edgefl[{extra}]'")
-        self.package, self.extra = package, extra
+        """
+        Args:
+            extra: what else is needed for the purpose, as the extras of the distribution, with commas between
+                them; "" where the package is enough.
+        """
+        super().__init__(f"{purpose} needs the package {package!r}: {pip_install(package, extra)}")
+        self.package = package
 
 
 class ConversionError(EdgeflError):

@@ -75,7 +75,7 @@ def _parse(model: Any, name: str) -> Any:
     try:
         import onnx
     except ImportError as exc:
-        raise MissingDependency("onnx", "torch", "reading ONNX models") from exc
+        raise MissingDependency("onnx", "", "reading ONNX models") from exc
     try:
         if isinstance(model, (str, Path)):
             return onnx.load(str(model))

@@ -99,7 +99,7 @@ def _model(graph: Graph, trained: Mapping[str, Array]) -> Any:
     try:
         import onnx
     except ImportError as exc:
-        raise MissingDependency("onnx", "torch", f"target {TARGET}") from exc
+        raise MissingDependency("onnx", "", f"target {TARGET}") from exc
     nodes = tuple(replace(node, name=f"node_{i}") for i, node in enumerate(graph))
     inputs = {name: type for name, type in graph.inputs.items() if name not in trained}
     bound = replace(graph, nodes=nodes, inputs=inputs, constants={**graph.constants, **trained})

@@ -100,7 +100,9 @@ def int8_onnx(graph: Graph, calibration: Batches) -> bytes:
         try:
             from onnxruntime import quantization
         except ImportError as exc:
-            raise MissingDependency("onnx and onnxruntime", "keras,onnx", "the int8 ONNX export") from exc
+            raise MissingDependency(
+                (exc.name or "onnxruntime").partition(".")[0], "", "the int8 ONNX export"
+            ) from exc
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(to_onnx(absorb(shallow_masks(graph))))
         try:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import sys
 
+from edgefl.requirements import pip_install
+
 
 def main() -> None:
     """Run the command line; errors raised on purpose end it with one clear line and status 1."""
@@ -16,7 +18,8 @@ def main() -> None:
         if exc.name not in ("typer", "rich", "click"):
             raise
         print(
-            f"the edgefl command needs the package {exc.name!r}: pip install 'edgefl[cli]'", file=sys.stderr
+            f"the edgefl command needs the package {exc.name!r}: {pip_install(exc.name, 'cli')}",
+            file=sys.stderr,
         )
         sys.exit(1)
     sys.exit(run())

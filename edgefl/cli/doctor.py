@@ -19,17 +19,23 @@ from edgefl.cli.doctor_delegates import delegate_rows, placement_rows, show_dele
 from edgefl.cli.doctor_engines import engine_speeds, show_speeds, speed_row
 from edgefl.cli.options import AsJson, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows
+from edgefl.requirements import newest_python, pip_install
 
 
 @dataclass(frozen=True)
 class Part:
-    """One optional package: the role it plays, where it comes from, and whether it is here."""
+    """One optional package: the role it plays, where it comes from, and whether it is here.
+
+    Attributes:
+        role: completes "to ...".
+        distributions: packages that may bring the module, the one to install first.
+        extra: what else the role needs, as an extra of the distribution.
+    """
 
     role: str
     module: str
-    extra: str
     distributions: tuple[str, ...]
-    newest_python: tuple[int, int] | None = None
+    extra: str = ""
 
     def version(self) -> str | None:
         """Installed version, or None."""
@@ -46,44 +52,36 @@ class Part:
 
     def advice(self) -> str:
         """What to do where it is missing."""
-        if self.newest_python and sys.version_info[:2] > self.newest_python:
-            limit = ".".join(map(str, self.newest_python))
+        newest = newest_python(self.distributions[0])
+        if newest and sys.version_info[:2] > newest:
+            limit = ".".join(map(str, newest))
             return f"no wheel for Python {platform.python_version()}: needs {limit} or older"
-        return f"pip install 'edgefl[{self.extra}]'"
+        return pip_install(self.distributions[0], self.extra)
 
 
 PARTS = (
     Part(
         "train on ONNX",
         "onnxruntime",
-        "onnx",
         ("onnxruntime", "onnxruntime-training-cpu", "onnxruntime-gpu", "onnxruntime-training"),
     ),
-    Part("train on OpenVINO", "openvino", "openvino", ("openvino",)),
-    Part("train on TFLite", "ai_edge_litert", "tflite", ("ai-edge-litert",)),
-    Part(
-        "train on older TFLite",
-        "tflite_runtime",
-        "tflite-runtime",
-        ("tflite-runtime",),
-        newest_python=(3, 11),
-    ),
+    Part("train on OpenVINO", "openvino", ("openvino",)),
+    Part("train on TFLite", "ai_edge_litert", ("ai-edge-litert",)),
+    Part("train on older TFLite", "tflite_runtime", ("tflite-runtime",)),
     Part(
         "train on ort-training",
         "onnxruntime.training",
-        "ort-training",
         ("onnxruntime-training-cpu", "onnxruntime-training"),
-        newest_python=(3, 11),
     ),
-    Part("train with NumPy alone", "numpy", "all", ("numpy",)),
-    Part("convert Keras models", "tensorflow", "keras", ("tensorflow", "tensorflow-cpu")),
-    Part("convert PyTorch models", "torch", "torch", ("torch",)),
-    Part("convert ONNX files", "onnx", "torch", ("onnx",)),
-    Part("write Core ML models", "coremltools", "coreml", ("coremltools",), newest_python=(3, 13)),
-    Part("zstandard in payloads", "zstandard", "zstd", ("zstandard",)),
-    Part("serve", "fastapi", "server", ("fastapi",)),
-    Part("demo data", "seglearn", "sim", ("seglearn",)),
-    Part("plots", "matplotlib", "sim", ("matplotlib",)),
+    Part("train with NumPy alone", "numpy", ("numpy",)),
+    Part("convert Keras models", "tensorflow", ("tensorflow", "tensorflow-cpu"), "keras"),
+    Part("convert PyTorch models", "torch", ("torch",), "torch"),
+    Part("convert ONNX files", "onnx", ("onnx",)),
+    Part("write Core ML models", "coremltools", ("coremltools",)),
+    Part("code payloads by zstandard", "zstandard", ("zstandard",)),
+    Part("serve", "fastapi", ("fastapi",), "server"),
+    Part("read the demo's data", "seglearn", ("seglearn",), "sim"),
+    Part("draw", "matplotlib", ("matplotlib",)),
 )
 
 
@@ -95,7 +93,7 @@ EXTRAS = {part.module: part.extra for part in PARTS} | {
     "sqlalchemy": "server",
     "pandas": "sim",
 }
-"""The extra that brings a module."""
+"""What else is needed where a module is missing, as an extra of the distribution."""
 
 
 def doctor(
@@ -133,13 +131,24 @@ def doctor(
     print_rows(
         "",
         ["to", "package", "state"],
-        [(p.role, version or "-", "ready" if version else p.advice()) for p, version in found],
+        [(p.role, version or "-", "ready" if version else "missing") for p, version in found],
     )
+    for advice, roles in _advice(found).items():
+        print_line(f"To {', '.join(roles)}: {advice}")
     show_delegates(delegates)
     if opened:
         show_files(artifacts)
         show_placements(placements)
         show_speeds(speeds)
+
+
+def _advice(found: list[tuple[Part, str | None]]) -> dict[str, list[str]]:
+    """Each advice once, with what it is for."""
+    roles: dict[str, list[str]] = {}
+    for part, version in found:
+        if not version:
+            roles.setdefault(part.advice(), []).append(part.role)
+    return roles
 
 
 def machine() -> dict[str, str]:
@@ -153,5 +162,5 @@ def machine() -> dict[str, str]:
 
 
 def _row(part: Part, version: str | None) -> dict[str, object]:
-    row = {k: v for k, v in asdict(part).items() if k in ("role", "module", "extra")}
-    return {**row, "installed": version, "advice": None if version else part.advice()}
+    advice = None if version else part.advice()
+    return {"role": part.role, "module": part.module, "installed": version, "advice": advice}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefl.cli.output import print_line, print_rows, size
 from edgefl.errors import BackendError, BackendUnavailable
+from edgefl.requirements import pip_install
 
 if TYPE_CHECKING:
     from edgefl.bundle import Artifact, Bundle, Manifest
@@ -81,7 +82,7 @@ def show_files(rows: list[File]) -> None:
     print_rows(
         "Files of this bundle",
         ["file", "size", "needs", "runs here on"],
-        [(r.path, size(r.size), _release(r) or "-", ", ".join(r.runs_on) or "nothing") for r in rows],
+        [(r.path, size(r.size), _release(r) or "-", _engines(r) or "nothing") for r in rows],
     )
     for line in _lines(rows):
         print_line(line)
@@ -89,6 +90,11 @@ def show_files(rows: list[File]) -> None:
 
 def _release(file: File) -> str:
     return file.needs.release if file.needs else ""
+
+
+def _engines(file: File) -> str:
+    """Names alone: the versions are in the table of what is installed."""
+    return ", ".join(engine.split()[0] for engine in file.runs_on)
 
 
 def _lines(files: Iterable[File]) -> Iterator[str]:
@@ -147,7 +153,7 @@ def _with_needs(file: File, manifest: Manifest, version: str) -> File:
         file = replace(file, refused={"tflite": f"{version} is too old"})
     if needs == Needs() or file.runs_on:
         return replace(file, needs=needs)
-    advice = f"needs {needs}: pip install 'edgefl[tflite]' brings it"
+    advice = f"needs {needs}: {pip_install('ai-edge-litert')} brings it"
     instead = ", or convert with frozen_bits=8, which older ones run" if needs.operator == _FOUR_BITS else ""
     return replace(file, needs=needs, advice=advice + instead)
 

@@ -30,12 +30,18 @@ def placement_rows(bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def show_delegates(rows: list[Row]) -> None:
-    """One table for all engines."""
-    print_rows(
-        "Delegates",
-        ["engine", "delegate", "for", "state", "why"],
-        [(r.engine, r.delegate, r.drives, r.state, r.why) for r in rows],
-    )
+    """One table of what is here, one of what is not and how to get it; each reason is said once."""
+    here = [(r.engine, r.delegate, r.drives, r.state, r.why) for r in rows if r.state != "absent"]
+    print_rows("Delegates here", ["engine", "delegate", "for", "state", "by"], here)
+    absent = [(r.engine, r.delegate, r.drives, r.advice) for r in rows if r.state == "absent" and r.advice]
+    if absent:
+        print_rows("Delegates this machine lacks", ["engine", "delegate", "for", "to get it"], absent)
+    unreachable: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.state == "absent" and not row.advice:
+            unreachable.setdefault((row.engine, row.why), []).append(row.delegate)
+    for (engine, why), names in unreachable.items():
+        print_line(f"{engine}: {', '.join(names)}: {why}")
 
 
 def show_placements(rows: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ def new_figure(inches: tuple[float, float]) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as exc:
-        raise MissingDependency("matplotlib", "sim", "drawing the picture") from exc
+        raise MissingDependency("matplotlib", "", "drawing the picture") from exc
     figure = Figure(figsize=inches, dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgefl.errors import DeltaCoder, DeltaStream
+from edgefl.requirements import pip_install
 
 
 @functools.cache
@@ -140,7 +141,7 @@ def _inflate(data: bytes, size: int) -> bytes:
 def _unzstd(data: bytes, size: int) -> bytes:
     if zstandard() is None:
         raise DeltaCoder(
-            "a stream is coded with zstd, which is not installed here: pip install 'edgefl[zstd]'"
+            f"a stream is coded with zstd, which is not installed here: {pip_install('zstandard')}"
         )
     if _zstd_length(data, size) != len(data):
         raise DeltaStream("zstd stream does not end where its bytes end")

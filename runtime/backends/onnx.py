@@ -15,6 +15,7 @@ import numpy as np
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
 from edgefl.graph import Graph, Node, TensorType, write_onnx
+from edgefl.requirements import pip_install
 from edgefl.runtime.backends.base import Array, Names, Program, artifact_of, as_array
 from edgefl.runtime.delegates.choice import Choice, Placement
 
@@ -119,7 +120,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as exc:
         raise BackendUnavailable(
-            f"backend 'onnx' needs onnxruntime: pip install 'edgefl[onnx]' ({exc}); "
+            f"backend 'onnx' needs onnxruntime: {pip_install('onnxruntime')} ({exc}); "
             "backend 'numpy' runs the same bundle without it"
         ) from exc
     return onnxruntime

@@ -10,6 +10,7 @@ from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
 from edgefl.graph import read_onnx, write_onnx
 from edgefl.graph.interpreter import settled
+from edgefl.requirements import pip_install
 from edgefl.runtime.backends.base import Array, Names, Program, artifact_of
 
 
@@ -87,7 +88,7 @@ def _import() -> Any:
         import openvino
     except ImportError as exc:
         raise BackendUnavailable(
-            f"backend 'openvino' needs openvino: pip install 'edgefl[openvino]' ({exc}); "
+            f"backend 'openvino' needs openvino: {pip_install('openvino')} ({exc}); "
             "backends 'onnx' and 'numpy' run the same bundle without it"
         ) from exc
     return openvino

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable, NotFinite, OptionError
+from edgefl.requirements import pip_install
 from edgefl.runtime.backends.base import Array, Program, Recipe, artifact_of
 from edgefl.runtime.backends.onnx import OnnxBackend
 from edgefl.runtime.steps import Mode
@@ -136,13 +137,15 @@ def _import() -> Any:
         from onnxruntime.capi import _pybind_state as bindings
     except ImportError as exc:
         raise BackendUnavailable(
-            f"backend 'ort-training' needs onnxruntime-training ({exc}); {_ADVICE}"
+            f"backend 'ort-training' needs onnxruntime-training ({exc}); {_advice()}"
         ) from exc
     if not hasattr(bindings, "Optimizer"):
         raise BackendUnavailable(
-            f"backend 'ort-training': this onnxruntime is built without training; {_ADVICE}"
+            f"backend 'ort-training': this onnxruntime is built without training; {_advice()}"
         )
     return bindings
 
 
-_ADVICE = "pip install 'edgefl[ort-training]' where it has wheels, or backend onnx, which needs none of it"
+def _advice() -> str:
+    command = pip_install("onnxruntime-training-cpu")
+    return f"{command} where it has wheels, or backend onnx, which needs none of it"

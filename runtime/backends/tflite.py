@@ -11,6 +11,7 @@ from typing import Any
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
+from edgefl.requirements import pip_install
 from edgefl.runtime.backends.base import Array, Names, Program, artifact_of, as_array
 from edgefl.runtime.delegates.choice import CPU, Choice, Placement
 
@@ -136,7 +137,7 @@ def _import() -> Any:
             reasons.append(f"{module.split('.')[0]}: {exc}")
     python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
     raise BackendUnavailable(
-        f"backend 'tflite' needs ai-edge-litert or tflite-runtime: pip install 'edgefl[tflite]' "
+        f"backend 'tflite' needs ai-edge-litert or tflite-runtime: {pip_install('ai-edge-litert')} "
         f"({'; '.join(reasons)}); where neither has a wheel for {python}, "
         "backend 'numpy' runs a bundle with ONNX artifacts"
     )

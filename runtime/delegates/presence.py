@@ -69,15 +69,15 @@ def wished(wish: Wish, engine: str, providers: tuple[str, ...]) -> Choice | str:
     row = next(row for row in known(engine) if row.name == wish.name)
     choice = present(row, providers)
     if choice is None:
-        return absence(row)
+        return f"{absence(row)}: {row.advice}"
     return replace(choice, options=wish.options or choice.options)
 
 
 def absence(row: Known) -> str:
     """Why a registry's row is not here."""
     if row.provider:
-        return f"this onnxruntime was built without {row.provider}: {row.advice}"
-    return f"no {row.libraries[0]} on the library path: {row.advice}"
+        return f"this onnxruntime was built without {row.provider}"
+    return f"no {row.libraries[0]} on the library path"
 
 
 def _folders() -> list[Path]:

@@ -23,7 +23,8 @@ class Row:
         delegate: how to ask for it.
         drives: the hardware.
         state: `ready` it loads; `broken` it is here and does not; `absent` it is not here.
-        why: what is loaded, or why it is not ready and what to do.
+        why: what is loaded, or why it is not ready.
+        advice: what would bring what is absent; empty where the engine itself is.
     """
 
     engine: str
@@ -31,6 +32,7 @@ class Row:
     drives: str
     state: Literal["ready", "broken", "absent"]
     why: str
+    advice: str = ""
 
 
 def survey() -> list[Row]:
@@ -55,7 +57,7 @@ def _engine(engine: str) -> list[Row]:
 def _known(row: Known, providers: tuple[str, ...]) -> Row:
     choice = present(row, providers)
     if choice is None:
-        return Row(row.engine, row.name, row.drives, "absent", absence(row))
+        return Row(row.engine, row.name, row.drives, "absent", absence(row), row.advice)
     return _loaded(choice, row.drives)
 
 

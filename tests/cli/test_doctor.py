@@ -60,7 +60,7 @@ def test_four_bits_need_litert(four_bits: Path) -> None:
     assert lite["runs_on"] == []
     assert lite["refused"]["tflite"].startswith("tflite_runtime 2.14")
     assert lite["needs"] == {"release": "LiteRT 1.0", "operator": "DEQUANTIZE 6"}
-    assert "pip install 'edgefl[tflite]'" in lite["advice"] and "frozen_bits=8" in lite["advice"]
+    assert "pip install 'ai-edge-litert>=1.2'" in lite["advice"] and "frozen_bits=8" in lite["advice"]
     step = found["artifacts/tflite/step.tflite"]
     assert len(step["runs_on"]) == 1 and step["advice"] == "" and not step["needs"]["release"].startswith("L")
     assert found["artifacts/onnx/features.onnx"]["needs"] is None
@@ -98,12 +98,12 @@ def test_what_is_not_installed_is_named_with_what_brings_it(
         monkeypatch.setitem(sys.modules, module, None)
     found = files(Bundle.open(mlp))
 
-    assert "pip install 'edgefl[openvino]'" in only(found, "onnx").missing["openvino"]
+    assert "pip install 'openvino>=" in only(found, "onnx").missing["openvino"]
     assert only(found, "tflite").runs_on == ()
     show_files(found)
     shown = capsys.readouterr().out
-    assert "pip install 'edgefl[tflite]'" in shown
-    assert "edgefl[openvino]" not in shown  # another engine runs those files
+    assert "pip install 'ai-edge-litert>=1.2'" in shown
+    assert "openvino>=" not in shown  # another engine runs those files
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,12 @@ def test_reports_from_elsewhere_may_say_nothing(mlp: Path, report: Mapping[str, 
 
     assert only(found, "tflite").needs is not None
     assert only(found, "tflite").runs_on
+
+
+def test_what_a_delegate_lacks_is_said_once(call: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+    shown = call("doctor", columns=400).out
+
+    assert shown.count("backend 'onnx' needs onnxruntime") == 1
+    assert shown.count("on the library path:") == shown.count("was built without") == 0

@@ -103,7 +103,7 @@ def test_doctor_names_what_is_ready_and_what_to_install(call: Command) -> None:
     for part in PARTS:
         line = next(line for line in ran.out.splitlines() if line.startswith(part.role + " "))
         assert ("ready" in line) is (part.version() is not None)
-        assert part.version() is not None or part.advice() in line
+        assert part.version() is not None or ran.out.count(f": {part.advice()}\n") == 1
 
 
 def test_doctor_as_json(call: Command) -> None:
@@ -140,18 +140,18 @@ def test_doctor_tries_delegates_on_a_bundle(edgefl: Command, head: object) -> No
 
 def test_names_from_files_are_neither_markup_nor_terminal_control(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_line("[/red] \x1b[31m[bold]x")
-    output.print_rows("[/]", ["a[b]"], [["pip install 'edgefl[cli]' \x1b]0;"]])
+    output.print_rows("[/]", ["a[b]"], [["pip install 'rich[all]' \x1b]0;"]])
 
     shown = capsys.readouterr().out
     assert "[/red] \N{REPLACEMENT CHARACTER}[31m[bold]x\n" in shown
-    assert "a[b]" in shown and "edgefl[cli]" in shown
+    assert "a[b]" in shown and "rich[all]" in shown
     assert "\x1b" not in shown
 
 
 def test_long_text_wraps_and_numbers_stay_whole_in_a_narrow_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    note = "backend 'tflite' needs ai-edge-litert: pip install 'edgefl[tflite]'"
+    note = "backend 'tflite' needs ai-edge-litert: pip install ai-edge-litert"
     made = output.table(
         "", ["engine", "median ms", "note"], [["tflite", "-", note], ["numpy", 1234.5678, ""]]
     )

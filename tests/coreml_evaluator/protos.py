@@ -31,6 +31,6 @@ def _folder() -> Path:
     spec = importlib.util.find_spec("coremltools")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
-            "the Core ML evaluator reads message classes from coremltools: pip install 'edgefl[coreml]'"
+            "the Core ML evaluator reads message classes from coremltools: pip install coremltools"
         )
     return Path(spec.submodule_search_locations[0]) / "proto"

