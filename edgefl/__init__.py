@@ -14,7 +14,7 @@ from edgefl._version import __version__
 
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
-    from edgefl.converters import convert, export_int8, load_into
+    from edgefl.converters import convert, export, export_int8, load_into
     from edgefl.delta import apply_feedback, decode_delta, encode_delta, encode_with_feedback
     from edgefl.options import FitOptions
     from edgefl.runtime import Trainer, pull
@@ -30,6 +30,7 @@ _DOORS = {
     "decode_delta": "edgefl.delta",
     "encode_delta": "edgefl.delta",
     "encode_with_feedback": "edgefl.delta",
+    "export": "edgefl.converters",
     "export_int8": "edgefl.converters",
     "load_into": "edgefl.converters",
     "pull": "edgefl.runtime",
@@ -46,6 +47,7 @@ __all__ = [
     "decode_delta",
     "encode_delta",
     "encode_with_feedback",
+    "export",
     "export_int8",
     "load_into",
     "pull",

@@ -46,7 +46,7 @@ class Examples:
 
     Attributes:
         x: the inputs.
-        y: `Labels`.
+        y: `Labels`; None where examples without labels were asked for.
         weight: how much each example counts, `[examples]`; all the same where None.
     """
 
@@ -55,13 +55,19 @@ class Examples:
     weight: Array | None = None
 
     def __len__(self) -> int:
-        return len(next(iter(self.y.values())) if isinstance(self.y, Mapping) else self.y)
+        value = self.x if self.y is None else self.y
+        return len(next(iter(value.values())) if isinstance(value, Mapping) else value)
 
 
-def load_examples(path: str | os.PathLike[str], *, max_bytes: int = MAX_DATA_BYTES) -> Examples:
+def load_examples(
+    path: str | os.PathLike[str], *, labelled: bool = True, max_bytes: int = MAX_DATA_BYTES
+) -> Examples:
     """Read an `.npz` file: an array `x` or one per input; `y`, or `y/<output>` for each; perhaps `weight`.
 
     Nothing is executed, and no more is allocated than the file declares and `max_bytes` allows.
+
+    Args:
+        labelled: whether the file must hold labels.
 
     Raises:
         DataError: the file cannot be read, is no `.npz`, is over the limit, or lacks `x` or `y`.
@@ -73,11 +79,11 @@ def load_examples(path: str | os.PathLike[str], *, max_bytes: int = MAX_DATA_BYT
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as exc:
         raise DataError(f"cannot read examples from {os.fspath(path)!r}: {exc}") from exc
     labels = {name: arrays.pop(name) for name in list(arrays) if name == "y" or name.startswith("y/")}
-    if not labels or not arrays:
-        names = sorted([*arrays, *labels])
-        raise DataError(f"{os.fspath(path)!r} holds arrays {names}, expected 'x' and 'y'")
+    if not arrays or (labelled and not labels):
+        names, needed = sorted([*arrays, *labels]), "'x' and 'y'" if labelled else "'x'"
+        raise DataError(f"{os.fspath(path)!r} holds arrays {names}, expected {needed}")
     weight = arrays.pop("weight", None) if len(arrays) > 1 else None
-    return Examples(arrays.get("x", arrays), labels.get("y", labels), weight)
+    return Examples(arrays.get("x", arrays), labels.get("y", labels) if labels else None, weight)
 
 
 def check_examples(x: Inputs, y: Labels, manifest: Manifest) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -25,9 +25,10 @@ from edgefl.runtime.batches import Batches
 from edgefl.runtime.delegates.choice import Placement
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.frozen import FrozenPart, map_batches
-from edgefl.runtime.metrics import Metrics, accuracy
+from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.optimizer import Optimizer, adam, proximal, sgd
 from edgefl.runtime.steps import Mode, Steps, check_finite, checked, passes
+from edgefl.scores import accuracy
 
 Array = npt.NDArray[Any]
 OnStep = Callable[[int, float], None]

@@ -29,13 +29,13 @@ def compact_tflite(lite: TFLiteModel, bits: int) -> TFLiteModel:
         from tensorflow.lite.tools import flatbuffer_utils
 
         model = flatbuffer_utils.read_model_from_bytearray(bytearray(lite.data))
-        found = {index: weight for index, value in _constants(model) if (weight := packed(value, bits))}
+        found = {index: weight for index, value in constants(model) if (weight := packed(value, bits))}
         if not found:
             return lite
         editor = Editor(model)
         for index, weight in found.items():
             _replace(editor, index, weight)
-        _empty_unused(model)
+        drop_unused(model)
         data = write_model(model)
     counts = operators(data)
     release, newest = _newest(lite, four=any(weight.bits == 4 for weight in found.values()))
@@ -58,17 +58,17 @@ def _newest(lite: TFLiteModel, four: bool) -> tuple[str, str]:
     return _INT8_RUNTIME, f"DEQUANTIZE {_INT8_VERSION}"
 
 
-def _constants(model: Any) -> list[tuple[int, Array]]:
+def constants(model: Any) -> list[tuple[int, Array]]:
     """Float32 tensors with data, by index."""
     from tensorflow.lite.python import schema_py_generated as schema
 
-    constants = []
+    found = []
     for index, tensor in enumerate(model.subgraphs[0].tensors):
         data = model.buffers[tensor.buffer].data
         if tensor.type == schema.TensorType.FLOAT32 and data is not None and len(data):
             value = np.frombuffer(bytes(data), np.float32).reshape(tensor.shape)
-            constants.append((index, value))
-    return constants
+            found.append((index, value))
+    return found
 
 
 def _replace(editor: Editor, index: int, weight: Packed) -> None:
@@ -91,7 +91,7 @@ def _replace(editor: Editor, index: int, weight: Packed) -> None:
     editor.operators[:0] = [operator for operator, _ in steps]
 
 
-def _empty_unused(model: Any) -> None:
+def drop_unused(model: Any) -> None:
     """Drop the data that no tensor and no metadata refers to any more."""
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in model.metadata or []}

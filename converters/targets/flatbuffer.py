@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,19 @@ class Finished:
     min_runtime: str
 
 
-def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Finished:
+def finish(
+    data: bytes,
+    signature: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    border: Callable[[Any], None] | None = None,
+) -> Finished:
     """Name the signature and its tensors, drop what differs between conversions, and count operators.
 
     Args:
         data: a converted model with one subgraph, its inputs and outputs in the order of the maps.
         inputs, outputs: contract name to TFLite name.
+        border: changes the model's inputs and outputs.
 
     Raises:
         UnsupportedOperator: the file uses Flex or custom operators.
@@ -47,6 +54,8 @@ def finish(data: bytes, signature: str, inputs: Mapping[str, str], outputs: Mapp
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
     unbind(model)
     flatten(model)
+    if border is not None:
+        border(model)
     untangle(model)
     _share(model)
     counts = _operators(model)

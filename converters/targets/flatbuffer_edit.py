@@ -63,15 +63,18 @@ class Editor:
         """Whether a tensor holds float32."""
         return bool(self.graph.tensors[tensor].type == self._schema.TensorType.FLOAT32)
 
+    def is_int8(self, tensor: int) -> bool:
+        return bool(self.graph.tensors[tensor].type == self._schema.TensorType.INT8)
+
     def is_constant(self, tensor: int) -> bool:
         data = self._model.buffers[self.graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
 
-    def quantize(self, tensor: int, scale: Array, axis: int) -> None:
-        """Give a tensor one scale per index of an axis, symmetric."""
+    def quantize(self, tensor: int, scale: Array, axis: int, zero_point: int = 0) -> None:
+        """Give a tensor one scale per index of an axis, symmetric unless zero is elsewhere."""
         made = self._schema.QuantizationParametersT()
         made.scale = scale
-        made.zeroPoint = np.zeros(len(scale), np.int64)
+        made.zeroPoint = np.full(len(scale), zero_point, np.int64)
         made.quantizedDimension = axis
         self.graph.tensors[tensor].quantization = made
 

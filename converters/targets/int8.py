@@ -20,6 +20,9 @@ from edgefl.converters.targets.single import single
 from edgefl.converters.targets.tflite import TFLiteModel
 from edgefl.graph import Array, Graph, read_onnx
 
+LARGE_ERROR = 0.1
+"""Root mean square over the spread of the outputs from which on it is said: a tenth moves few classes."""
+
 
 @dataclass(frozen=True)
 class Int8Report:
@@ -32,7 +35,8 @@ class Int8Report:
         error: target to the root mean square error of the outputs over the float outputs' standard deviation.
         bytes: target to file size.
         float_bytes: size of the weights in float32.
-        notes: layers that calibration shows to be dead, not covered by the examples, or ruled by outliers.
+        notes: errors that are large, and layers that calibration shows to be dead, not covered by the
+            examples, or ruled by outliers.
     """
 
     examples: int
@@ -105,7 +109,17 @@ def _export(graph: Graph, examples: Mapping[str, Array], targets: Sequence[str])
     run = float_runner(graph)
     expected = _joined([run(feed) for feed in feeds])[:count]
     report = _report(expected, results, files, graph)
-    return Int8Export(files, replace(report, notes=findings(absorb(graph), feeds)), model)
+    notes = (*large_errors(report.error), *findings(absorb(graph), feeds))
+    return Int8Export(files, replace(report, notes=notes), model)
+
+
+def large_errors(errors: Mapping[str, float]) -> list[str]:
+    """A sentence for every target or engine whose outputs are far from the float model's."""
+    return [
+        f"on {where} outputs are {error:.0%} of their spread away from the float model's"
+        for where, error in errors.items()
+        if not error < LARGE_ERROR
+    ]
 
 
 def _report(

@@ -2,13 +2,15 @@
 """A float graph with its weights inside, quantized to integers by TensorFlow and by onnxruntime.
 
 Both use the same examples: weights symmetric per output channel in int8, activations asymmetric in int8 over
-the range seen, biases in int32. Inputs and outputs stay float32, so the files drop in for the float ones.
+the range seen, biases in int32. Inputs and outputs stay float32, so the files drop in for the float ones,
+unless int8 is asked for there too (`int8_border`).
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from edgefl.converters.targets.absorb import absorb
 from edgefl.converters.targets.flatbuffer import finish
+from edgefl.converters.targets.int8_border import Ranges, int8_border_tflite
 from edgefl.converters.targets.integers import (
     KEPT_IN_FLOAT,
     is_risky,
@@ -43,12 +46,15 @@ def check_targets(targets: Sequence[str]) -> None:
         raise ConversionError(f"int8 targets {unknown or list(targets)}; there are {', '.join(TARGETS)}")
 
 
-def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") -> TFLiteModel:
+def int8_tflite(
+    graph: Graph, calibration: Batches, signature: str = "infer", border: Ranges | None = None
+) -> TFLiteModel:
     """Quantize by TFLiteConverter after training.
 
     Args:
         graph: float, its parameters constants.
         calibration: feeds of the graph.
+        border: ranges of inputs and outputs, which become int8 too; float32 where None.
 
     Raises:
         ConversionError, UnsupportedOperator: as for `to_tflite`.
@@ -68,7 +74,10 @@ def int8_tflite(graph: Graph, calibration: Batches, signature: str = "infer") ->
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
         data = _partly_float(tf, converter) if is_risky(graph) else convert(converter)
-        done = finish(data, signature, inputs, outputs)
+        change = None
+        if border is not None:
+            change = partial(int8_border_tflite, inputs=list(inputs), outputs=list(outputs), ranges=border)
+        done = finish(data, signature, inputs, outputs, change)
     return described(done, signature, inputs, outputs)
 
 

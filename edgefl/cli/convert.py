@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`edgefl convert` and `edgefl export`: from a model to a bundle, from a bundle to an app."""
+"""`edgefl convert`: from a model to a bundle."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgefl.cli import loss_options
-from edgefl.cli.coreml import NAMES, made, write_packages
-from edgefl.cli.options import AsJson, BundlePath, check_folder, open_bundle
-from edgefl.cli.output import err, print_json, print_line, print_rows, print_warning, size
-from edgefl.cli.report import print_int8, print_report
-from edgefl.errors import DataShape, NotTrained, OptionError
+from edgefl.cli.options import AsJson, check_folder
+from edgefl.cli.output import err, print_json, print_warning
+from edgefl.cli.report import print_report
+from edgefl.errors import DataShape, NotTrained
 
 if TYPE_CHECKING:
-    from edgefl.bundle import Bundle
+    pass
 
 Model = Annotated[
     str,
@@ -131,78 +130,6 @@ def convert(
         print_warning(f"not trained, though asked for: {name}: {why}")
 
 
-def export(
-    bundle: BundlePath,
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="Examples: .npz with x (and y); int8 needs them.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("."),
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help="int8 files: onnx, tflite or, repeated, both, as without it. Core ML: --coreml.",
-        ),
-    ] = None,
-    coreml: Annotated[
-        Path | None,
-        typer.Option("--coreml", help="Folder for the Core ML files that an Xcode project takes."),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option(help="The oldest system for Core ML files: iOS16, iOS17 or iOS18.")
-    ] = None,
-    weights: Annotated[
-        str, typer.Option(help="Weights of small Core ML models: int8, int4 (from iOS18) or palette4.")
-    ] = "int8",
-    as_json: AsJson = False,
-) -> None:
-    """Write the int8 model an app drops in, calibrated on your examples, or a bundle's Core ML files."""
-    opened = open_bundle(bundle)
-    if coreml is not None:
-        _export_coreml(opened, coreml, system, weights, _examples(calibration), as_json)
-    elif calibration is None:
-        raise OptionError("export needs --calibration FILE for int8 files, or --coreml FOLDER for Core ML's")
-    else:
-        _export_int8(opened, calibration, output, tuple(target or ("onnx", "tflite")), as_json)
-
-
-def _export_coreml(
-    opened: Bundle, folder: Path, system: str | None, weights: str, examples: Any, as_json: bool
-) -> None:
-    rows = write_packages(made(opened, system, weights, examples), folder)
-    if as_json:
-        print_json({"files": rows, "names": str(folder / NAMES)})
-        return
-    print_rows("", ["kind", "file", "size"], [(r["kind"], r["file"], size(r["bytes"])) for r in rows])
-    print_line(f"{folder / NAMES}: names of inputs and outputs, loss scale, trained layers")
-
-
-def _export_int8(
-    opened: Bundle, calibration: Path, output: Path, targets: tuple[str, ...], as_json: bool
-) -> None:
-    import edgefl
-
-    with err.status("quantizing ..."):
-        exported = edgefl.export_int8(opened, _examples(calibration), targets=targets)
-    output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for kind, data in exported.files.items():
-        path = output / f"{opened.manifest.name}-int8.{kind}"
-        path.write_bytes(data)
-        rows.append({"target": kind, "file": str(path), "bytes": len(data)})
-    report = exported.report.to_json()
-    if as_json:
-        print_json({"files": rows, "report": report})
-        return
-    print_rows(
-        "",
-        ["target", "file", "size"],
-        [(r["target"], r["file"], size(len(exported.files[str(r["target"])]))) for r in rows],
-    )
-    print_int8(report)
-
-
 def _example(shape: str | None, dtype: str) -> Any:
     import numpy as np
 
@@ -238,4 +165,4 @@ def _load_tensorflow_quietly(model: str) -> None:
 def _examples(path: Path | None) -> Any:
     from edgefl.data import load_examples
 
-    return None if path is None else load_examples(path).x
+    return None if path is None else load_examples(path, labelled=False).x

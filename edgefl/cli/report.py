@@ -51,6 +51,8 @@ def print_int8(report: Mapping[str, Any]) -> None:
     ]
     title = f"int8 against float on {report['examples']} examples"
     print_rows(title, ["target", "size", "same class", "error"], rows)
+    for note in report["notes"]:
+        print_line(f"Note: int8: {note}")
 
 
 def _losses(manifest: Manifest) -> str:

@@ -134,7 +134,10 @@ def test_int8_files_for_an_app(from_keras: Ran, edgefl: Command, folder: Path, t
         "onnx": tmp_path / "app" / "keras-int8.onnx",
         "tflite": tmp_path / "app" / "keras-int8.tflite",
     }
-    assert {t: path.stat().st_size for t, path in files.items()} == found["report"]["bytes"]
+    for row in found["files"]:
+        assert files[row["target"]].stat().st_size == row["bytes"]
+        assert (row["form"], row["io"], row["warnings"]) == ("int8", "float32", [])
+        assert 0 < row["error"] < 0.1 and 0 <= row["accuracy"] <= 1
     assert found["report"]["examples"] == 96
 
 
@@ -143,7 +146,45 @@ def test_int8_as_a_table(from_torch: Ran, call: Command, folder: Path, data: Pat
 
     assert ran.status == 0, ran.err
     assert (tmp_path / "torch-int8.onnx").exists() and not (tmp_path / "torch-int8.tflite").exists()
-    assert "int8 against float on 96 examples" in ran.out
+    assert "Against the float model on 96 examples; its accuracy is " in ran.out
+    assert "They take one example at a time; tried on onnxruntime " in ran.out
+
+
+def test_forms_for_firmware(from_torch: Ran, call: Command, folder: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(96, 6)).astype(np.float32)
+    np.savez(tmp_path / "unlabelled.npz", x=x)
+    arguments = ("export", folder / "torch.edgefl", "-d", "unlabelled.npz", "-t", "onnx", "-o", "app")
+
+    found = call(*arguments, "-f", "float32,float16", "-f", "int8", "--io", "int8", "--json").json()
+    said = call(*arguments, "--io", "int8").out
+
+    rows = {row["form"]: row for row in found["files"]}
+    assert list(rows) == ["float32", "float16", "int8"]
+    assert rows["float32"]["error"] < 1e-6 and rows["float32"]["accuracy"] is None
+    given, made = rows["int8"]["tensors"]
+    assert given["dtype"] == made["dtype"] == "int8" and given["shape"][0] == rows["int8"]["batch"] == 1
+    for tensor in (given, made):
+        assert f"{tensor['scale']:.9g}" in said and str(tensor["zero_point"]) in said
+    assert (tmp_path / "app" / "torch-int8-io.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ((), "int8 files need examples: give --data FILE or --calibration FILE, or another --form"),
+        (("-f", "int4", "-d"), "form int4: there are float32, float16, int8, weights8"),
+        (("-t", "onnx,toaster", "-d"), "target toaster: there are onnx, tflite, coreml"),
+        (("-f", "float32", "--io", "int8", "-d"), "io int8 is for int8 files"),
+    ],
+)
+def test_exports_there_are_not(
+    from_torch: Ran, call: Command, folder: Path, data: Path, options: tuple[str, ...], reason: str
+) -> None:
+    given = (*options, data) if options else ()
+
+    refusal = call("export", folder / "torch.edgefl", *given, "--json").refusal()
+
+    assert reason in refusal["message"]
 
 
 def test_an_onnx_file(call: Command, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgefl.bundle import Bundle, Manifest
-from edgefl.runtime.metrics import accuracy
+from edgefl.scores import accuracy
 
 pytestmark = pytest.mark.device
 
