@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgefl.converters.sources.attention_torch import fold_attention
 from edgefl.converters.sources.dropout_torch import ALWAYS_OFF, keeping, mark_dropout
 from edgefl.converters.sources.dropout_torch import translations as dropout_translations
 from edgefl.converters.sources.forward import (
@@ -203,6 +204,7 @@ def export(
             if dropout:
                 stack.enter_context(keeping(model))
             traced = torch.export.export(stateless, inputs)
+            fold_attention(traced)
             mark(traced)
             if dropout:
                 mark_dropout(traced)
