@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from edgefl.bundle import Bundle
 from edgefl.errors import NotFinite
-from edgefl.runtime.backends import Program
+from edgefl.options import FitOptions
 from edgefl.runtime.batches import Batches
-from edgefl.runtime.optimizer import Optimizer, clip_by_norm
+from edgefl.runtime.optimizer import Optimizer, adam, clip_by_norm, proximal, sgd
+
+if TYPE_CHECKING:
+    from edgefl.runtime.backends.base import Program
 
 Array = npt.NDArray[Any]
 
@@ -45,8 +49,49 @@ class Mode:
         self.buffers = {name: made[f"buffer/{name}"].copy() for name in self.buffers}
 
 
-class Steps:
-    """Parameters, buffers and optimizer state on their way through one `fit`."""
+@dataclass(frozen=True)
+class Begin:
+    """Where a `fit` begins.
+
+    Attributes:
+        bundle: what is trained.
+        parameters: the trained ones, shared and personal, as they are.
+        load: gives the bundle's step graph, loaded; not asked by engines that train by graphs of their own.
+        base: what `mu` pulls towards.
+        correction: a direction added to the gradients of some or all parameters.
+        mode: what a step takes beside.
+    """
+
+    bundle: Bundle
+    parameters: dict[str, Array]
+    load: Callable[[], Program]
+    base: Mapping[str, Array] = field(default_factory=dict)
+    correction: Mapping[str, Array] = field(default_factory=dict)
+    mode: Mode = field(default_factory=lambda: Mode({}))
+
+
+class Steps(Protocol):
+    """Training under way.
+
+    Attributes:
+        parameters: as they are now.
+        losses: of every step, before its update.
+        mode: holds the buffers as they are now.
+    """
+
+    @property
+    def parameters(self) -> dict[str, Array]: ...
+
+    losses: list[float]
+    mode: Mode
+
+    def step(self, feeds: Mapping[str, Array]) -> float:
+        """Loss before the update; raises NotFinite and updates nothing where the loss is not finite."""
+        ...
+
+
+class GraphSteps:
+    """Parameters, buffers and optimizer state on their way through one `fit` by a step graph."""
 
     def __init__(
         self,
@@ -54,9 +99,9 @@ class Steps:
         rule: Optimizer,
         clip_norm: float | None,
         parameters: dict[str, Array],
-        mode: Mode | None = None,
+        mode: Mode,
     ) -> None:
-        self.parameters, self.losses, self.mode = parameters, list[float](), mode or Mode({})
+        self.parameters, self.losses, self.mode = parameters, list[float](), mode
         self._program, self._rule, self._clip_norm = program, rule, clip_norm
         self._state = rule.init(parameters)
 
@@ -70,6 +115,17 @@ class Steps:
         self.mode.take(made)
         self.losses.append(loss)
         return loss
+
+
+def by_graph(options: FitOptions, begin: Begin) -> GraphSteps:
+    """Training by the bundle's step graph, with the update rule of `edgefl.runtime.optimizer`."""
+    assert options.lr is not None
+    v = proximal(options.mu, begin.base, begin.correction)
+    if options.optimizer == "adam":
+        rule = adam(options.lr, mu=options.mu, v=v)
+    else:
+        rule = sgd(options.lr, options.momentum, options.mu, v)
+    return GraphSteps(begin.load(), rule, options.clip_norm, begin.parameters, begin.mode)
 
 
 def passes(batches: Batches, epochs: int, generator: np.random.Generator) -> Iterator[dict[str, Array]]:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,7 +19,6 @@ from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weig
 from edgefl.errors import DataError, DataShape, DataType
 from edgefl.options import FitOptions, changed
 from edgefl.runtime.backends import Backend, Program, open_backend
-from edgefl.runtime.backends.base import Recipe, own_steps
 from edgefl.runtime.backends.fastest import Speed
 from edgefl.runtime.backends.proving import proving
 from edgefl.runtime.batches import Batches
@@ -26,8 +26,7 @@ from edgefl.runtime.delegates.choice import Placement
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.frozen import FrozenPart, map_batches
 from edgefl.runtime.metrics import Metrics
-from edgefl.runtime.optimizer import Optimizer, adam, proximal, sgd
-from edgefl.runtime.steps import Mode, Steps, check_finite, checked, passes
+from edgefl.runtime.steps import Begin, Mode, check_finite, checked, passes
 from edgefl.scores import accuracy
 
 Array = npt.NDArray[Any]
@@ -106,7 +105,7 @@ class Trainer:
     @property
     def placements(self) -> tuple[Placement, ...]:
         """Which of the graphs loaded so far runs where."""
-        return tuple(getattr(p, "placement", Placement(kind)) for kind, p in self._programs.items())
+        return tuple(program.placement for program in self._programs.values())
 
     # -- what belongs to one device
 
@@ -194,13 +193,14 @@ class Trainer:
         """
         started = time.perf_counter()
         options = self._decided(changed(options or FitOptions(), keywords, "Trainer.fit"))
-        rule = self._rule(options, correction)
+        direction = self._fitting(correction or {})
         batches = self._batches(*self._counted(x, y, sample_weight))
         cached = self._frozen.cached
         seeds = np.random.Generator(np.random.PCG64([options.seed, 1])) if self._manifest.seeded else None
         mode = Mode(self._buffers, seeds)
-        run = own_steps(self.backend, self.bundle, Recipe(options, bool(correction)), self._parameters)
-        run = run or Steps(self._program("step"), rule, options.clip_norm, self._parameters, mode)
+        load = partial(self._program, "step")
+        begin = Begin(self.bundle, self._parameters, load, self._base, direction, mode)
+        run = self.backend.start(options, begin)
         order = np.random.Generator(np.random.PCG64(options.seed))
         stopped = False
         with np.errstate(all="ignore"):
@@ -220,7 +220,7 @@ class Trainer:
             steps=len(run.losses),
             seconds=time.perf_counter() - started,
             backend=self.backend.name,
-            speeds=getattr(self.backend, "speeds", ()),
+            speeds=self.backend.speeds,
             loss_first=losses[0],
             loss_last=losses[-1],
             stopped=stopped,
@@ -332,13 +332,6 @@ class Trainer:
         if options.lr is not None:
             return options
         return replace(options, lr=self._manifest.defaults.get("lr", DEFAULT_LR))
-
-    def _rule(self, options: FitOptions, correction: Mapping[str, Array] | None) -> Optimizer:
-        assert options.lr is not None
-        v = proximal(options.mu, self._base, self._fitting(correction or {}))
-        if options.optimizer == "adam":
-            return adam(options.lr, mu=options.mu, v=v)
-        return sgd(options.lr, options.momentum, options.mu, v)
 
     def _fitting(self, values: Mapping[str, Array]) -> dict[str, Array]:
         fitting = {}

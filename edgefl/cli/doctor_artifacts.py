@@ -137,12 +137,15 @@ def _open(bundle: Bundle, engine: str) -> Backend:
 def _load(backend: Backend, bundle: Bundle, kind: str) -> None:
     """Load one artifact; those of onnxruntime-training come together, as a fit needs them."""
     from edgefl.options import FitOptions
-    from edgefl.runtime.backends.base import Recipe, own_steps
+    from edgefl.runtime.steps import Begin
 
-    recipe = Recipe(FitOptions(optimizer="adam" if kind == "optimizer-adamw" else "sgd", lr=0.01))
-    values = bundle.parameters()
-    if own_steps(backend, bundle, recipe, {p.name: values[p.name] for p in bundle.manifest.trained}) is None:
+    if not backend.own_step:
         backend.load(bundle, kind)
+        return
+    options = FitOptions(optimizer="adam" if kind == "optimizer-adamw" else "sgd", lr=0.01)
+    values = bundle.parameters()
+    parameters = {p.name: values[p.name] for p in bundle.manifest.trained}
+    backend.start(options, Begin(bundle, parameters, lambda: backend.load(bundle, "step")))
 
 
 def _with_needs(file: File, manifest: Manifest, version: str) -> File:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,22 @@ from edgefl.bundle import Artifact, Bundle
 from edgefl.bundle.missing import why_missing
 from edgefl.errors import BackendUnavailable
 from edgefl.options import FitOptions
+from edgefl.runtime.delegates.choice import Placement
+from edgefl.runtime.steps import Begin, Steps, by_graph
+
+if TYPE_CHECKING:
+    from edgefl.runtime.backends.fastest import Speed
 
 Array = npt.NDArray[Any]
 
 
 class Program(Protocol):
     """A loaded graph."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where its operators run, as far as the engine says."""
+        ...
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by contract name, for inputs by contract name of exactly the graph's shapes and dtypes.
@@ -29,8 +40,22 @@ class Program(Protocol):
         ...
 
 
+class Placed:
+    """A function as a program.
+
+    Attributes:
+        placement: where its operators run.
+    """
+
+    def __init__(self, call: Callable[[Mapping[str, Array]], dict[str, Array]], placement: Placement) -> None:
+        self._call, self.placement = call, placement
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self._call(feeds)
+
+
 class Backend(Protocol):
-    """An engine.
+    """An engine; `Engine` has all of this but `load`, as most engines need it.
 
     Attributes:
         name: one of `edgefl.runtime.backends.BACKENDS` or `BY_NAME`.
@@ -42,6 +67,21 @@ class Backend(Protocol):
     target: str
     version: str
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Execution providers the engine was built with; empty where it has no such thing."""
+        ...
+
+    @property
+    def speeds(self) -> tuple[Speed, ...]:
+        """Of the engines this one was chosen among, the fastest first; empty where there was no choice."""
+        ...
+
+    @property
+    def own_step(self) -> bool:
+        """Whether `start` trains by graphs and an update rule of the engine's own, not by `load`'s step."""
+        ...
+
     def load(self, bundle: Bundle, kind: str) -> Program:
         """Make one artifact ready to run.
 
@@ -51,10 +91,43 @@ class Backend(Protocol):
         """
         ...
 
+    def start(self, options: FitOptions, begin: Begin) -> Steps:
+        """Begin to train.
 
-class ProvingBackend(Backend, Protocol):
+        Args:
+            options: with the learning rate decided.
+
+        Raises:
+            OptionError: the engine cannot train so.
+            BackendUnavailable, BackendFailure: an artifact is missing or refused.
+        """
+        ...
+
+
+class Engine:
+    """What engines have in common: none of the extras, and training by the bundle's step graph."""
+
+    providers: tuple[str, ...] = ()
+    speeds: tuple[Speed, ...] = ()
+    own_step: bool = False
+
+    def start(self, options: FitOptions, begin: Begin) -> Steps:
+        """See `Backend.start`."""
+        return by_graph(options, begin)
+
+
+class ProvingBackend(Engine, ABC):
     """An engine that gives the results a bundle was made with before it runs a graph."""
 
+    name: str
+    target: str
+    version: str
+
+    @abstractmethod
+    def load(self, bundle: Bundle, kind: str) -> Program:
+        """See `Backend.load`; raises BackendFailure where the engine computes the graph wrongly."""
+
+    @abstractmethod
     def prove(self, bundle: Bundle, kind: str) -> None:
         """Try a graph, or ask the verdict kept from before.
 
@@ -62,28 +135,6 @@ class ProvingBackend(Backend, Protocol):
             BackendFailure: the engine computes the graph wrongly; `load` raises it too.
             BackendUnavailable: the bundle lacks the artifact, or does not say what is right.
         """
-        ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a fit trains, for engines whose update rule is their own (see `own_steps`).
-
-    Attributes:
-        options: with the learning rate decided.
-        corrected: whether a direction is added to each gradient.
-    """
-
-    options: FitOptions
-    corrected: bool = False
-
-
-def own_steps(
-    backend: Backend, bundle: Bundle, recipe: Recipe, parameters: Mapping[str, Array]
-) -> Any | None:
-    """The engine's own training in place of `edgefl.runtime.steps.Steps`; None for engines without one."""
-    make = getattr(backend, "steps", None)
-    return None if make is None else make(bundle, recipe, parameters)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ import numpy.typing as npt
 from edgefl._version import __version__
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendError
-from edgefl.runtime.backends.base import Backend, Program
+from edgefl.options import FitOptions
+from edgefl.runtime.backends.base import Backend, Program, ProvingBackend
 from edgefl.runtime.caches import load_json, save_json
 from edgefl.runtime.delegates.trial import Truth
+from edgefl.runtime.steps import Begin, Steps
 from edgefl.strictjson import canonical
 
 Array = npt.NDArray[Any]
@@ -71,22 +73,26 @@ def speeds(bundle: Bundle, threads: int, open_engine: Open) -> tuple[Speed, ...]
     return measured
 
 
-class Chosen:
+class Chosen(ProvingBackend):
     """A backend that was the fastest.
 
     Attributes:
         speeds: what it was measured against, the fastest first.
     """
 
-    def __init__(self, backend: Backend, measured: tuple[Speed, ...]) -> None:
+    def __init__(self, backend: ProvingBackend, measured: tuple[Speed, ...]) -> None:
         self._backend, self.speeds = backend, measured
         self.name, self.target, self.version = backend.name, backend.target, backend.version
+        self.providers, self.own_step = backend.providers, backend.own_step
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         return self._backend.load(bundle, kind)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+    def prove(self, bundle: Bundle, kind: str) -> None:
+        self._backend.prove(bundle, kind)
+
+    def start(self, options: FitOptions, begin: Begin) -> Steps:
+        return self._backend.start(options, begin)
 
 
 def _measure(bundle: Bundle, names: Sequence[str], open_engine: Open) -> list[Speed]:

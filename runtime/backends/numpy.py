@@ -10,10 +10,11 @@ import numpy as np
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, ConversionError, GraphError
 from edgefl.graph import Interpreter, read_onnx
-from edgefl.runtime.backends.base import Array, Names, Program, artifact_of
+from edgefl.runtime.backends.base import Array, Engine, Names, Placed, Program, artifact_of
+from edgefl.runtime.delegates.choice import Placement
 
 
-class NumpyBackend:
+class NumpyBackend(Engine):
     """NumPy alone. It has no artifacts of its own: it interprets the ONNX ones."""
 
     name, target = "numpy", "onnx"
@@ -27,13 +28,10 @@ class NumpyBackend:
             interpreter = Interpreter(read_onnx(bundle.artifact(self.target, kind)))
         except (GraphError, ConversionError) as exc:
             raise BackendFailure(f"the NumPy interpreter refuses {artifact.path}: {exc}") from exc
-        return _NumpyProgram(interpreter, Names.of(artifact))
+        names = Names.of(artifact)
 
+        def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            values = interpreter(names.to_own(feeds))
+            return {names.to_contract(name): value for name, value in values.items()}
 
-class _NumpyProgram:
-    def __init__(self, interpreter: Interpreter, names: Names) -> None:
-        self._interpreter, self._names = interpreter, names
-
-    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        values = self._interpreter(self._names.to_own(feeds))
-        return {self._names.to_contract(name): value for name, value in values.items()}
+        return Placed(run, Placement(kind))

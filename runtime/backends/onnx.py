@@ -16,14 +16,14 @@ from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
 from edgefl.graph import Graph, Node, TensorType, write_onnx
 from edgefl.requirements import pip_install
-from edgefl.runtime.backends.base import Array, Names, Program, artifact_of, as_array
+from edgefl.runtime.backends.base import Array, Engine, Names, Program, artifact_of, as_array
 from edgefl.runtime.delegates.choice import Choice, Placement
 
 _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
 
 
-class OnnxBackend:
+class OnnxBackend(Engine):
     """onnxruntime on the CPU or another provider, with `threads` threads inside an operator."""
 
     name = target = "onnx"
@@ -33,16 +33,13 @@ class OnnxBackend:
         self._threads = threads
         self._choice = choice or Choice("onnx")
         self.version = f"onnxruntime {self._engine.__version__}"
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """Execution providers this onnxruntime was built with."""
-        return tuple(self._engine.get_available_providers())
+        self.providers = tuple(self._engine.get_available_providers())
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         artifact = artifact_of(bundle, self.target, kind)
         session = self._session(bundle.artifact(self.target, kind), artifact.path, self._options())
-        return _OnnxProgram(session, Names.of(artifact), f"{self.version} on {artifact.path}")
+        label, placement = f"{self.version} on {artifact.path}", Placement(kind, self._choice.name)
+        return _OnnxProgram(session, Names.of(artifact), label, placement)
 
     def check(self) -> None:
         """Load the provider; raises BackendFailure where its libraries or device are missing."""
@@ -58,7 +55,7 @@ class OnnxBackend:
             options.profile_file_prefix = str(Path(folder) / "profile")
             artifact = artifact_of(bundle, self.target, kind)
             session = self._session(bundle.artifact(self.target, kind), artifact.path, options)
-            _OnnxProgram(session, Names.of(artifact), self.version)(feeds)
+            _OnnxProgram(session, Names.of(artifact), self.version, Placement(kind))(feeds)
             events = json.loads(Path(session.end_profiling()).read_text())
         return _placement(kind, self._choice.name, events)
 
@@ -90,7 +87,8 @@ class OnnxBackend:
 
 
 class _OnnxProgram:
-    def __init__(self, session: Any, names: Names, label: str) -> None:
+    def __init__(self, session: Any, names: Names, label: str, placement: Placement) -> None:
+        self.placement = placement
         self._session, self._names, self._label = session, names, label
         self._own_outputs = [output.name for output in session.get_outputs()]
         self._outputs = [names.to_contract(name) for name in self._own_outputs]

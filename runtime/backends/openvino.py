@@ -11,10 +11,11 @@ from edgefl.errors import BackendFailure, BackendUnavailable
 from edgefl.graph import read_onnx, write_onnx
 from edgefl.graph.interpreter import settled
 from edgefl.requirements import pip_install
-from edgefl.runtime.backends.base import Array, Names, Program, artifact_of
+from edgefl.runtime.backends.base import Array, Engine, Names, Program, artifact_of
+from edgefl.runtime.delegates.choice import Placement
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Engine):
     """OpenVINO on the CPU, with `threads` threads inside an operator."""
 
     name, target = "openvino", "onnx"
@@ -34,7 +35,7 @@ class OpenVinoBackend:
         }
 
     def load(self, bundle: Bundle, kind: str) -> Program:
-        last = f"{kind}-channels-last"
+        placement, last = Placement(kind), f"{kind}-channels-last"
         kind = last if bundle.manifest.find(self.target, last) else kind
         artifact = artifact_of(bundle, self.target, kind)
         data = bundle.artifact(self.target, kind)
@@ -43,11 +44,13 @@ class OpenVinoBackend:
             request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
         except Exception as exc:  # the engine raises RuntimeError and its own types alike
             raise BackendFailure(f"{self.version} refuses {artifact.path}: {exc}") from exc
-        return _OpenVinoProgram(request, model, Names.of(artifact), f"{self.version} on {artifact.path}")
+        label = f"{self.version} on {artifact.path}"
+        return _OpenVinoProgram(request, model, Names.of(artifact), label, placement)
 
 
 class _OpenVinoProgram:
-    def __init__(self, request: Any, model: Any, names: Names, label: str) -> None:
+    def __init__(self, request: Any, model: Any, names: Names, label: str, placement: Placement) -> None:
+        self.placement = placement
         self._request, self._names, self._label = request, names, label
         self._outputs = [names.to_contract(name) for name in distinct_names(model.outputs)]
         self._inputs = [port.any_name for port in model.inputs]

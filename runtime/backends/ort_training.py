@@ -14,20 +14,22 @@ import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable, NotFinite, OptionError
+from edgefl.options import FitOptions
 from edgefl.requirements import pip_install
-from edgefl.runtime.backends.base import Array, Program, Recipe, artifact_of
+from edgefl.runtime.backends.base import Array, Engine, Program, artifact_of
 from edgefl.runtime.backends.onnx import OnnxBackend
-from edgefl.runtime.steps import Mode
+from edgefl.runtime.steps import Begin, Mode
 
 _FILES = ("training", "eval", "checkpoint")
 _OPTIMIZERS = {"sgd": "optimizer-sgd", "adam": "optimizer-adamw"}
 _INSTEAD = "backend onnx has it, on the same onnxruntime"
 
 
-class OrtTrainingBackend:
+class OrtTrainingBackend(Engine):
     """onnxruntime-training: it trains with its own graphs, and runs the bundle's ONNX graphs for all else."""
 
     name = target = "ort-training"
+    own_step = True
 
     def __init__(self, threads: int = 1) -> None:
         self._engine, self._threads = _import(), threads
@@ -38,15 +40,15 @@ class OrtTrainingBackend:
         """The bundle's ONNX graph of that kind: losses, features and predictions need no training API."""
         return self._plain.load(bundle, kind)
 
-    def steps(self, bundle: Bundle, recipe: Recipe, parameters: Mapping[str, Array]) -> OrtSteps:
+    def start(self, options: FitOptions, begin: Begin) -> OrtSteps:
         """Training from these parameters, with the optimizer's state at zero.
 
         Raises:
             OptionError: momentum, mu, correction or clip_norm, which the optimizer graphs do not have.
             BackendUnavailable, BackendFailure: an artifact is missing or refused.
         """
-        _check(recipe)
-        return OrtSteps(self._engine, bundle, recipe, parameters, self._threads)
+        _check(options, begin)
+        return OrtSteps(self._engine, begin.bundle, options, begin.parameters, self._threads)
 
 
 class OrtSteps:
@@ -58,7 +60,7 @@ class OrtSteps:
     """
 
     def __init__(
-        self, engine: Any, bundle: Bundle, recipe: Recipe, parameters: Mapping[str, Array], threads: int
+        self, engine: Any, bundle: Bundle, options: FitOptions, parameters: Mapping[str, Array], threads: int
     ) -> None:
         self.losses, self.mode = list[float](), Mode({})
         self._engine, self._names = engine, list(parameters)
@@ -68,7 +70,7 @@ class OrtSteps:
         # The engine reads files by path only; it holds nothing open once they are loaded.
         with tempfile.TemporaryDirectory() as folder:
             try:
-                self._open(Path(folder), bundle, recipe, threads)
+                self._open(Path(folder), bundle, options, threads)
                 self._load(parameters)
             except (RuntimeError, ValueError, OSError) as exc:
                 raise BackendFailure(f"{self._label}: {exc}") from exc
@@ -93,22 +95,22 @@ class OrtSteps:
         self.losses.append(loss)
         return loss
 
-    def _open(self, folder: Path, bundle: Bundle, recipe: Recipe, threads: int) -> None:
+    def _open(self, folder: Path, bundle: Bundle, options: FitOptions, threads: int) -> None:
         engine, paths = self._engine, {}
-        for kind in (*_FILES, _OPTIMIZERS[recipe.options.optimizer]):
+        for kind in (*_FILES, _OPTIMIZERS[options.optimizer]):
             artifact_of(bundle, "ort-training", kind)
             paths[kind] = str(folder / kind)
             Path(paths[kind]).write_bytes(bundle.artifact("ort-training", kind))
-        options = engine.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        session = engine.SessionOptions()
+        session.intra_op_num_threads, session.log_severity_level = threads, 3
         device = _cpu(engine)
         self._state = engine.load_checkpoint(paths["checkpoint"])
-        self._module = engine.Module(paths["training"], self._state, paths["eval"], device, options)
+        self._module = engine.Module(paths["training"], self._state, paths["eval"], device, session)
         self._inputs = self._module.input_names(True)
         self._optimizer = engine.Optimizer(
-            paths[_OPTIMIZERS[recipe.options.optimizer]], self._state, device, options
+            paths[_OPTIMIZERS[options.optimizer]], self._state, device, session
         )
-        self._optimizer.set_learning_rate(recipe.options.lr)
+        self._optimizer.set_learning_rate(options.lr)
 
     def _load(self, parameters: Mapping[str, Array]) -> None:
         for name, value in parameters.items():
@@ -121,11 +123,11 @@ def _cpu(engine: Any) -> Any:
     return engine.OrtDevice(engine.OrtDevice.cpu(), engine.OrtDevice.default_memory(), 0)
 
 
-def _check(recipe: Recipe) -> None:
-    asked = {name: getattr(recipe.options, name) for name in ("momentum", "mu", "clip_norm")}
+def _check(options: FitOptions, begin: Begin) -> None:
+    asked = {name: getattr(options, name) for name in ("momentum", "mu", "clip_norm")}
     if missing := {name: value for name, value in asked.items() if value}:
         raise OptionError(f"backend ort-training has it in none of its optimizers; {_INSTEAD}", missing)
-    if recipe.corrected:
+    if begin.correction:
         raise OptionError(
             f"backend ort-training adds no correction such as SCAFFOLD's to gradients; {_INSTEAD}"
         )

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
 
 import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure
 from edgefl.options import FitOptions
-from edgefl.runtime.backends.base import Array, Backend, Program, ProvingBackend, Recipe
-from edgefl.runtime.delegates.choice import Choice, Verdict
+from edgefl.runtime.backends.base import Array, Backend, Placed, Program, ProvingBackend
+from edgefl.runtime.delegates.choice import Choice, Placement, Verdict
 from edgefl.runtime.delegates.trial import try_engine
 from edgefl.runtime.delegates.verdicts import OWN_STEP, keep, recall
+from edgefl.runtime.steps import Begin, Steps
 
 _RATE = 4096.0
 """Of the step an engine with its own update rule is proved by: rounding of the parameters, which hide the
@@ -24,15 +25,16 @@ gradient, is small beside so long a move."""
 
 def proving(backend: Backend) -> ProvingBackend:
     """The engine, which loads a graph only once it has proved right; itself where it sees to that."""
-    return cast(ProvingBackend, backend) if hasattr(backend, "prove") else Proving(backend)
+    return backend if isinstance(backend, ProvingBackend) else Proving(backend)
 
 
-class Proving:
+class Proving(ProvingBackend):
     """An engine's own code behind a trial, the outcome of which is kept on disk."""
 
     def __init__(self, backend: Backend, threads: int = 0) -> None:
         self._backend, self._threads = backend, threads
         self.name, self.target, self.version = backend.name, backend.target, backend.version
+        self.providers, self.speeds, self.own_step = backend.providers, backend.speeds, backend.own_step
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         """See `Backend.load`.
@@ -59,23 +61,15 @@ class Proving:
             return known
         return self._tried(bundle, kind, self._loaded(bundle, kind))
 
-    @property
-    def steps(self) -> Callable[[Bundle, Recipe, Mapping[str, Array]], Any]:
-        """The engine's own training, proved first; AttributeError where it has none."""
-        make = self._backend.steps  # type: ignore[attr-defined]
-
-        def proved(bundle: Bundle, recipe: Recipe, parameters: Mapping[str, Array]) -> Any:
-            self.prove(bundle, OWN_STEP)
-            return make(bundle, recipe, parameters)
-
-        return proved
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+    def start(self, options: FitOptions, begin: Begin) -> Steps:
+        """See `Backend.start`; training of the engine's own is proved first."""
+        if self.own_step:
+            self.prove(begin.bundle, OWN_STEP)
+        return self._backend.start(options, begin)
 
     def _loaded(self, bundle: Bundle, kind: str) -> Program:
         if kind == OWN_STEP:
-            return lambda feeds: _own_step(self._backend, bundle, feeds)
+            return Placed(partial(_own_step, self._backend, bundle), Placement(kind))
         return self._backend.load(bundle, kind)
 
     def _tried(self, bundle: Bundle, kind: str, program: Program) -> Verdict:
@@ -104,10 +98,11 @@ class Proving:
         return f"{self.version} by {type(self._backend).__module__}.{type(self._backend).__qualname__}"
 
 
-def _own_step(backend: Any, bundle: Bundle, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def _own_step(backend: Backend, bundle: Bundle, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Loss and gradients of an engine that shows only how far it moved each parameter."""
     parameters = {p.name: feeds[p.name] for p in bundle.manifest.trained}
-    steps = backend.steps(bundle, Recipe(FitOptions(lr=_RATE)), parameters)
+    begin = Begin(bundle, parameters, lambda: backend.load(bundle, "step"))
+    steps = backend.start(FitOptions(lr=_RATE), begin)
     loss = steps.step({name: value for name, value in feeds.items() if name not in parameters})
     moved = steps.parameters
     gradients = {f"grad/{n}": (value - moved[n]) / np.float32(_RATE) for n, value in parameters.items()}

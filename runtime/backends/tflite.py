@@ -12,7 +12,7 @@ from typing import Any
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
 from edgefl.requirements import pip_install
-from edgefl.runtime.backends.base import Array, Names, Program, artifact_of, as_array
+from edgefl.runtime.backends.base import Array, Engine, Names, Program, artifact_of, as_array
 from edgefl.runtime.delegates.choice import CPU, Choice, Placement
 
 _MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
@@ -20,7 +20,7 @@ _DELEGATE_ENTRY = "tflite_plugin_create_delegate"
 _DELEGATE = "DELEGATE"
 
 
-class TfliteBackend:
+class TfliteBackend(Engine):
     """LiteRT with `threads` threads: its own kernels, XNNPACK, or an external delegate, then XNNPACK."""
 
     name = target = "tflite"
@@ -57,8 +57,7 @@ class TfliteBackend:
 
     def placed(self, bundle: Bundle, kind: str, feeds: Mapping[str, Array], program: Program) -> Placement:
         """Where the operators of a loaded graph run."""
-        placement: Placement = getattr(program, "placement", Placement(kind))
-        return placement
+        return program.placement
 
     def _resolver(self) -> Any:
         types = self._engine.OpResolverType

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendError, BackendFailure, BackendUnavailable, OptionError
-from edgefl.runtime.backends.base import Backend, Program, ProvingBackend, artifact_of
+from edgefl.runtime.backends.base import Placed, Program, ProvingBackend, artifact_of
 from edgefl.runtime.backends.proving import Proving
 from edgefl.runtime.delegates.choice import CPU, Choice, Placement, Verdict
 from edgefl.runtime.delegates.isolated import processes_allowed, try_isolated
@@ -40,7 +40,7 @@ def delegated(engine: str, wish: Wish, threads: int) -> ProvingBackend:
     if engine not in wish.engines:
         allowed = ", ".join(wish.engines)
         raise OptionError(f"delegate {wish.name!r} works with backend {allowed}, not with {engine}")
-    choice = wished(wish, engine, providers_of(cpu))
+    choice = wished(wish, engine, cpu.providers)
     if isinstance(choice, str):
         raise BackendUnavailable(f"delegate {wish.name!r} is not here: {choice}")
     if not choice.built_in:
@@ -48,12 +48,13 @@ def delegated(engine: str, wish: Wish, threads: int) -> ProvingBackend:
     return NamedBackend(cpu, choice, threads)
 
 
-class AutoBackend:
+class AutoBackend(ProvingBackend):
     """Each graph on the fastest of the delegates present that gives the right results, or on the CPU."""
 
     def __init__(self, cpu: Proving, threads: int) -> None:
         self._cpu, self._threads = cpu, threads
         self.name, self.target, self.version = cpu.name, cpu.target, cpu.version
+        self.providers = cpu.providers
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         """See `Backend.load`; raises BackendFailure where neither a delegate nor the CPU is right."""
@@ -68,7 +69,7 @@ class AutoBackend:
                 log.warning("%s", verdicts[best])
         tried = tuple(_passed_over(verdict) for verdict in verdicts.values())
         program = self._cpu.load(bundle, kind)
-        return OnCpu(program, kind, tried) if tried else program
+        return on_cpu(program, tried) if tried else program
 
     def prove(self, bundle: Bundle, kind: str) -> None:
         """Raise BackendFailure where neither the CPU nor a delegate is right; BackendError as for `load`."""
@@ -80,7 +81,7 @@ class AutoBackend:
 
     def _verdicts(self, bundle: Bundle, kind: str) -> dict[Choice, Verdict]:
         verdicts = {}
-        for choice in candidates(self.name, providers_of(self._cpu), kind):
+        for choice in candidates(self.name, self.providers, kind):
             try:
                 verdicts[choice] = judge(bundle, kind, choice, self._threads, self.version)
             except BackendUnavailable as exc:
@@ -103,12 +104,13 @@ class AutoBackend:
             return Verdict(CPU, kind, "refused", str(exc))
 
 
-class NamedBackend:
+class NamedBackend(ProvingBackend):
     """Every graph on the one delegate named, or an error that says why not."""
 
     def __init__(self, cpu: Proving, choice: Choice, threads: int) -> None:
         self._cpu, self._choice, self._threads = cpu, choice, threads
         self.name, self.target, self.version = cpu.name, cpu.target, cpu.version
+        self.providers = cpu.providers
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         """See `Backend.load`.
@@ -121,7 +123,7 @@ class NamedBackend:
         verdict = judge(bundle, kind, choice, self._threads, self.version, insist=True)
         if verdict.state == "idle" and self._may_idle(bundle, kind):
             log.warning("%s, so the CPU runs it", verdict)
-            return OnCpu(self._cpu.load(bundle, kind), kind, (verdict,))
+            return on_cpu(self._cpu.load(bundle, kind), (verdict,))
         if verdict.state not in ("right", "slower"):
             raise BackendFailure(
                 f"delegate {choice.name!r} cannot run {kind} of {bundle.manifest.name!r}: "
@@ -139,15 +141,9 @@ class NamedBackend:
         return not kind.startswith("features") and bundle.manifest.find(self.target, "features") is not None
 
 
-class OnCpu:
-    """A program on the engine's own code, and why not on something else."""
-
-    def __init__(self, program: Program, kind: str, tried: tuple[Verdict, ...]) -> None:
-        self._program = program
-        self.placement = replace(getattr(program, "placement", Placement(kind)), tried=tried)
-
-    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return self._program(feeds)
+def on_cpu(program: Program, tried: tuple[Verdict, ...]) -> Program:
+    """A program on the engine's own code, which says why it is not on something else."""
+    return Placed(program, replace(program.placement, tried=tried))
 
 
 class Trusted:
@@ -251,9 +247,3 @@ def _check_loads(choice: Choice, threads: int) -> None:
 def _says(verdict: Verdict) -> str:
     words = {"wrong": "gives wrong results", "idle": "stays idle", "refused": "refused"}
     return f"{words.get(verdict.state, verdict.state)}: {verdict.reason}"
-
-
-def providers_of(cpu: Backend | Proving) -> tuple[str, ...]:
-    """Execution providers the engine was built with; none where it has no such thing."""
-    found: tuple[str, ...] = getattr(cpu, "providers", ())
-    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgefl.errors import BackendUnavailable
-from edgefl.runtime.delegates.backend import loads, providers_of
+from edgefl.runtime.delegates.backend import loads
 from edgefl.runtime.delegates.choice import CPU, Choice
 from edgefl.runtime.delegates.presence import absence, present
 from edgefl.runtime.delegates.registry import ENGINES, Known, extra_libraries, known, library_choice
@@ -45,7 +45,7 @@ def _engine(engine: str) -> list[Row]:
         cpu = open_choice(Choice(engine), 1)
     except BackendUnavailable as exc:
         return [Row(engine, row.name, row.drives, "absent", str(exc)) for row in known(engine)]
-    providers = providers_of(cpu)
+    providers = cpu.providers
     mine = [library_choice(wish) for wish in extra_libraries() if engine in wish.engines]
     return [
         Row(engine, CPU, "the CPU, by the engine's own kernels", "ready", cpu.version),

@@ -19,8 +19,9 @@ from edgefl.data import Examples
 from edgefl.errors import OptionError
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays
-from edgefl.runtime.backends.base import Array, Names, Program, artifact_of
+from edgefl.runtime.backends.base import Array, Engine, Names, Placed, Program, artifact_of
 from edgefl.runtime.client import DeviceClient
+from edgefl.runtime.delegates import Placement
 from edgefl.runtime.learner import Learned, Learner, TrainerLearner
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.transport import HttpTransport
@@ -30,14 +31,14 @@ LITE = {"litert": "tflite_runtime", "tflite-runtime": "ai_edge_litert"}
 """Engine to the module that is hidden, so that it is the other one that runs."""
 
 
-class CoreMLBackend:
+class CoreMLBackend(Engine):
     """ML Programs of the bundle in the evaluator, read back from disk."""
 
     name, target, version = "coreml", "coreml", "evaluator"
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         names = Names.of(artifact_of(bundle, self.target, kind))
-        return _CoreMLProgram(unpack(bundle.artifact(self.target, kind)), names)
+        return Placed(_CoreMLProgram(unpack(bundle.artifact(self.target, kind)), names), Placement(kind))
 
 
 class _CoreMLProgram:

@@ -14,6 +14,7 @@ from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure
 from edgefl.runtime import Trainer, open_backend
 from edgefl.runtime.backends import fastest
+from edgefl.runtime.backends.base import Engine, Placed
 from edgefl.runtime.backends.fastest import speeds
 from edgefl.runtime.backends.proving import proving
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.device
 Values = dict[str, np.ndarray]
 
 
-class Slowed:
+class Slowed(Engine):
     """The NumPy engine under another name, slower or wrong."""
 
     target, version = "onnx", "1"
@@ -37,7 +38,7 @@ class Slowed:
             time.sleep(self._seconds)
             return self._change(program(feeds))
 
-        return run
+        return Placed(run, program.placement)
 
 
 class Engines:

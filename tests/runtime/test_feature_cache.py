@@ -16,6 +16,7 @@ from edgefl.data import Examples
 from edgefl.errors import OptionError
 from edgefl.options import FitOptions
 from edgefl.runtime import Program, Trainer, open_backend
+from edgefl.runtime.backends.base import Engine, Placed
 from edgefl.runtime.backends.proving import proving
 from edgefl.runtime.feature_cache import FeatureCache, example_digests
 from edgefl.runtime.learner import TrainerLearner
@@ -180,7 +181,7 @@ def test_digests_depend_on_everything_an_example_is() -> None:
 # -- in training
 
 
-class Counting:
+class Counting(Engine):
     """A backend that counts how often each graph runs."""
 
     def __init__(self, inner: Any) -> None:
@@ -202,7 +203,7 @@ class Counting:
             made: dict[str, np.ndarray] = program(feeds)
             return made
 
-        return counted
+        return Placed(counted, program.placement)
 
 
 def data(bundle: Bundle, count: int = 24) -> tuple[np.ndarray, np.ndarray]:

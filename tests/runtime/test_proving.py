@@ -21,6 +21,7 @@ from edgefl.errors import BackendFailure, BackendUnavailable, ManifestError
 from edgefl.graph import Node, read_onnx, write_onnx
 from edgefl.proof import golden_feeds, renewed, stored_sketch
 from edgefl.runtime import Trainer, open_backend
+from edgefl.runtime.backends.base import Engine, Placed
 from edgefl.runtime.delegates.trial import Truth
 from tests.fixtures.make import examples, initial_values
 
@@ -82,12 +83,16 @@ def test_where_every_engine_is_wrong_none_trains(wrong_onnx: Bundle) -> None:
 
 
 def test_an_applications_own_engine_is_tried_too(mlp: Bundle) -> None:
-    class Halved:
+    class Halved(Engine):
         name, target, version = "own", "onnx", "own 1"
 
         def load(self, bundle: Bundle, kind: str) -> Any:
             program = open_backend(bundle, "numpy").load(bundle, kind)
-            return lambda feeds: {n: v / 2 if n == "grad/head/bias" else v for n, v in program(feeds).items()}
+
+            def run(feeds: Any) -> Any:
+                return {n: v / 2 if n == "grad/head/bias" else v for n, v in program(feeds).items()}
+
+            return Placed(run, program.placement)
 
     with pytest.raises(
         BackendFailure, match=r"own 1 .*the gradient of 'head/bias' is off by 0.[456]\d* times"

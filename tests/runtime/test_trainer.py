@@ -18,6 +18,7 @@ from edgefl.errors import (
     OptionError,
 )
 from edgefl.runtime import Trainer, open_backend
+from edgefl.runtime.backends.base import Engine, Placed
 from edgefl.runtime.backends.proving import proving
 from tests.fixtures.make import examples
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.device
 X, Y = examples(37)
 
 
-class Broken:
+class Broken(Engine):
     """An engine whose step goes wrong at a given call."""
 
     name, target, version = "broken", "onnx", "broken 1"
@@ -57,7 +58,7 @@ class Broken:
                 made[self._output] = np.full_like(made[self._output], self._value)
             return made
 
-        return run
+        return Placed(run, program.placement)
 
 
 def reference(bundle: Bundle, x, y, parameters):
