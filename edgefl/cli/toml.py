@@ -27,7 +27,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         MissingDependency: Python 3.10 without tomli.
     """
     if tomllib is None:
-        raise MissingDependency("tomli", "cli", "a file of options")
+        raise MissingDependency("tomli", "", "a file of options")
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
