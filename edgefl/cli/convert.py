@@ -57,7 +57,8 @@ def convert(
         str,
         typer.Option(
             help="What to train and send: all, last:N (layers), bias, norm, or patterns of parameter names "
-            "such as 'head.*,!*.bias'. The rest is frozen."
+            "such as 'head.*,!*.bias'; 'lora:rank=4:*query*:*value*' for thin factors beside weights. "
+            "The rest is frozen."
         ),
     ] = "all",
     personal: Annotated[str, typer.Option(help="Trained, but never sent: patterns of names.")] = "",
