@@ -27,6 +27,7 @@ MIN_SIZE = 1024
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"})
 _TURNS = frozenset({"Transpose", "Reshape"})
 _BLOCKS = (32, 64, 16, 48, 24, 40, 56, 8)
+_SHORT = 16  # elements of a row below which its scale takes about what its integers save
 _ORIENTATIONS = 4  # the most dimensions whose transposes are tried
 
 
@@ -103,7 +104,9 @@ def _rounded(value: Array, bits: int) -> Array:
     block = _block(value.shape[-1])
     if bits == 4 and block:
         return _to_grid(value.reshape(-1, block), 0, 7).reshape(value.shape)
-    choices = [_to_grid(value, axis, 127) for axis in dict.fromkeys((0, value.ndim - 1))]
+    axes = list(dict.fromkeys((0, value.ndim - 1)))
+    long = [axis for axis in axes if value.size >= _SHORT * value.shape[axis]]
+    choices = [_to_grid(value, axis, 127) for axis in long or axes]
     return min(choices, key=lambda made: float(np.square(made - value).sum()))
 
 

@@ -199,8 +199,8 @@ def _print_border(file: ExportedFile) -> None:
         if t.rounding is not None
     ]
     if rows:
-        title = f"{file.name}: value = scale * (int8 - zero point)"
-        print_rows(title, ["", "name", "shape", "scale", "zero point"], rows)
+        print_rows(file.name, ["", "name", "shape", "scale", "zero point"], rows)
+        print_line("value = scale * (int8 - zero point)")
 
 
 def _share(value: float | None) -> str:

@@ -61,14 +61,15 @@ def _glance(now: Status) -> str:
 def _print_rounds(rounds: Sequence[RoundInfo]) -> None:
     if not rounds:
         return
-    columns = ["round", "state", "updates", "goal", "declined", "refused", "loss", "received", "sent"]
+    columns = ["round", "state", "updates", "declined", "refused", "loss", "received", "sent"]
     title = f"The last {_SHOWN} of {len(rounds)} rounds" if len(rounds) > _SHOWN else "Rounds"
     print_rows(title, columns, [_round(info) for info in rounds[-_SHOWN:]])
 
 
 def _round(info: RoundInfo) -> tuple[object, ...]:
     refused = ", ".join(f"{each.count} {each.reason}" for each in info.refused) or "-"
-    counts, traffic = (info.updates, info.goal, info.declined), (size(info.bytes_up), size(info.bytes_down))
+    counts = f"{info.updates} of {info.goal}", info.declined
+    traffic = size(info.bytes_up), size(info.bytes_down)
     return info.round, info.state, *counts, refused, _loss(info.loss), *traffic
 
 

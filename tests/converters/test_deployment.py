@@ -144,6 +144,16 @@ def test_weights_are_stored_in_half(exported: Export) -> None:
     assert operators(by_form(exported)["float16", "tflite"].data)["DEQUANTIZE"] == 2
 
 
+def test_many_short_rows_do_not_get_a_scale_each() -> None:
+    x = np.random.default_rng(0).normal(size=(16, 512)).astype(np.float32)
+    bundle = convert(torch.nn.Linear(512, 4), x[:1])
+
+    made = by_form(edgefl.export(bundle, x, forms=("float32", "weights8"), targets=BOTH))
+
+    for target in BOTH:
+        assert len(made["weights8", target].data) < 0.5 * len(made["float32", target].data)
+
+
 # -- int8 inputs and outputs
 
 
