@@ -41,6 +41,8 @@ class GraphBuilder:
         self._samples: dict[str, Array] = {}
         self._seen: dict[object, tuple[str, ...]] = {}
         self._producers: dict[str, Node] = {}
+        self._types: dict[str, TensorType] = {}
+        self._inferred: dict[object, tuple[TensorType, ...]] = {}  # unrolled loops repeat the same few nodes
         self.scope = ""  # name of nodes added without one; errors about a node quote it
 
     # -- tensors
@@ -68,7 +70,9 @@ class GraphBuilder:
         """Type of a tensor made or declared so far."""
         if tensor not in self._samples:
             raise GraphError(f"unknown tensor {tensor!r}")
-        return TensorType.of(self._samples[tensor])
+        if tensor not in self._types:
+            self._types[tensor] = TensorType.of(self._samples[tensor])
+        return self._types[tensor]
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self.type(tensor).shape
@@ -125,8 +129,8 @@ class GraphBuilder:
         nodes = [*_live(self._nodes, self._outputs.values()), *self._output_nodes()]
         nodes = _rename_outputs(nodes, self._outputs, self._inputs, self._constants)
         used = {tensor for node in nodes for tensor in node.inputs}
-        samples = {**self._samples, **{out: self._samples[t] for out, t in self._outputs.items()}}
-        types = {t: TensorType.of(samples[t]) for node in nodes for t in (*node.inputs, *node.outputs) if t}
+        own = {t for node in nodes for t in (*node.inputs, *node.outputs) if t}
+        types = {t: self.type(self._outputs.get(t, t)) for t in own}
         return Graph(
             inputs=dict(self._inputs),
             outputs={out: self.type(tensor) for out, tensor in self._outputs.items()},
@@ -155,7 +159,7 @@ class GraphBuilder:
             self.type(tensor)
         try:
             folded = self._fold(node)
-            types = () if folded else infer(node, self._samples)
+            types = () if folded else self._infer(node)
         except BackendFailure as exc:
             raise ConversionError(str(exc)) from exc
         if folded:
@@ -164,6 +168,14 @@ class GraphBuilder:
         self._nodes.append(node)
         self._producers.update(dict.fromkeys(names, node))
         return names
+
+    def _infer(self, node: Node) -> tuple[TensorType, ...]:
+        """Types of a node's outputs; those of a node alike, but for what its inputs hold, serve again."""
+        inputs = (t if not t or t in self._constants else self.type(t) for t in node.inputs)
+        key = (node.op, tuple(inputs), len(node.outputs), _hashable(node.attributes))
+        if key not in self._inferred:
+            self._inferred[key] = infer(node, self._samples)
+        return self._inferred[key]
 
     def _fold(self, node: Node) -> tuple[Array, ...]:
         """Values of a node known at build time; empty where they are not, or are too large to keep."""

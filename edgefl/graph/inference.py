@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import numpy as np
 
@@ -15,6 +16,7 @@ SHAPE_ONLY = frozenset({"Shape", "Size"})
 """Operators whose result follows from their input's type alone, known even where the input is not."""
 
 
+@cache
 def zeros(type: TensorType) -> Array:
     """Zeros that occupy one element, whatever the shape."""
     return np.broadcast_to(np.zeros((), type.dtype), type.shape)

@@ -27,7 +27,7 @@ class TensorType:
 
     @staticmethod
     def of(array: Array) -> TensorType:
-        return TensorType(array.dtype, tuple(int(n) for n in array.shape))
+        return TensorType(array.dtype, tuple(array.shape))
 
     @property
     def size(self) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgefl.converters import builder as building
 from edgefl.converters.builder import GraphBuilder
 from edgefl.errors import ConversionError, GraphError, UnsupportedOperator
 from edgefl.graph import Interpreter, TensorType, read_onnx, run, write_onnx
@@ -217,3 +218,23 @@ def test_inferred_types_are_those_of_execution() -> None:
 
     assert types["y"] == graph.outputs["y"]
     assert types["p"].shape == (2, 4, 4, 4)
+
+
+def test_nodes_that_repeat_are_inferred_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    plain = building.infer
+    monkeypatch.setattr(
+        building, "infer", lambda node, samples: (seen.append(node.op), plain(node, samples))[1]
+    )
+    b, x = builder()
+
+    def doubled(x: str, width: int) -> str:
+        starts, ends, axes = (b.constant(np.array([n], np.int64)) for n in (0, width, 1))
+        return b.add("Slice", b.add("Concat", x, x, axis=1), starts, ends, axes)
+
+    for _ in range(50):
+        x = b.add("Tanh", doubled(x, 3))
+    longer = doubled(x, 4)
+
+    assert b.shape(x) == (2, 3) and b.shape(longer) == (2, 4)
+    assert seen == ["Concat", "Slice", "Tanh", "Slice"]
