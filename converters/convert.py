@@ -16,7 +16,7 @@ from edgefl.converters.golden import draw_golden, with_int8_sketches
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.precision import Precision
 from edgefl.converters.report import make_report, what_runs
-from edgefl.converters.selection import UNTRAINED, Selection, passed_over, select
+from edgefl.converters.selection import UNTRAINED, Selection, misnamed, passed_over, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
 from edgefl.converters.targets import Int8Features, int8_features
@@ -110,9 +110,11 @@ def convert(
         buffers=forward.buffers,
         aliases=forward.aliases,
     )
-    named = (spec for spec in (chosen, personal) if spec)
+    named = [spec for spec in (chosen, personal) if spec]
     frozen = [n for spec in named for n in passed_over(list(roles), forward.trainable, spec, forward.buffers)]
     untrained = dict.fromkeys(frozen, UNTRAINED)
+    for spec in named:
+        untrained |= misnamed(roles, forward.aliases, spec)
     if qat and forward.training is not None:
         raise ConversionError("qat knows inference only; convert without dropout and batch statistics")
     tell("differentiating")

@@ -43,7 +43,7 @@ def select(
         SelectionError: a pattern matches nothing, or nothing is left to train.
     """
     candidates = [name for name in names if name in trainable]
-    known = {**dict.fromkeys(names, ""), **(aliases or {})}
+    known = {**(aliases or {}), **dict.fromkeys(names, "")}
     kept = set() if personal is None else set(chosen(candidates, personal, known))
     shared = set(chosen(candidates, spec, known)) - kept
     if not shared and not kept:
@@ -74,6 +74,13 @@ def passed_over(
     matched = [p for p in patterns if p != "*" and not p.startswith("!")]
     excluded = [p[1:] for p in patterns if p.startswith("!")]
     return [n for n in held if _any(n, matched) and not _any(n, excluded)]
+
+
+def misnamed(roles: Mapping[str, Role], aliases: Mapping[str, str], spec: Selection) -> dict[str, str]:
+    """Frozen parameters that a selection names by the model's own name for them, and what to write."""
+    asked = passed_over(list(aliases), (), spec)
+    frozen = {own: aliases[own] for own in asked if roles.get(aliases[own]) == "frozen"}
+    return {name: f"its name in the bundle is this one, not {own}" for own, name in frozen.items()}
 
 
 def _any(name: str, patterns: Sequence[str]) -> bool:

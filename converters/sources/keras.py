@@ -22,6 +22,7 @@ from edgefl.converters.sources.forward import (
     output_names,
     parameter_names,
 )
+from edgefl.converters.sources.naming_keras import counted_layers, renamed, variable_names
 from edgefl.converters.sources.onnx_model import to_graph
 from edgefl.converters.sources.stopping_tensorflow import keeping_stops, refuse_own_gradients
 from edgefl.converters.sources.training_keras import (
@@ -60,7 +61,8 @@ def load_keras(
 ) -> Forward:
     """The forward pass of a Keras 3 model with `training=False`; recurrent layers are unrolled.
 
-    Parameters are named by `variable.path`. Example inputs may be None where the model knows its input shape.
+    Parameters are named by `variable.path`, with layers counted within the model (`naming_keras`). Example
+    inputs may be None where the model knows its input shape.
     `dropout` leaves dropout layers, `show` BatchNormalization layers as operators of the graph.
 
     Raises:
@@ -79,7 +81,8 @@ def load_keras(
     labels = [f"parameter_{i}" for i in range(len(values))] + [f"data_{i}" for i in range(len(spec.types))]
     traced, keys = _export(model, values, spec, labels, dropout, show)
     graph = to_graph(traced.proto)
-    trainable = {v.path for v in model.trainable_variables}
+    own = {id(v): names[n] for n, v in values.items()}
+    trainable = set(map(id, model.trainable_variables))
     return assemble(
         graph,
         data=dict(zip(labels[len(values) :], spec.names(_input_names(model)), strict=True)),
@@ -89,18 +92,19 @@ def load_keras(
         outputs=dict(
             zip(graph.outputs, output_names(keys or _own_names(model), len(graph.outputs)), strict=True)
         ),
-        trainable={names[n] for n, v in values.items() if v.path in trainable},
+        trainable={names[n] for n, v in values.items() if id(v) in trainable},
         buffers={names[n] for n, v in values.items() if id(v) in _never_trained(model)},
         provenance=_provenance(model, dropout),
         statistics=[
             Statistics(
-                names[layer.moving_mean.path],
-                names[layer.moving_variance.path],
+                own[id(layer.moving_mean)],
+                own[id(layer.moving_variance)],
                 1 - float(layer.momentum),
                 unbiased=False,
             )
             for layer in batch_norms(model)
         ],
+        aliases={v.path: names[n] for n, v in values.items() if v.path != n},
         strays=dict.fromkeys(
             traced.variables,
             "Keras does not track what only a function's closure holds; make it an attribute of a layer",
@@ -118,16 +122,9 @@ def _keras() -> Any:
 
 
 def held(model: Any) -> dict[str, Any]:
-    """Float variables by path, trainable ones first; paths that repeat are numbered."""
-    named: dict[str, Any] = {}
-    for variable in (*model.trainable_variables, *model.non_trainable_variables):
-        if np.dtype(variable.dtype).kind == "f":
-            path, count = variable.path, 1
-            while path in named:
-                count += 1
-                path = f"{variable.path}:{count}"
-            named[path] = variable
-    return named
+    """Float variables by name, trainable ones first."""
+    variables = (*model.trainable_variables, *model.non_trainable_variables)
+    return variable_names(model, [v for v in variables if np.dtype(v.dtype).kind == "f"])
 
 
 def _never_trained(model: Any) -> set[int]:
@@ -324,6 +321,7 @@ def _provenance(model: Any, dropout: bool) -> dict[str, str]:
         "source": "keras",
         "framework": f"keras {keras.__version__}, tensorflow {tf.__version__}, tf2onnx {tf2onnx.__version__}",
         "model": type(model).__name__,
+        **({"layers": layers} if (layers := renamed(counted_layers(model))) else {}),
         **dropout_note(kept, off),
     }
 

@@ -60,12 +60,20 @@ class ArtifactData:
     outputs: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bundle:
     """A manifest and the bytes of every entry it lists. Immutable: each change gives a new bundle."""
 
     manifest: Manifest
     _files: Mapping[str, bytes | memoryview]
+
+    def __repr__(self) -> str:
+        m, size = self.manifest, sum(map(len, self._files.values()))
+        targets = ", ".join(m.targets) or "no target"
+        return (
+            f"<Bundle {m.name!r} version {m.model_version}: {len(m.parameters)} parameters, "
+            f"{m.schema.size} values shared, {targets}, {size} bytes>"
+        )
 
     # -- coming in
 

@@ -26,7 +26,7 @@ def print_report(bundle: Bundle, path: Path) -> None:
     print_line(f"Trained     {_some(report['trained'])}")
     print_line(f"Cut         {_cut(report)}")
     print_line(f"Memory      {_memory(report['memory'])}")
-    for key, title in (("batch_norm", "BatchNorm"), ("dropout", "Dropout")):
+    for key, title in (("layers", "Layers"), ("batch_norm", "BatchNorm"), ("dropout", "Dropout")):
         if key in manifest.provenance:
             print_line(f"{title:12}{manifest.provenance[key]}")
     print_line(f"Update      {size(4 * bundle.schema().size)} as dense float32, before it is made sparse")

@@ -12,6 +12,7 @@ import typer
 from edgefl.cli.doctor_delegates import placement_row
 from edgefl.cli.options import AsJson, BundlePath, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, progress, size
+from edgefl.errors import OptionError
 from edgefl.options import EngineOptions, FitOptions, FrameOptions
 
 
@@ -32,6 +33,8 @@ def train(
     from edgefl.proof import renewed
     from edgefl.runtime.update import encode_once
 
+    if output is None and delta is None:
+        raise OptionError("give --output, --delta or both: without one, nothing of the training is kept")
     check_folder(output, delta)
     opened = open_bundle(bundle)
     examples = load_examples(data)

@@ -161,3 +161,10 @@ def test_name_maps_travel(bundle: Bundle) -> None:
 def test_contradictions_are_refused_when_made(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ManifestError, match=message):
         small(**changes)
+
+
+def test_a_bundle_shows_itself_in_one_short_line(bundle: Bundle) -> None:
+    shown = repr(bundle)
+
+    assert "'small' version 0" in shown and "6 values shared" in shown and "coreml, onnx, tflite" in shown
+    assert len(shown) < 200 and "\n" not in shown

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from edgefl import Bundle
 from tests.cli.commands import Command, save_examples
 
 pytestmark = pytest.mark.device
+
+NOWHERE = ("--delta", os.devnull)
+"""Where a training keeps its result that is not to get that far."""
 
 
 def check(command: Command, kind: str, words: str, *arguments: object) -> None:
@@ -29,7 +33,13 @@ def check(command: Command, kind: str, words: str, *arguments: object) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["inspect"], ["verify"], ["train", "-d", "x.npz"], ["evaluate", "-d", "x.npz"], ["bench", "step"]],
+    [
+        ["inspect"],
+        ["verify"],
+        ["train", "-d", "x.npz", *NOWHERE],
+        ["evaluate", "-d", "x.npz"],
+        ["bench", "step"],
+    ],
 )
 def test_missing_bundle(call: Command, arguments: list[str]) -> None:
     check(call, "BundleError", "no-such.edgefl file", *arguments, "no-such.edgefl")
@@ -64,7 +74,7 @@ def test_a_folder_as_bundle(call: Command, tmp_path: Path) -> None:
 
 
 def test_missing_data(call: Command, mlp: Path) -> None:
-    check(call, "DataError", "no-such.npz file", "train", mlp, "-d", "no-such.npz")
+    check(call, "DataError", "no-such.npz file", "train", mlp, "-d", "no-such.npz", *NOWHERE)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +102,14 @@ def test_data_that_does_not_fit(
 ) -> None:
     path = save_examples(tmp_path / "bad.npz", **arrays)
 
-    check(call, kind, words, command, mlp, "-d", path, "-b", "numpy")
+    options = NOWHERE if command == "train" else ()
+    check(call, kind, words, command, mlp, "-d", path, "-b", "numpy", *options)
 
 
 def test_data_without_labels(call: Command, mlp: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((8, 6), np.float32))
 
-    check(call, "DataError", "'x' 'y'", "train", mlp, "-d", tmp_path / "x.npz")
+    check(call, "DataError", "'x' 'y'", "train", mlp, "-d", tmp_path / "x.npz", *NOWHERE)
 
 
 def test_nothing_is_written_where_training_fails(call: Command, mlp: Path, tmp_path: Path) -> None:
@@ -111,15 +122,31 @@ def test_nothing_is_written_where_training_fails(call: Command, mlp: Path, tmp_p
 
 
 def test_a_loss_that_explodes(call: Command, mlp: Path, data: Path) -> None:
-    check(call, "NotFinite", "step", "train", mlp, "-d", data, "-b", "numpy", "--lr", "1e38", "--epochs", "3")
+    options = ("-b", "numpy", "--lr", "1e38", "--epochs", "3", *NOWHERE)
+    check(call, "NotFinite", "step", "train", mlp, "-d", data, *options)
+
+
+def test_training_for_nothing_is_refused_before_it_begins(call: Command, mlp: Path) -> None:
+    check(call, "OptionError", "--output --delta nothing", "train", mlp, "-d", "not-even-looked-for.npz")
 
 
 def test_unknown_backend(call: Command, mlp: Path, data: Path) -> None:
-    check(call, "OptionError", "'gpu' onnx tflite numpy", "train", mlp, "-d", data, "-b", "gpu")
+    check(call, "OptionError", "'gpu' onnx tflite numpy", "train", mlp, "-d", data, "-b", "gpu", *NOWHERE)
 
 
 def test_missing_delegate(call: Command, mlp: Path, data: Path) -> None:
-    check(call, "BackendUnavailable", "no-such.so", "train", mlp, "-d", data, "--delegate", "/no-such.so")
+    check(
+        call,
+        "BackendUnavailable",
+        "no-such.so",
+        "train",
+        mlp,
+        "-d",
+        data,
+        *NOWHERE,
+        "--delegate",
+        "/no-such.so",
+    )
 
 
 def test_unknown_mode_lists_all(call: Command, mlp: Path, data: Path) -> None:

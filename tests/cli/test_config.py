@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.cli.commands import Command
 
 pytestmark = pytest.mark.device
 
-TRAIN = ("-b", "numpy", "--json")
+QUICK = ("-b", "numpy", "--json")
+TRAIN = (*QUICK, "--delta", os.devnull)
 
 
 def config(folder: Path, text: str) -> Path:
@@ -60,7 +62,7 @@ def test_one_file_serves_all_commands(call: Command, mlp: Path, data: Path, tmp_
     file = config(tmp_path, text + "[fit]\nsteps = 1\n")
 
     assert call("train", mlp, "-d", data, *TRAIN, "--config", file).json()["steps"] == 1
-    rows = call("simulate", mlp, "-d", data, "--devices", 2, *TRAIN, "--config", file).json()["rounds"]
+    rows = call("simulate", mlp, "-d", data, "--devices", 2, *QUICK, "--config", file).json()["rounds"]
     assert len(rows) == 2
 
 

@@ -49,7 +49,7 @@ def sliced(mlp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_merged_bundle_cannot_do_with_data(
     call: Command, merged: Path, data: Path, command: str
 ) -> None:
-    options = ("--devices", 2) if command == "simulate" else ()
+    options = {"simulate": ("--devices", 2), "train": ("-o", "never.edgefl")}.get(command, ())
 
     refusal = call(command, merged, "-d", data, *options, "--json").refusal()
 

@@ -14,6 +14,7 @@ from keras import layers
 from torch import nn
 
 from edgefl.converters.sources import load_forward
+from edgefl.converters.sources.naming_keras import variable_names
 from edgefl.errors import SourceError
 from tests.converters.source_oracle import parameter_gradients, random_data, same_gradients
 from tests.converters.test_sources_networks import (
@@ -64,9 +65,8 @@ def check_keras(model: Any, batch_size: int = 2) -> None:
 
     got = parameter_gradients(forward, data, seeds)
 
-    same_gradients(
-        got, {v.path: tf.convert_to_tensor(g).numpy() for v, g in zip(variables, found, strict=True)}
-    )
+    gradients = (tf.convert_to_tensor(g).numpy() for g in found)
+    same_gradients(got, dict(zip(variable_names(model, variables), gradients, strict=True)))
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,9 @@ def test_mlp_keeps_names_values_and_layouts() -> None:
 
     forward = check(model)
 
-    assert list(forward.parameters) == [v.path for v in model.variables]
-    kernel = f"{model.name}/hidden/kernel"
+    layers_of_the_model = ["hidden/kernel", "hidden/bias", "dense/kernel", "dense/bias"]
+    assert list(forward.parameters) == [f"sequential/{name}" for name in layers_of_the_model]
+    kernel = "sequential/hidden/kernel"
     np.testing.assert_array_equal(forward.parameters[kernel], np.asarray(model.layers[0].kernel))
     assert forward.inputs == ("x",)
     assert forward.outputs == ("output",)

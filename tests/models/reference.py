@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgefl.converters.sources import keras as keras_source
 from edgefl.converters.sources.forward import parameter_names
 from tests.models.zoo import Array, Entry, alone
 
@@ -127,9 +128,10 @@ def _keras(entry: Entry, model: Any, dtype: str) -> Reference:
     for own, single in zip(net.variables, model.variables, strict=True):
         own.assign(np.asarray(single))
     ordered = (*model.trainable_variables, *model.non_trainable_variables)
-    names = parameter_names([v.path for v in ordered if np.dtype(v.dtype).kind == "f"])
+    held = keras_source.held(model)
+    names = {id(held[own]): name for own, name in parameter_names(held).items()}
     own = (*net.trainable_variables, *net.non_trainable_variables)
-    variables = {names[v.path]: o for v, o in zip(ordered, own, strict=True) if v.path in names}
+    variables = {names[id(v)]: o for v, o in zip(ordered, own, strict=True) if id(v) in names}
 
     def run(values: Values, x: Values, y: Array) -> tuple[float, dict[str, Array]]:
         for name, value in values.items():
@@ -144,7 +146,7 @@ def _keras(entry: Entry, model: Any, dtype: str) -> Reference:
             n: np.asarray(tf.convert_to_tensor(g), np.float64) for n, g in zip(values, found, strict=True)
         }
 
-    trainable = frozenset(names[v.path] for v in model.trainable_variables)
+    trainable = frozenset(names[id(v)] for v in model.trainable_variables)
     return Reference(run, trainable)
 
 
