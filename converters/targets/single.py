@@ -26,14 +26,23 @@ def single(graph: Graph) -> Graph:
     inputs = {name: TensorType(t.dtype, (1, *t.shape[1:])) for name, t in graph.inputs.items()}
     if batch == 1:
         return graph
-    for find in (_Traced(), _leading, _equal):
-        try:
-            small = _replay(graph, inputs, graph.constants, batch, find)
-            if _same_first_row(graph, small):
-                return small
-        except (BackendFailure, ValueError):
-            continue
+    for constants in (graph.constants, _one_of_equal_rows(graph.constants, batch)):
+        for find in (_Traced(), _leading, _equal):
+            try:
+                small = _replay(graph, inputs, constants, batch, find)
+                if _same_first_row(graph, small):
+                    return small
+            except (BackendFailure, ValueError):
+                continue
     return graph
+
+
+def _one_of_equal_rows(constants: Mapping[str, Array], batch: int) -> dict[str, Array]:
+    """Constants that were spread over the batch, such as position ids, with one row of it."""
+    return {
+        name: value[:1] if value.ndim > 1 and len(value) == batch and (value == value[:1]).all() else value
+        for name, value in constants.items()
+    }
 
 
 Find = Callable[[Node, Graph, Mapping[str, Array], int], "int | None"]

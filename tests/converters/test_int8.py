@@ -370,6 +370,17 @@ def test_the_batch_becomes_one_where_a_layout_change_moved_it() -> None:
     assert alone.outputs["output"].shape == (1, 3, 1, 5)
 
 
+def test_the_batch_becomes_one_where_a_constant_was_spread_over_it() -> None:
+    """As exporters leave position embeddings: added to every example, then told the batch by a Reshape."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType(F, (4, 5, 6)))
+    rows = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    placed = b.add("Add", x, b.constant(np.stack([rows] * 4)))
+    b.output("output", b.add("Reshape", placed, b.constant(np.array([4, 5, 2, 3]))))
+
+    assert single(b.build("infer")).outputs["output"].shape == (1, 5, 2, 3)
+
+
 def test_a_model_that_mixes_examples_keeps_its_batch() -> None:
     b = GraphBuilder()
     x = b.input("x", TensorType(F, (4, 3)))
