@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
 from edgefl.converters.targets import Int8Features, int8_features
 from edgefl.converters.targets.calibration import gather
+from edgefl.converters.targets.tflite import no_tensorflow
 from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
 from edgefl.errors import ConversionError, NotTrained
@@ -29,7 +31,7 @@ from edgefl.parameters import Parameter
 from edgefl.proof import sketched
 
 TARGETS = ("onnx", "tflite")
-"""Written unless said otherwise."""
+"""Written unless said otherwise, as far as what writes them is installed."""
 
 MORE_TARGETS = ("coreml", "ort-training")
 DEFAULTS = {"lr": 0.05, "momentum": 0.0, "epochs": 1}
@@ -46,7 +48,7 @@ def convert(
     trainable: Selection = "all",
     personal: Selection | None = None,
     batch_size: int = 16,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str] | None = None,
     calibration: Any = None,
     dropout: bool = False,
     batch_norm: str = "frozen",
@@ -72,8 +74,10 @@ def convert(
         personal: what is trained but never leaves the device.
         batch_size: examples per step; static, smaller batches are padded with weight 0.
         targets: engines to write artifacts for: `onnx`, `tflite`, `coreml` (`coreml:iOS17` for a newer
-            system than iOS 16), `ort-training` (docs/ort-training.md says why rather not). The ONNX graphs
-            are always in the bundle: they are what the NumPy engine runs and what int8 exports are made from.
+            system than iOS 16), `ort-training` (docs/ort-training.md says why rather not). None is `onnx` and
+            `tflite`, without the latter where TensorFlow, which writes it, is not installed; a note says so.
+            The ONNX graphs are always in the bundle: they are what the NumPy engine runs and what int8
+            exports are made from.
         calibration: examples for the int8 model, `[N, ...]`; None leaves the int8 model out.
         dropout: keep the model's dropout in training; each step takes a seed. Off by default.
         batch_norm: `frozen` keeps the running statistics, `batch` takes those of each batch and updates the
@@ -92,6 +96,7 @@ def convert(
             names the node and what to do.
         MissingDependency: an exporter is not installed.
     """
+    targets, without = _default_targets() if targets is None else (targets, ())
     _check_targets(targets)
     if calibration is not None:
         calibration = gather(calibration)
@@ -121,7 +126,7 @@ def convert(
     precision = Precision(frozen_bits, qat)
     graphs = make_graphs(forward, roles, make_objective(loss, forward, label), precision)
     notes, bare = lora.told(forward, trainable, adapters, graphs.trained)
-    graphs = replace(graphs, notes=(*graphs.notes, *notes))
+    graphs = replace(graphs, notes=(*graphs.notes, *notes, *without))
     heads = _heads(graphs)
     artifacts, target_report = _artifacts(graphs, targets, frozen_bits, tell)
     bundle = Bundle.create(
@@ -171,6 +176,13 @@ def _warn(untrained: Mapping[str, str]) -> None:
     if untrained:
         listed = "; ".join(f"{name}: {why}" for name, why in untrained.items())
         warnings.warn(f"asked to be trained, but not trained: {listed}", NotTrained, stacklevel=3)
+
+
+def _default_targets() -> tuple[Sequence[str], tuple[str, ...]]:
+    """`TARGETS` as far as they can be written here, and a note on what is left out."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return TARGETS[:1], (f"no TFLite files: {no_tensorflow()}",)
+    return TARGETS, ()
 
 
 def _check_targets(targets: Sequence[str]) -> None:

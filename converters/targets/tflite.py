@@ -97,8 +97,13 @@ def import_tensorflow() -> Any:
     try:
         import tensorflow as tf
     except ImportError as exc:
-        raise MissingDependency("tensorflow", "keras", "the TFLite target") from exc
+        raise no_tensorflow() from exc
     return tf
+
+
+def no_tensorflow() -> MissingDependency:
+    """What to say where TensorFlow, which writes TFLite files, is not installed."""
+    return MissingDependency("tensorflow", "", "the TFLite target")
 
 
 def safe_names(names: Iterable[str]) -> dict[str, str]:

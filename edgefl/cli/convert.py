@@ -71,7 +71,7 @@ def convert(
             "--target",
             "-t",
             help="onnx (which OpenVINO runs too), tflite, coreml (coreml:iOS17 for newer systems only) or "
-            "ort-training; repeat for several. Default: onnx and tflite.",
+            "ort-training; repeat for several. Default: onnx, and tflite where TensorFlow is installed.",
         ),
     ] = None,
     calibration: Calibration = None,
@@ -113,7 +113,7 @@ def convert(
             trainable=trainable,
             personal=personal,
             batch_size=batch_size,
-            targets=tuple(target or ("onnx", "tflite")),
+            targets=target,
             calibration=examples,
             dropout=dropout,
             batch_norm=batch_norm,

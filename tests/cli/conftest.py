@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+# Before any test sets COLUMNS, which the console would keep as its width for good.
+import edgefl.cli.output
 from edgefl.cli import main
 from tests.cli.commands import Command, Ran, in_own_process, save_examples
 
