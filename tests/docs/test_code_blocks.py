@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md"))]
 RUNNABLE = ("bash", "python")
 QUIET = ("text", "json", "")
+PORT = "8017"
+"""The server's in the documents; each run takes a free one, since two may run on one machine."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,19 @@ def test_every_block_says_what_it_is(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_block_runs(document: str, tmp_path: Path) -> None:
+    port = str(free_port())
     for block in blocks(document):
         if block.language not in RUNNABLE:
             continue
-        done = run(block, tmp_path)
+        done = run(replace(block, code=re.sub(rf"\b{PORT}\b", port, block.code)), tmp_path)
         assert done.returncode == 0, f"{document}:{block.line}\n{block.code}\n{done.stdout}\n{done.stderr}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
