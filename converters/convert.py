@@ -5,30 +5,31 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from edgefl._version import __version__
 from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
 from edgefl.converters import lora
+from edgefl.converters import prove as proving
 from edgefl.converters.artifacts import differing, onnx_artifact, tflite_artifact
-from edgefl.converters.golden import draw_golden, with_int8_sketches
+from edgefl.converters.golden import Goldens, with_int8_sketches
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.precision import Precision
+from edgefl.converters.ranges import index_limits
 from edgefl.converters.report import make_report, what_runs
 from edgefl.converters.selection import UNTRAINED, Selection, misnamed, passed_over, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
-from edgefl.converters.targets import Int8Features, int8_features
+from edgefl.converters.targets import Int8Features, TFLiteModel, int8_features
 from edgefl.converters.targets.calibration import gather
 from edgefl.converters.targets.tflite import no_tensorflow
 from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
-from edgefl.errors import ConversionError, NotTrained
+from edgefl.errors import ConversionError, NotTrained, WrongElsewhere
 from edgefl.graph.model import Array, Graph, TensorType
 from edgefl.parameters import Parameter
-from edgefl.proof import sketched
 
 TARGETS = ("onnx", "tflite")
 """Written unless said otherwise, as far as what writes them is installed."""
@@ -55,6 +56,7 @@ def convert(
     qat: bool = False,
     frozen_bits: int | None = None,
     name: str = "model",
+    prove: bool = True,
     on_stage: Stage | None = None,
 ) -> Bundle:
     """Turn a model into an edge training bundle.
@@ -86,12 +88,16 @@ def convert(
             less in the int8 export.
         frozen_bits: 8 or 4 stores large frozen weights as integers with scales, dequantized in the graphs.
         name: the bundle's name.
+        prove: run every file on the engines of this machine, and refuse to write what any of those it is
+            written for computes unlike NumPy. The report says what was tried, or that nothing was.
         on_stage: called with what is being done.
 
     Warns:
         NotTrained: something that was asked to be trained is not; each is named, with the reason.
+        WrongElsewhere: an engine that shares a file with the one it is written for computes it wrongly.
 
     Raises:
+        NotProved: an engine a file is written for does not compute it as NumPy does.
         ConversionError: the model cannot be loaded, differentiated, or written for a target; the message
             names the node and what to do.
         MissingDependency: an exporter is not installed.
@@ -127,14 +133,14 @@ def convert(
     graphs = make_graphs(forward, roles, make_objective(loss, forward, label), precision)
     notes, bare = lora.told(forward, trainable, adapters, graphs.trained)
     graphs = replace(graphs, notes=(*graphs.notes, *notes, *without))
-    heads = _heads(graphs)
+    heads, limits = _heads(graphs), index_limits(graphs.infer)
     artifacts, target_report = _artifacts(graphs, targets, frozen_bits, tell)
     bundle = Bundle.create(
         name=name,
         parameters=_parameters(forward, graphs),
         values=_kept(forward, graphs, frozen_bits),
-        inputs=_specs(forward.graph.inputs, forward.inputs),
-        step_inputs=_step_inputs(graphs),
+        inputs=_specs(forward.graph.inputs, forward.inputs, limits),
+        step_inputs=_step_inputs(graphs, limits),
         label=heads[0].label,
         output=heads[0].output,
         activation=heads[0].activation,
@@ -144,7 +150,7 @@ def convert(
         seeded=forward.training is not None,
         batch_size=batch_size,
         artifacts=artifacts,
-        golden=draw_golden(forward, graphs, calibration),
+        golden={},
         defaults=DEFAULTS,
         provenance={"edgefl": __version__, **forward.provenance},
         report={
@@ -154,10 +160,12 @@ def convert(
         },
     )
     tell("computing the golden batch with NumPy")
-    bundle = sketched(bundle)
+    goldens = Goldens(calibration)
+    bundle, goldens = goldens.smooth(bundle)
     examples = None if calibration is None else gather(calibration)
     if examples is not None:
-        bundle = _with_int8(bundle, examples, [t for t in targets if t in TARGETS], tell)
+        bundle, written = _with_int8(bundle, examples, [t for t in targets if t in TARGETS], tell)
+        goldens = replace(goldens, int8=written)
     for system in _coreml(targets):
         from edgefl.converters.targets.coreml import with_coreml
 
@@ -169,6 +177,13 @@ def convert(
         bundle = with_ort_training(bundle)
     report = {**bundle.manifest.report, "runs": what_runs(bundle.manifest)}
     _warn(report["untrained"])
+    if prove:
+        bundle, proof = proving.prove(bundle, goldens, tell)
+        report |= {"proof": proof.to_json(), "notes": [*report["notes"], *proof.notes]}
+        for note in proof.notes:
+            warnings.warn(note, WrongElsewhere, stacklevel=2)
+    else:
+        report["proof"] = dict(proving.NO_PROOF)
     return replace(bundle, manifest=replace(bundle.manifest, report=report))
 
 
@@ -254,24 +269,28 @@ def _parameters(forward: Forward, graphs: Graphs) -> list[Parameter]:
     ]
 
 
-def _spec(name: str, type: TensorType) -> TensorSpec:
-    return TensorSpec(name, type.shape, str(type.dtype))
+def _spec(name: str, type: TensorType, below: int = 0) -> TensorSpec:
+    return TensorSpec(name, type.shape, str(type.dtype), below)
 
 
-def _specs(types: Mapping[str, TensorType], names: Sequence[str]) -> list[TensorSpec]:
-    return [_spec(name, types[name]) for name in names]
+def _specs(
+    types: Mapping[str, TensorType], names: Iterable[str], limits: Mapping[str, int]
+) -> list[TensorSpec]:
+    return [_spec(name, types[name], limits.get(name, 0)) for name in names]
 
 
-def _step_inputs(graphs: Graphs) -> list[TensorSpec]:
+def _step_inputs(graphs: Graphs, limits: Mapping[str, int]) -> list[TensorSpec]:
     others = {*graphs.labels, "weight", SEED, *graphs.roles}
-    return [_spec(name, type) for name, type in graphs.step.inputs.items() if name not in others]
+    return _specs(graphs.step.inputs, (n for n in graphs.step.inputs if n not in others), limits)
 
 
-def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: Stage) -> Bundle:
+def _with_int8(
+    bundle: Bundle, calibration: Any, targets: Sequence[str], tell: Stage
+) -> tuple[Bundle, Mapping[str, TFLiteModel | None]]:
     from edgefl.converters.targets.int8 import export_int8
 
     if not targets:
-        return bundle
+        return bundle, {}
     tell("quantizing")
     made = export_int8(bundle, calibration, targets=tuple(targets))
     report = {**bundle.manifest.report, "int8": made.report.to_json()}
@@ -286,7 +305,7 @@ def _with_int8(bundle: Bundle, calibration: Any, targets: Sequence[str], tell: S
         known = report["targets"]
         report["targets"] = {**known, "tflite": {**known.get("tflite", {}), **rows}}
     changed = with_int8_sketches(bundle.with_artifacts(artifacts), written)
-    return replace(changed, manifest=replace(changed.manifest, report=report))
+    return replace(changed, manifest=replace(changed.manifest, report=report)), written
 
 
 def _features_artifacts(made: Int8Features) -> list[ArtifactData]:

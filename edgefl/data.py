@@ -18,6 +18,7 @@ from edgefl.errors import (
     DataError,
     DataShape,
     DataType,
+    IndexRange,
     LabelRange,
     ManifestError,
     NotFinite,
@@ -93,6 +94,7 @@ def check_examples(x: Inputs, y: Labels, manifest: Manifest) -> tuple[dict[str, 
         DataShape: wrong dimensions, missing or unknown inputs, different lengths, or no example at all.
         DataType: a dtype that cannot be converted without loss.
         LabelRange: a label outside the model's classes.
+        IndexRange: a number the model has nothing to look up with, such as a token id outside the vocabulary.
         NotFinite: NaN or infinity, with the first example that has it.
     """
     inputs = check_inputs(x, manifest.inputs)
@@ -157,7 +159,10 @@ def check_tensor(value: Array, spec: TensorSpec) -> Array:
         raise DataShape(f"{spec.name!r} has shape {value.shape}, expected ({expected})")
     if len(value) == 0:
         raise DataShape(f"{spec.name!r} holds no examples")
-    return _convert(value, spec)
+    converted = _convert(value, spec)
+    if spec.below:
+        _check_index(converted, spec)
+    return converted
 
 
 def _convert(value: Array, spec: TensorSpec) -> Array:
@@ -178,7 +183,8 @@ def _convert(value: Array, spec: TensorSpec) -> Array:
     if not kept.all():
         where = _first(~kept)
         raise DataType(
-            f"{spec.name!r} has dtype {value.dtype}; value {value[where]} at {where} does not fit {dtype}"
+            f"{spec.name!r} has dtype {value.dtype}; value {value[where]} at {where} does not fit {dtype}: "
+            "round, scale or cast it yourself if that is meant"
         )
     return converted
 
@@ -244,6 +250,16 @@ def _check_range(labels: Array, known: Array, name: str, high: int, hint: str = 
     if outside.any():
         where = _first(outside)
         raise LabelRange(f"{name!r} holds label {labels[where]} at {where}, allowed 0 to {high}{hint}")
+
+
+def _check_index(values: Array, spec: TensorSpec) -> None:
+    outside = (values < 0) | (values >= spec.below)
+    if outside.any():
+        where = _first(outside)
+        raise IndexRange(
+            f"{spec.name!r} holds {values[where]} at {where}, allowed 0 to {spec.below - 1}, among which the "
+            "model looks it up"
+        )
 
 
 def _first(mask: Array) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ EdgeflError
 │   ├── SelectionError       what to train was named, but nothing matches
 │   ├── UnsupportedOperator  a node has no kernel, or no counterpart on a target
 │   ├── NotDifferentiable    a node between the loss and a trainable parameter has no gradient
+│   ├── NotProved            an engine does not compute a written file as NumPy does
 │   └── CalibrationError     calibration examples are missing, too few or unusable
 ├── GraphError               an ONNX file or a graph is malformed
 ├── BundleError              a bundle file cannot be trusted or read
@@ -25,6 +26,7 @@ EdgeflError
 │   ├── DataShape            wrong number of dimensions or sizes
 │   ├── DataType             a dtype that cannot be used without loss
 │   ├── LabelRange           a class label outside the model's classes
+│   ├── IndexRange           a number outside what the model looks up with it, such as a token id
 │   └── NotFinite            NaN or infinity in data, loss, gradients or parameters
 ├── BackendError             no engine can run a graph
 │   ├── BackendUnavailable   the engine is not installed or the bundle lacks its artifact
@@ -116,12 +118,20 @@ class NotDifferentiable(ConversionError):
     """A node between the loss and a trainable parameter has no gradient."""
 
 
+class NotProved(ConversionError):
+    """An engine does not compute a written file as NumPy does."""
+
+
 class CalibrationError(ConversionError):
     """Calibration examples are missing, too few or unusable."""
 
 
 class NotTrained(UserWarning):
     """A conversion's warning: what was asked to be trained and is not, and why."""
+
+
+class WrongElsewhere(UserWarning):
+    """A conversion's warning: an engine that shares a file with the one it is written for gets it wrong."""
 
 
 class GraphError(EdgeflError):
@@ -182,6 +192,10 @@ class DataType(DataError):
 
 class LabelRange(DataError):
     """A class label outside the model's classes."""
+
+
+class IndexRange(DataError):
+    """A number outside what the model looks up with it, such as a token id."""
 
 
 class NotFinite(DataError):

@@ -89,6 +89,11 @@ def loosened(rows: Sketch, moved: Mapping[str, Array]) -> dict[str, Row]:
     }
 
 
+def roughness(rows: Sketch, tolerance: float) -> float:
+    """How far rounding moves the worst output over half of what is allowed to any engine."""
+    return max(row.slack / (tolerance * _scale(name, rows)) for name, row in rows.items())
+
+
 def tolerance_for(kind: str, dtype: str) -> float:
     """What is allowed on a graph of this kind to an engine with this arithmetic. Graphs that train are held
     to float32 whoever runs them."""
@@ -104,10 +109,7 @@ def difference(rows: Sketch, made: Mapping[str, Array], tolerance: float) -> Dif
     scale: where a gradient is rounding noise, noise of another kind is as good. Missing outputs and elements
     that should be finite count as infinitely far.
     """
-    found = []
-    for name, row in rows.items():
-        family = [other.norm for key, other in rows.items() if _family(key) == _family(name)]
-        found.append(_compared(name, row, made.get(name), tolerance, _NOISE * max(family)))
+    found = [_compared(n, row, made.get(n), tolerance, _scale(n, rows)) for n, row in rows.items()]
     return max(found, key=lambda one: one.excess)
 
 
@@ -168,7 +170,13 @@ def _signs(seed: int, count: int) -> Array:
     return 1.0 - 2.0 * np.unpackbits(raw.view(np.uint8)).reshape(count, PROJECTIONS)
 
 
-def _compared(name: str, row: Row, made: Array | None, tolerance: float, floor: float) -> Difference:
+def _scale(name: str, rows: Sketch) -> float:
+    """What a difference is measured by: the output's norm, or a thousandth of the largest of its kind."""
+    family = (row.norm for key, row in rows.items() if _family(key) == _family(name))
+    return max(rows[name].norm, _NOISE * max(family), _TINY)
+
+
+def _compared(name: str, row: Row, made: Array | None, tolerance: float, scale: float) -> Difference:
     if made is None:
         return Difference(name, math.inf, math.inf, "is missing")
     own = _row(made)
@@ -177,7 +185,6 @@ def _compared(name: str, row: Row, made: Array | None, tolerance: float, floor: 
             name, math.inf, math.inf, f"holds {own.odd} values that are not finite, expected {row.odd}"
         )
     distance = _distance(row, own)
-    scale = max(row.norm, floor, _TINY)
     allowed = max(_allowed(made, tolerance, scale), row.slack)
     why = (
         f"is off by {distance / scale:.2g} times its norm, allowed {allowed / scale:.1g} times"

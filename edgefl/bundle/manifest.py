@@ -44,11 +44,14 @@ class TensorSpec:
         name: the contract name.
         shape: static, the batch first.
         dtype: NumPy name, such as `float32`.
+        below: of an integer input that something is looked up with: its numbers are 0 to `below` - 1; 0 where
+            any number will do.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    below: int = 0
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -235,7 +238,8 @@ class Manifest:
 
 
 def _row(value: Parameter | TensorSpec) -> dict[str, Any]:
-    return vars(value) | {"shape": list(value.shape)}
+    row = vars(value) | {"shape": list(value.shape)}
+    return {name: field for name, field in row.items() if name != "below" or field}
 
 
 def _head_row(head: Head) -> dict[str, Any]:

@@ -150,8 +150,9 @@ def _parameter(fields: Fields) -> Parameter:
 
 
 def _spec(fields: Fields) -> TensorSpec:
-    fields.only("name", "shape", "dtype")
-    return TensorSpec(fields.text("name"), _shape(fields, MAX_FED), fields.choice("dtype", _DTYPES))
+    fields.only("name", "shape", "dtype", optional=("below",))
+    below = fields.integer("below", 1, MAX_ELEMENTS) if fields.has("below") else 0
+    return TensorSpec(fields.text("name"), _shape(fields, MAX_FED), fields.choice("dtype", _DTYPES), below)
 
 
 def _shape(fields: Fields, most: int = MAX_ELEMENTS) -> tuple[int, ...]:

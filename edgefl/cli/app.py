@@ -28,6 +28,7 @@ from edgefl.cli import (
     simulate,
     status,
     train,
+    verify,
 )
 from edgefl.cli.expand import expanded
 from edgefl.cli.output import err, print_error
@@ -49,7 +50,7 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure payload sizes and st
 COMMANDS = (
     ("Workstation", convert.convert, "convert model.keras --trainable last:2 -o watch.edgefl"),
     ("Workstation", inspect.inspect, "inspect watch.edgefl"),
-    ("Workstation", inspect.verify, "verify watch.edgefl"),
+    ("Workstation", verify.verify, "verify watch.edgefl"),
     ("Workstation", pull.pull, "pull https://fl.example.org:8017 -o final.edgefl"),
     ("Workstation", export.export, "export final.edgefl --form float16,int8 -d examples.npz -o app/assets"),
     ("Workstation", merge.merge, "merge trained.edgefl -o merged.edgefl"),

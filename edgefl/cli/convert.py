@@ -14,7 +14,7 @@ from edgefl.cli import loss_options
 from edgefl.cli.options import AsJson, check_folder
 from edgefl.cli.output import err, print_json, print_warning
 from edgefl.cli.report import print_report
-from edgefl.errors import DataShape, NotTrained
+from edgefl.errors import DataShape, NotTrained, WrongElsewhere
 
 if TYPE_CHECKING:
     pass
@@ -95,6 +95,13 @@ def convert(
         int | None, typer.Option(help="8 or 4: store large frozen weights in so many bits.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The bundle's name; the file's stem if absent.")] = None,
+    proof: Annotated[
+        bool,
+        typer.Option(
+            "--proof/--no-proof",
+            help="Run every file on the engines of this machine, and write nothing that one gets wrong.",
+        ),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Turn a model into an edge training bundle."""
@@ -103,7 +110,9 @@ def convert(
     check_folder(output)
     example, examples = _example(input_shape, input_dtype), _examples(calibration)
     with err.status("reading the model ...") as status, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotTrained)  # printed below
+        # Printed below, the second among the report's notes.
+        warnings.simplefilter("ignore", NotTrained)
+        warnings.simplefilter("ignore", WrongElsewhere)
         _load_tensorflow_quietly(model)
         bundle = edgefl.convert(
             model,
@@ -120,6 +129,7 @@ def convert(
             qat=qat,
             frozen_bits=frozen_bits,
             name=name or output.stem,
+            prove=proof,
             on_stage=lambda stage: status.update(f"{stage} ..."),
         )
     bundle.save(output)

@@ -37,10 +37,36 @@ def print_report(bundle: Bundle, path: Path) -> None:
         for target, row in report.get("runs", {}).items()
     ]
     print_rows("What runs it", ["target", "trains", "graphs", "engines"], runs)
+    print_line(f"Proved      {proved_on(report)}")
     if "int8" in report:
         print_int8(report["int8"])
     for note in report.get("notes", ()):
         print_line(f"Note: {note}")
+
+
+def print_proof(report: Mapping[str, Any]) -> None:
+    """Which engine was right on which files when the bundle was made."""
+    rows = [
+        (r["engine"], r["delegate"], r["target"], ", ".join(r["right"]), _not(r["not"]))
+        for r in report.get("proof", {}).get("engines", ())
+    ]
+    if not rows:
+        print_line(f"Proved      {proved_on(report)}")
+        return
+    print_rows("Proved when it was made", ["engine", "delegate", "target", "right", "not"], rows)
+
+
+def proved_on(report: Mapping[str, Any]) -> str:
+    """The engines that agreed with NumPy on every file they run, or that there were none."""
+    rows = report.get("proof", {}).get("engines", ())
+    if not rows:
+        return "on no engine: devices try each before they train on it"
+    agree = dict.fromkeys(r["engine"] for r in rows if r["right"])
+    return f"on {', '.join(agree)}: all give what NumPy gives" if agree else "on no engine that is right"
+
+
+def _not(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{kind} {reason}" for kind, reason in reasons.items())
 
 
 def print_int8(report: Mapping[str, Any]) -> None:

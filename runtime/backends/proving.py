@@ -69,7 +69,7 @@ class Proving(ProvingBackend):
 
     def _loaded(self, bundle: Bundle, kind: str) -> Program:
         if kind == OWN_STEP:
-            return Placed(partial(_own_step, self._backend, bundle), Placement(kind))
+            return Placed(partial(own_step, self._backend, bundle), Placement(kind))
         return self._backend.load(bundle, kind)
 
     def _tried(self, bundle: Bundle, kind: str, program: Program) -> Verdict:
@@ -98,7 +98,7 @@ class Proving(ProvingBackend):
         return f"{self.version} by {type(self._backend).__module__}.{type(self._backend).__qualname__}"
 
 
-def _own_step(backend: Backend, bundle: Bundle, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def own_step(backend: Backend, bundle: Bundle, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Loss and gradients of an engine that shows only how far it moved each parameter."""
     parameters = {p.name: feeds[p.name] for p in bundle.manifest.trained}
     begin = Begin(bundle, parameters, lambda: backend.load(bundle, "step"))

@@ -94,11 +94,15 @@ class Truth:
         return difference(self.rows, made, tolerance_for(self.kind, dtype))
 
 
-def try_engine(bundle: Bundle, kind: str, target: str, program: Program) -> Verdict:
-    """Whether an engine's own code, loaded, gives a graph's results, the first time and again."""
+def try_engine(bundle: Bundle, kind: str, target: str, program: Program, name: str = CPU) -> Verdict:
+    """Whether a loaded program gives a graph's results, the first time and again.
+
+    Args:
+        name: what it runs on, in float32.
+    """
     truth = Truth.of(bundle, target, kind)
     found = max((truth.difference(truth.run(program)[1]) for _ in range(2)), key=lambda one: one.excess)
-    verdict = Verdict(CPU, kind, "right", "", error=min(found.excess, _MOST_ERROR))
+    verdict = Verdict(name, kind, "right", "", error=min(found.excess, _MOST_ERROR))
     return verdict if found.excess <= 1 else replace(verdict, state="wrong", reason=str(found))
 
 

@@ -95,7 +95,7 @@ def test_a_torch_factory_as_json(from_torch: Ran, folder: Path) -> None:
 def test_what_was_converted_verifies(from_keras: Ran, edgefl: Command, folder: Path) -> None:
     checks = edgefl("verify", folder / "keras.edgefl", "--json").json()["checks"]
 
-    assert [c["verdict"] for c in checks] == ["reference", "agrees", "agrees", "agrees"]
+    assert {c["verdict"] for c in checks} == {"agrees"}
 
 
 def test_what_was_converted_learns(from_torch: Ran, call: Command, folder: Path, data: Path) -> None:

@@ -273,7 +273,7 @@ def test_elsewhere_the_self_test_says_what_it_needs() -> None:
 
 def test_commands_know_the_files(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from edgefl.cli import coreml
-    from edgefl.cli.inspect import check_backends
+    from edgefl.cli.verify import check_engines
 
     rows = coreml.write_packages(bundle, tmp_path)
 
@@ -283,7 +283,7 @@ def test_commands_know_the_files(bundle: Bundle, tmp_path: Path, capsys: pytest.
     assert (tmp_path / "step.mlpackage" / "Data" / "com.apple.CoreML" / "model.mlmodel").is_file()
     assert (tmp_path / "updatable.mlmodel").is_file()
     assert '"loss_scale"' in (tmp_path / "coreml.json").read_text()
-    verdicts = {check.backend: check.verdict for check in check_backends(bundle)}
+    verdicts = {check.backend: check.verdict for check in check_engines(bundle)}
     assert verdicts["coreml"].startswith("valid files, not run")
     notes = {row[0]: row[-1] for row in coreml.files(bundle.manifest)}
     assert "loss scale" in str(notes["step-float16"])

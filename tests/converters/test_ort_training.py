@@ -13,7 +13,7 @@ import pytest
 
 import edgefl
 from edgefl.bundle import ArtifactData
-from edgefl.cli.inspect import check_backends
+from edgefl.cli.verify import check_engines
 from edgefl.converters.targets.ort_training import loss_graph, to_ort_training
 from edgefl.errors import BackendUnavailable, OptionError, UnsupportedOperator
 from edgefl.graph import read_onnx
@@ -155,7 +155,7 @@ def test_slice_holds_what_the_engine_runs(bundle: edgefl.Bundle) -> None:
 
 
 def test_verify_makes_a_step_with_its_artifacts(bundle: edgefl.Bundle) -> None:
-    check = next(c for c in check_backends(bundle) if c.backend == "ort-training")
+    check = next(c for c in check_engines(bundle) if c.target == "ort-training")
 
     assert check.verdict == "agrees"
 
@@ -167,9 +167,9 @@ def test_verify_finds_a_checkpoint_of_another_model(bundle: edgefl.Bundle) -> No
 
     wrong = bundle.with_artifacts([ArtifactData("ort-training", "checkpoint", data)])
 
-    check = next(c for c in check_backends(wrong) if c.backend == "ort-training")
-    assert check.loss is None
-    assert "ort-training" in check.verdict
+    check = next(c for c in check_engines(wrong) if c.target == "ort-training")
+    assert check.verdict == "refused"
+    assert "onnxruntime" in check.reason
 
 
 def test_bundle_without_its_artifacts_is_refused() -> None:
