@@ -62,7 +62,7 @@ def proved_on(report: Mapping[str, Any]) -> str:
     if not rows:
         return "on no engine: devices try each before they train on it"
     agree = dict.fromkeys(r["engine"] for r in rows if r["right"])
-    return f"on {', '.join(agree)}: all give what NumPy gives" if agree else "on no engine that is right"
+    return f"as NumPy on {', '.join(agree)}" if agree else "on no engine that is right"
 
 
 def _not(reasons: Mapping[str, str]) -> str:
