@@ -14,6 +14,7 @@ from edgefl.bundle import ArtifactData, Bundle, Head, TensorSpec
 from edgefl.converters import lora
 from edgefl.converters import prove as proving
 from edgefl.converters.artifacts import differing, onnx_artifact, tflite_artifact
+from edgefl.converters.asked import check_asked, check_frozen
 from edgefl.converters.golden import Goldens, with_int8_sketches
 from edgefl.converters.losses import LossSpec, make_objective
 from edgefl.converters.precision import Precision
@@ -100,10 +101,12 @@ def convert(
         NotProved: an engine a file is written for does not compute it as NumPy does.
         ConversionError: the model cannot be loaded, differentiated, or written for a target; the message
             names the node and what to do.
+        OptionError: what is asked for makes no sense, such as frozen weights in few bits with none frozen.
         MissingDependency: an exporter is not installed.
     """
     targets, without = _default_targets() if targets is None else (targets, ())
     _check_targets(targets)
+    check_asked(loss, batch_size, batch_norm, frozen_bits)
     if calibration is not None:
         calibration = gather(calibration)
     tell = on_stage or (lambda text: None)
@@ -121,6 +124,7 @@ def convert(
         buffers=forward.buffers,
         aliases=forward.aliases,
     )
+    check_frozen(frozen_bits, forward, roles)
     named = [spec for spec in (chosen, personal) if spec]
     frozen = [n for spec in named for n in passed_over(list(roles), forward.trainable, spec, forward.buffers)]
     untrained = dict.fromkeys(frozen, UNTRAINED)

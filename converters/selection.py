@@ -48,6 +48,11 @@ def select(
     shared = set(chosen(candidates, spec, known)) - kept
     if not shared and not kept:
         raise SelectionError(f"trainable={spec!r} selects none of the {len(candidates)} trainable parameters")
+    if not shared:
+        raise SelectionError(
+            f"personal={personal!r} takes all {len(kept)} parameters that are trained: nothing is left to "
+            "share, and there is no federation without"
+        )
 
     def role(name: str) -> Role:
         if name in kept:

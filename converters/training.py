@@ -33,6 +33,12 @@ SEED, BUFFER = "seed", "buffer/"
 _GROUPS, _LEAST = 32, 8  # at most so many groups, of at least so many channels
 
 
+def check_policy(batch_norm: str) -> None:
+    """Raise ConversionError where there is no such BatchNorm policy."""
+    if batch_norm not in BATCH_NORMS:
+        raise ConversionError(f"batch_norm is {batch_norm!r}, allowed {', '.join(BATCH_NORMS)}")
+
+
 def prepare(forward: Forward, *, dropout: bool = False, batch_norm: str = "frozen") -> Forward:
     """A source's model in normalised operators, with a training graph where it needs one.
 
@@ -45,8 +51,7 @@ def prepare(forward: Forward, *, dropout: bool = False, batch_norm: str = "froze
     Raises:
         ConversionError: the policy does not exist, or the model has nothing it applies to.
     """
-    if batch_norm not in BATCH_NORMS:
-        raise ConversionError(f"batch_norm is {batch_norm!r}, allowed {', '.join(BATCH_NORMS)}")
+    check_policy(batch_norm)
     graph, notes = forward.graph, dict(forward.provenance)
     layers = [node for node in graph if node.op == "BatchNormalization" and _statistics(forward, node)]
     if batch_norm != "frozen":

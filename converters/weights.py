@@ -79,6 +79,12 @@ def round_weights(graph: Graph, bits: int) -> Graph:
     return replace(graph, constants=constants)
 
 
+def has_weights(graph: Graph) -> bool:
+    """Whether a graph's own constants hold something to round."""
+    readers = graph.consumers()
+    return any(_is_weight(v) and _feeds_product(readers, n) for n, v in graph.constants.items())
+
+
 def packed(value: Array, bits: int) -> Packed | None:
     """The integers behind rounded weights; None for any other array."""
     if not _is_weight(value):

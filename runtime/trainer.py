@@ -194,13 +194,15 @@ class Trainer:
         started = time.perf_counter()
         options = self._decided(changed(options or FitOptions(), keywords, "Trainer.fit"))
         direction = self._fitting(correction or {})
-        batches = self._batches(*self._counted(x, y, sample_weight))
-        cached = self._frozen.cached
+        counted = self._counted(x, y, sample_weight)
         seeds = np.random.Generator(np.random.PCG64([options.seed, 1])) if self._manifest.seeded else None
         mode = Mode(self._buffers, seeds)
         load = partial(self._program, "step")
         begin = Begin(self.bundle, self._parameters, load, self._base, direction, mode)
         run = self.backend.start(options, begin)
+        # After the start: an engine that cannot train does not first make features of everything.
+        batches = self._batches(*counted)
+        cached = self._frozen.cached
         order = np.random.Generator(np.random.PCG64(options.seed))
         stopped = False
         with np.errstate(all="ignore"):

@@ -18,10 +18,18 @@ _NEVER = -1e9  # a score whose exponential is zero beside any other
 _SHORTEST = 1e-12  # squared length below which an embedding is not stretched further
 
 
+def _others(name: str, output: TensorType) -> None:
+    if output.shape[0] < 2:
+        raise ConversionError(
+            f"{name} tells an example from the others in its batch: batch_size has to be 2 or more"
+        )
+
+
 def _pairs(output: TensorType) -> TensorType:
     """The other half of each pair: float32 embeddings as the output's."""
     if len(output.shape) != 2:
         raise ConversionError(f"info_nce needs embeddings [B, D], the output is {output}")
+    _others("info_nce", output)
     return TensorType(np.dtype(np.float32), output.shape)
 
 
@@ -31,6 +39,7 @@ def _identities(output: TensorType) -> TensorType:
         raise ConversionError(
             f"nt_xent needs embeddings [B, 2, D] of two views of each example, the output is {output}"
         )
+    _others("nt_xent", output)
     return TensorType(np.dtype(np.int32), output.shape[:1])
 
 

@@ -18,6 +18,11 @@ def _classes(output: TensorType) -> TensorType:
     """Class numbers for an output `[B, ..., C]`: int32 `[B, ...]`."""
     if len(output.shape) < 2:
         raise ConversionError(f"class scores need an axis of classes after the batch, the output is {output}")
+    if output.shape[-1] < 2:
+        raise ConversionError(
+            f"the output {output} has scores of one class, whose cross-entropy is 0 whatever is learned: "
+            "give sigmoid_cross_entropy for yes or no, mean_squared_error for a number, or two classes"
+        )
     return TensorType(np.dtype(np.int32), output.shape[:-1])
 
 

@@ -7,7 +7,7 @@ A name may carry parameters, as in `huber:delta=0.5`. The step takes the weighte
 from __future__ import annotations
 
 import inspect
-import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from functools import partial
 from edgefl.converters.autodiff.expression import Expr
 from edgefl.errors import ConversionError
 from edgefl.graph.model import TensorType
+from edgefl.rules import Rule, above, integer, number, one_of
 
 PerExample = Callable[..., Expr]
 """`(output, y, **parameters) -> loss`, float32 `[B]`; one that looks at other examples takes `weight` too."""
@@ -88,32 +89,26 @@ def _setting(found: Loss, text: str) -> tuple[str, object]:
     allowed = [p for p in inspect.signature(found.per_example).parameters if p not in _GIVEN]
     if key not in allowed:
         raise ConversionError(f"loss {found.name!r} has no parameter {key!r}: it has {allowed or 'none'}")
-    what, read = _READERS.get(key, ("a number", float))
+    read, rule = _READERS.get(key, (float, number(-sys.float_info.max, sys.float_info.max)))
     try:
-        return key, read(value)
+        return key, rule(read(value), key)
     except ValueError as exc:
-        raise ConversionError(f"loss {found.name!r}: {key} has to be {what}, given {value!r}") from exc
-
-
-def _whole(text: str) -> int:
-    if not re.fullmatch(r"-?\d{1,9}", text):
-        raise ValueError(text)
-    return int(text)
-
-
-def _reduction(text: str) -> str:
-    if text not in REDUCTIONS:
-        raise ValueError(text)
-    return text
+        raise ConversionError(
+            f"loss {found.name!r}: {key} has to be {rule.allowed}, given {value!r}"
+        ) from exc
 
 
 REDUCTIONS = ("example", "token")
 """What a loss of several positions is the mean of: each example's own mean, or all positions of the batch."""
 
-_READERS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "ignore_index": ("a whole number", _whole),
-    "reduction": (" or ".join(REDUCTIONS), _reduction),
+_READERS: dict[str, tuple[Callable[[str], object], Rule]] = {
+    "ignore_index": (int, integer(-999_999_999, 999_999_999)),
+    "reduction": (str, one_of(*REDUCTIONS)),
+    "delta": (float, above(0.0)),
+    "smoothing": (float, number(0.0, 0.9999)),
+    "temperature": (float, above(0.0)),
 }
+"""How a parameter is read from text, and what it may be; others are numbers."""
 
 
 def weighted_mean(losses: Expr, weight: Expr) -> Expr:

@@ -36,9 +36,12 @@ def demo(
     """A smartwatch learns shoulder exercises from 10 people, and nobody's motion data leaves the watch."""
     from edgefl.cli.demo.recipe import Recipe
     from edgefl.cli.demo.story import Options, run
-    from edgefl.errors import MissingDependency
+    from edgefl.errors import MissingDependency, OptionError
 
-    options = Options(source, output, device_python, Recipe().with_rounds(rounds), pairs, seed, crash_at)
+    recipe = Recipe().with_rounds(rounds)
+    if crash_at is not None and not 1 <= crash_at <= recipe.rounds:
+        raise OptionError(f"the demo has rounds 1 to {recipe.rounds}", {"crash_at": crash_at})
+    options = Options(source, output, device_python, recipe, pairs, seed, crash_at)
     with tempfile.TemporaryDirectory(prefix="edgefl-demo-") as folder:
         try:
             outcome = run(options, Path(folder))

@@ -71,7 +71,7 @@ def device(
     device_id: Annotated[
         str | None, typer.Option("--id", help="This device's name; made once if absent.")
     ] = None,
-    max_rounds: Annotated[int | None, typer.Option(help="Stop after this many rounds.")] = None,
+    max_rounds: Annotated[int | None, typer.Option(help="Stop after this many rounds.", min=1)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per line and round (JSON Lines).")
     ] = False,

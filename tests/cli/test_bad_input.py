@@ -299,3 +299,27 @@ def test_an_input_shape_that_is_none(call: Command, tmp_path: Path, options: tup
     shape = ("--input-shape", options[0], "--input-dtype", options[1])
 
     check(call, "DataShape", "--input-shape", "convert", tmp_path / "model.py:make", *shape)
+
+
+def test_a_round_the_demo_does_not_have(call: Command) -> None:
+    error = call("demo", "--rounds", 3, "--crash-at", 4, "--json").refusal()
+
+    assert error == {"error": "OptionError", "message": "--crash-at 4: the demo has rounds 1 to 3"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("--batch-norm", "batch", "--batch-size", 1), "--batch-norm batch with --batch-size 1: "),
+        (("--loss", "huber:delta=-2"), "loss 'huber': delta has to be a number over 0"),
+        (("--frozen-bits", 8, "--loss", "huber:delta=0"), "delta has to be a number over 0"),
+    ],
+    ids=str,
+)
+def test_a_conversion_names_what_was_typed(
+    call: Command, tmp_path: Path, typed: tuple[object, ...], said: str
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"never read")
+
+    assert said in call("convert", model, "-o", "x.edgefl", *typed, "--json").refusal()["message"]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -228,6 +229,18 @@ def test_features_run_once_per_example(head: Bundle) -> None:
     Trainer(head, engine.proved(head)).fit(X, Y, epochs=4)
 
     assert (engine.calls.count("features"), engine.calls.count("step")) == (5, 20)
+
+
+def test_a_step_there_is_not_is_missed_before_features_are_made(head: Bundle) -> None:
+    artifacts = tuple(a for a in head.manifest.artifacts if a.kind != "step")
+    engine = Broken(head, at=-1, output="loss", value=0)
+    trainer = Trainer(head, engine.proved(head))
+    trainer.bundle = replace(head, manifest=replace(head.manifest, artifacts=artifacts))
+
+    with pytest.raises(BackendUnavailable, match="onnx/step"):
+        trainer.fit(X, Y)
+
+    assert engine.calls == []
 
 
 def test_a_slice_without_features_says_what_is_missing(head: Bundle) -> None:
