@@ -166,9 +166,12 @@ def refusal(where: str, value: object, allowed: str) -> Broken:
 
 def _real(allowed: str, good: Callable[[float], bool], span: str) -> Rule:
     def check(value: object, where: str) -> float:
-        # An integer of JSON may be too long for a float, but not for a comparison.
-        if isinstance(value, Real) and not isinstance(value, bool) and good(value):  # type: ignore[arg-type]
-            return float(value)
+        if isinstance(value, Real) and not isinstance(value, bool):
+            # An integer of JSON may be too long for a float, though not for a comparison; a small float of
+            # NumPy would have the bounds in its own precision.
+            exact = value if isinstance(value, int) else float(value)
+            if good(exact):
+                return float(exact)
         raise refusal(where, value, allowed)
 
     return Rule(allowed, check, span)
