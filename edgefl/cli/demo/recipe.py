@@ -32,7 +32,7 @@ class Recipe:
     rounds: int = 320
     cohort: int = 4
     training: Training = field(
-        default_factory=lambda: Training.of(lr=0.1, momentum=0.9, steps=4, density=0.018)
+        default_factory=lambda: Training.of(lr=0.1, momentum=0.9, steps=4, density=0.02)
     )
     server_lr: float = 1.0
     server_momentum: float = 0.0
