@@ -30,9 +30,10 @@ SETS: Mapping[str, Mapping[str, str]] = {
     },
     "oldest": {
         "OPENBLAS_CORETYPE": "Prescott", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "MKL_CBWR": "COMPATIBLE",
-        "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "TF_ENABLE_ONEDNN_OPTS": "0",
+        "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX", "TF_ENABLE_ONEDNN_OPTS": "0",
     },
 }  # fmt: skip
+"""OpenVINO contains oneDNN too, and refuses packed weights where that is held below AVX."""
 NEEDS = {"skylakex": "avx512f"}
 """What /proc/cpuinfo must list for a set to run at all."""
 

@@ -9,11 +9,11 @@ anew within the model, from the lowest number on, which gives what Keras gives i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def variable_names(model: Any, variables: list[Any]) -> dict[str, Any]:
+def variable_names(model: Any, variables: Iterable[Any]) -> dict[str, Any]:
     """The variables by name, in their order; names that repeat are numbered."""
     layers = counted_layers(model)
     named: dict[str, Any] = {}

@@ -439,7 +439,7 @@ def test_weights_count_in_loss_and_accuracy(mlp, backend):
     expected = trainer.evaluate(X[repeated], Y[repeated])
 
     # A weight of 3 is the example three times; float32 sums of at most 8 losses round that much.
-    assert found.loss == pytest.approx(expected.loss, rel=16 * np.finfo(np.float32).eps)
+    assert found.loss == pytest.approx(expected.loss, rel=16 * float(np.finfo(np.float32).eps))
     assert found.accuracy == pytest.approx(expected.accuracy, rel=1e-12)
     assert found.weighted and not expected.weighted
     assert found.examples == np.count_nonzero(weight)
