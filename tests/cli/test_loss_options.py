@@ -78,5 +78,7 @@ def test_a_function_and_two_outputs(call: Command, tmp_path: Path) -> None:
     arrays = {"x": random.standard_normal((40, 4)).astype(np.float32), "weight": random.uniform(0, 1, 40)}
     arrays |= {"y/kind": random.integers(0, 3, 40), "y/price": random.standard_normal((40, 1))}
     np.savez(tmp_path / "mine.npz", **arrays)
-    trained = call("train", "model.edgefl", "-d", "mine.npz", "-b", "numpy", "--json").json()
+    trained = call(
+        "train", "model.edgefl", "-d", "mine.npz", "-b", "numpy", "-o", "trained.edgefl", "--json"
+    ).json()
     assert trained["examples"] == 40

@@ -35,7 +35,7 @@ def test_without_zstandard_deflate_does_it_all(monkeypatch: pytest.MonkeyPatch) 
 
     assert coders.available() == ("stored", "deflate")
     assert smallest(SKEWED).coder == DEFLATE
-    with pytest.raises(DeltaCoder, match=r"edgefl\[zstd\]"):
+    with pytest.raises(DeltaCoder, match="pip install 'zstandard"):
         restore(Stream(ZSTD, b"\x28\xb5\x2f\xfd"), 4)
 
 

@@ -75,10 +75,13 @@ def scaled(step: Graph, scale: float) -> Graph:
 
 
 def _share(step: Graph) -> str:
-    """The tensor of the examples' shares in the loss."""
+    """The tensor of the examples' shares in the loss.
+
+    Losses that leave labels out also count by weight what is left, which is a factor like any other.
+    """
     found = [n for n in step if n.op == "Div" and n.inputs[0] == "weight"]
     readers = [n for n in step if "weight" in n.inputs and n not in found]
-    if len(found) != 1 or any(n.op != "ReduceSum" for n in readers):
+    if len(found) != 1 or any(n.op not in ("ReduceSum", "Mul") for n in readers):
         raise ConversionError(
             "float16 needs a step whose loss is a weighted mean over `weight`; this is none"
         )
