@@ -301,12 +301,6 @@ def test_an_input_shape_that_is_none(call: Command, tmp_path: Path, options: tup
     check(call, "DataShape", "--input-shape", "convert", tmp_path / "model.py:make", *shape)
 
 
-def test_a_round_the_demo_does_not_have(call: Command) -> None:
-    error = call("demo", "--rounds", 3, "--crash-at", 4, "--json").refusal()
-
-    assert error == {"error": "OptionError", "message": "--crash-at 4: the demo has rounds 1 to 3"}
-
-
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

@@ -15,6 +15,7 @@ import pytest
 
 import edgefl
 from edgefl.cli.demo import watch
+from tests.cli.commands import Command
 
 DEVICE_PYTHON = os.environ.get("EDGEFL_DEVICE_PYTHON", sys.executable)
 FIELDS = {
@@ -53,6 +54,12 @@ def test_a_short_demo_survives_a_killed_server(tmp_path: Path) -> None:
     assert 0 < found["bytes_up"] < found["bytes_up_dense"]
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert {p.name for p in tmp_path.iterdir()} >= {"watch-int8.onnx", "watch-int8.tflite"}
+
+
+def test_a_round_the_demo_does_not_have(call: Command) -> None:
+    error = call("demo", "--rounds", 3, "--crash-at", 4, "--json").refusal()
+
+    assert error == {"error": "OptionError", "message": "--crash-at 4: the demo has rounds 1 to 3"}
 
 
 @pytest.mark.slow
