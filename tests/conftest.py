@@ -5,9 +5,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from edgefl.runtime.caches import VARIABLE
+
+# How long an example takes is the machine's affair, never a reason to fail.
+hypothesis.settings.register_profile(
+    "edgefl", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("edgefl")
 
 
 @pytest.fixture(scope="session", autouse=True)
