@@ -22,10 +22,11 @@ from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
-from edgefl.runtime.learner import Learner, TrainerLearner
+from edgefl.runtime.learner import Learner, Stint, TrainerLearner
 from edgefl.runtime.lock import only_one
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped
+from edgefl.runtime.pause import Interrupted, MayGoOn, always
 from edgefl.runtime.remote import BUNDLE_BYTES, Remote
 from edgefl.runtime.residual import ResidualStore
 from edgefl.runtime.transport import Transport
@@ -84,6 +85,7 @@ class DeviceClient:
         device: str | None = None,
         learner: MakeLearner | None = None,
         patience: Patience | None = None,
+        may_go_on: MayGoOn = always,
         feature_bytes: int = LIMIT_BYTES,
         bundle_bytes: int = BUNDLE_BYTES,
     ) -> None:
@@ -93,6 +95,8 @@ class DeviceClient:
             device: the device's name; None makes one up and keeps it in the folder.
             learner: makes what trains, given the bundle; a `TrainerLearner` by default.
             patience: how to wait for the server.
+            may_go_on: asked before every request and every step; where it names a reason, the device stops
+                within one step and asks again later.
             feature_bytes: most that features of the frozen part may take in the folder; 0 keeps none.
             bundle_bytes: the longest bundle to accept from the server.
         """
@@ -112,6 +116,7 @@ class DeviceClient:
             features=FeatureCache(self._home / "features", feature_bytes) if feature_bytes else None,
         )
         self._until: Callable[[], bool] = _never
+        self._may_go_on = may_go_on
 
     def run(
         self, max_rounds: int | None = None, until: Callable[[], bool] | None = None
@@ -122,7 +127,7 @@ class DeviceClient:
 
         Args:
             max_rounds: stop after so many reports.
-            until: asked before every request; true stops.
+            until: asked before every request and every step; true stops.
 
         Raises:
             OptionError: another client runs in the same folder.
@@ -165,7 +170,11 @@ class DeviceClient:
             if answer.task is None:
                 self._patience.wait(answer.retry_after_s)
                 continue
-            report = self._work(bundle, learner, answer.task)
+            try:
+                report = self._work(bundle, learner, answer.task)
+            except Interrupted:
+                log.info("round %d: training is interrupted", answer.task.round)
+                continue
             failures = failures + 1 if report.error else 0
             yield report
             if failures:
@@ -198,7 +207,10 @@ class DeviceClient:
             values = self._insist(lambda: held.fetch(self._remote, task))
             schema = bundle.schema()
             residual = self._residuals.load(schema, task.base_version)
-            made = work(task, values, learner, schema=schema, device=self.device, residual=residual)
+            stint = Stint(should_stop=self._should_stop)
+            made = work(
+                task, values, learner, schema=schema, device=self.device, residual=residual, stint=stint
+            )
         except PASSING as exc:
             return self._decline(task, str(exc))
         except LASTING as exc:
@@ -250,7 +262,24 @@ class DeviceClient:
     # -- inside
 
     def _insist(self, call: Callable[[], T]) -> T:
-        return self._patience.insist(call, self._until)
+        return self._patience.insist(call, self._gate)
+
+    def _gate(self) -> None:
+        """Wait while the device may not go on; Stopped where the caller wants no more."""
+        told = ""
+        while True:
+            if self._until():
+                raise Stopped
+            pause = self._may_go_on()
+            if pause is None:
+                return
+            if pause.reason != told:
+                log.info("%s pauses: %s", self.device, pause.reason)
+                told = pause.reason
+            self._patience.wait(pause.retry_s)
+
+    def _should_stop(self) -> bool:
+        return self._until() or self._may_go_on() is not None
 
     def _own_name(self) -> str:
         file = self._home / "device"

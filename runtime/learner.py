@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,7 @@ from edgefl.runtime.backends import Backend
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.metrics import Metrics
+from edgefl.runtime.pause import Interrupted
 from edgefl.runtime.trainer import FitReport, Trainer
 from edgefl.tensorfile import read_tensors, write_tensors
 
@@ -42,6 +44,21 @@ class Learned:
     placements: tuple[Placement, ...] = ()
 
 
+@dataclass(frozen=True)
+class Stint:
+    """What a device brings to one round's training beside the server's parameters and options.
+
+    Attributes:
+        should_stop: asked before each step; true ends training with `Interrupted`.
+    """
+
+    should_stop: Callable[[], bool] | None = None
+
+
+ALONE = Stint()
+"""Training with nothing beside, to the end."""
+
+
 class Learner(Protocol):
     """Trains on the examples of one device.
 
@@ -53,8 +70,13 @@ class Learner(Protocol):
     engine: str
     examples: int
 
-    def learn(self, parameters: Arrays, options: FitOptions) -> Learned:
-        """Train from shared parameters; raises DataError or BackendError where that is impossible."""
+    def learn(self, parameters: Arrays, options: FitOptions, stint: Stint) -> Learned:
+        """Train from shared parameters.
+
+        Raises:
+            DataError, BackendError: that is impossible.
+            Interrupted: the stint said to stop before the end.
+        """
         ...
 
 
@@ -97,7 +119,7 @@ class TrainerLearner:
         self._told: set[Placement] = set()
         self._restore()
 
-    def learn(self, parameters: Arrays, options: FitOptions) -> Learned:
+    def learn(self, parameters: Arrays, options: FitOptions, stint: Stint = ALONE) -> Learned:
         """See `Learner`. Raises NotFinite where training diverges; nothing is kept then."""
         self._stand_in(parameters)
         report = self._trainer.fit(
@@ -105,8 +127,11 @@ class TrainerLearner:
             self._data.y,
             options,
             sample_weight=self._data.weight,
+            should_stop=stint.should_stop,
         )
         self._tell(report)
+        if report.stopped:
+            raise Interrupted
         delta = self._schema.flatten(self._trainer.delta())
         loss = math.fsum(report.losses) / max(1, len(report.losses))
         if not np.isfinite(delta).all() or not math.isfinite(loss):

@@ -53,17 +53,19 @@ class Patience:
         """Wait about as long as the server said, not all devices exactly as long."""
         self.sleep(seconds * self.random.uniform(0.75, 1.25))
 
-    def insist(self, call: Callable[[], T], stop: Callable[[], bool]) -> T:
+    def insist(self, call: Callable[[], T], gate: Callable[[], None]) -> T:
         """The result of a call that is repeated while the server is unreachable or talks nonsense.
 
+        Args:
+            gate: called before each call; it waits, or raises Stopped.
+
         Raises:
-            Stopped: `stop` said so, before a call.
+            Stopped: the gate did.
             ServerUnreachable, ServerNonsense: `give_up_s` has passed.
         """
         failures, since = 0, self.clock()
         while True:
-            if stop():
-                raise Stopped
+            gate()
             try:
                 return call()
             except (ServerUnreachable, ServerNonsense) as exc:

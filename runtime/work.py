@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgefl.delta import Encoded, Residual
 from edgefl.errors import BackendError, DataError, DeltaError, DeltaTooLarge, NotFinite
 from edgefl.parameters import Arrays, Schema
-from edgefl.runtime.learner import Learned, Learner
+from edgefl.runtime.learner import ALONE, Learned, Learner, Stint
 from edgefl.runtime.update import encode_update
 from edgefl.wire import Task
 
@@ -46,6 +46,7 @@ def work(
     schema: Schema,
     device: str,
     residual: Residual | None,
+    stint: Stint = ALONE,
     code: Coder = encode_update,
 ) -> Work:
     """Train from a task's parameters and code what came of it.
@@ -54,12 +55,14 @@ def work(
         parameters: shared, of the task's base version.
         device: the device's name, which decides the randomness of some modes.
         residual: what earlier updates left out.
+        stint: what else the device brings to training, and when it stops.
 
     Raises:
+        Interrupted: the stint ended before training did.
         NotFinite, DeltaError: see `PASSING`; DeltaTooLarge where the server would not take the frame.
         DataError, BackendError: see `LASTING`.
     """
-    learned = learner.learn(parameters, task.training.fit)
+    learned = learner.learn(parameters, task.training.fit, stint)
     encoded, left = code(
         learned.delta,
         task.training.coding,

@@ -22,7 +22,7 @@ from edgefl.parameters import Arrays
 from edgefl.runtime.backends.base import Array, Engine, Names, Placed, Program, artifact_of
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.delegates import Placement
-from edgefl.runtime.learner import Learned, Learner, TrainerLearner
+from edgefl.runtime.learner import Learned, Learner, Stint, TrainerLearner
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.transport import HttpTransport
 
@@ -73,7 +73,7 @@ class UpdatableLearner:
         self._names = artifact_of(bundle, "coreml", "updatable").inputs
         self._layers = bundle.manifest.report["targets"]["coreml"]["updatable"]["layers"]
 
-    def learn(self, parameters: Arrays, options: FitOptions) -> Learned:
+    def learn(self, parameters: Arrays, options: FitOptions, stint: Stint) -> Learned:
         from tests.coreml_evaluator.model import train
         from tests.coreml_evaluator.update import write_parameters
 

@@ -24,6 +24,7 @@ from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.client import DeviceClient, RoundReport
 from edgefl.runtime.learner import Learned, TrainerLearner
 from edgefl.runtime.patience import Patience
+from edgefl.runtime.pause import Pause
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import LoopbackTransport, Response
 from edgefl.tensorfile import read_tensors, write_tensors
@@ -106,7 +107,7 @@ class ScriptedLearner:
         self.random, self.given, self.size = np.random.default_rng(3), [], size
         self.error: Exception | None = None
 
-    def learn(self, parameters, training) -> Learned:
+    def learn(self, parameters, training, stint) -> Learned:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -415,7 +416,7 @@ def test_diverged_training_sends_nothing_and_says_so(client, caplog):
 
 def test_update_that_is_not_finite_is_never_sent(client):
     server, learner = FakeServer(rounds=1), ScriptedLearner()
-    learner.learn = lambda p, t: Learned(np.full(SCHEMA.size, np.nan, np.float32), 0.1)
+    learner.learn = lambda p, t, stint: Learned(np.full(SCHEMA.size, np.nan, np.float32), 0.1)
 
     [report] = client(server, learner).run()
 
@@ -591,3 +592,41 @@ def test_personal_parameters_stay_and_survive_a_restart(tmp_path):
     fresh = TrainerLearner(model, examples(), backend="numpy")
     still = FitOptions(epochs=1, lr=1e-9)
     assert again.learn({}, still).loss < fresh.learn({}, still).loss
+
+
+def test_what_keeps_a_device_from_going_on_is_waited_out_before_requests_and_between_steps(tmp_path, sleeps):
+    server = FakeServer(rounds=2, epochs=3)
+    asked, reasons = [], {1: "not charging", 2: "not charging", 12: "too warm"}
+
+    def may_go_on() -> Pause | None:
+        asked.append(len(server.requests))
+        return Pause(reasons[len(asked)], 20.0) if len(asked) in reasons else None
+
+    client = DeviceClient(
+        LoopbackTransport(server),
+        examples(),
+        tmp_path,
+        backend="numpy",
+        patience=Patience(sleep=sleeps.append, random=random.Random(1)),
+        may_go_on=may_go_on,
+    )
+
+    reports = list(client.run())
+
+    assert asked[:3] == [0, 0, 0] and len(sleeps) == 2 and all(15 <= s <= 25 for s in sleeps)
+    steps = 2 * 3 * 6
+    assert [r.accepted for r in reports] == [True, True] and len(asked) > steps + len(server.requests)
+    assert server.requests.count("POST /v1/check-in") == 4
+
+
+def test_client_stops_between_steps_when_asked(tmp_path):
+    server, asked = FakeServer(rounds=1, epochs=10_000), []
+
+    def until() -> bool:
+        asked.append(1)
+        return len(asked) > 20
+
+    client = DeviceClient(LoopbackTransport(server), examples(), tmp_path, backend="numpy")
+
+    assert list(client.run(until=until)) == []
+    assert len(asked) == 22 and not server.uploads

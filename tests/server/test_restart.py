@@ -47,7 +47,7 @@ class RandomLearner:
     def __init__(self, size: int, seed: int) -> None:
         self._size, self._random = size, np.random.default_rng(seed)
 
-    def learn(self, parameters, training) -> Learned:
+    def learn(self, parameters, training, stint) -> Learned:
         time.sleep(0.05)
         return Learned(self._random.normal(size=self._size).astype(np.float32), 1.0)
 
