@@ -13,7 +13,19 @@ from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from edgefl.errors import OptionError
-from edgefl.rules import Checked, above, byte_count, flag, integer, number, one_of, optional, text
+from edgefl.rules import (
+    Checked,
+    above,
+    byte_count,
+    daily,
+    flag,
+    integer,
+    number,
+    one_of,
+    optional,
+    switch,
+    text,
+)
 
 MODES = ("topk", "ternary", "unbiased", "dense8", "dense4", "float16", "float32", "subset")
 """Ways of coding updates, see `edgefl.delta.encode`."""
@@ -169,6 +181,43 @@ class ServerOptions(FederationOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WhenOptions(Checked):
+    """When a device trains. The defaults ask for nothing; a server may only ask for more."""
+
+    charging: Annotated[bool, flag, "Train only while charging, or without a battery."] = False
+    battery: Annotated[int, integer(0, 100), "Train only with this much in the battery, in percent."] = 0
+    unmetered: Annotated[bool, flag, "Train only on a network that nobody pays for by the byte."] = False
+    busy: Annotated[
+        float | None,
+        optional(number(0.0, 1.0)),
+        "Train only while other work takes at most this part of the processors; 0.2 is 20 %. Default: any.",
+    ] = None
+    temperature: Annotated[
+        float | None,
+        optional(number(-40.0, 150.0)),
+        "Train only up to so many degrees Celsius.",
+    ] = None
+    cool: Annotated[bool, flag, "Train only while the system does not slow itself down for heat."] = False
+    free_storage: Annotated[
+        int, byte_count(MAX_BYTES), "Train only with this much room on the disk, such as 500MB."
+    ] = 0
+    free_memory: Annotated[
+        int, byte_count(MAX_BYTES), "Train only with this much memory to be had, such as 200MB."
+    ] = 0
+    window: Annotated[
+        str | None,
+        optional(daily()),
+        "Train only in these hours of local time, as 22:00-06:00.",
+    ] = None
+    new_examples: Annotated[
+        int, integer(0, _MANY), "Train only with so many examples more than at the last update."
+    ] = 0
+    per_day: Annotated[
+        int, integer(0, 1000), "Most updates in any 24 hours; 0: as many as there are rounds."
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions(Checked):
     """What runs the graphs, see `edgefl.runtime.open_backend`."""
 
@@ -187,11 +236,43 @@ class EngineOptions(Checked):
     ] = "auto"
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Checked):
+    """Join a federation: train on local examples whenever the server has a round, until it has finished.
+
+    The examples stay here; what is sent is a coded update. A server that is down is waited for. Started again
+    on the same --workdir it first sends what it had not sent. --status and --history look at a device that
+    may be running, and neither train nor ask the server.
+    """
+
+    server: Annotated[str | None, optional(text(".+")), "The server's URL.", "-s"] = None
+    data: Annotated[
+        str | None,
+        optional(text(".+")),
+        "Examples: .npz with arrays x and y, or one array per input and y.",
+        "-d",
+    ] = None
+    workdir: Annotated[str, text(".+"), "Kept between runs: model, residual, unsent update, history."] = (
+        "edgefl-device"
+    )
+    id: Annotated[str | None, optional(text(".+")), "This device's name; made once if absent."] = None
+    max_rounds: Annotated[
+        int | None, optional(integer(1, _MANY)), "Stop after this many rounds. Default: never."
+    ] = None
+    status: Annotated[bool, switch, "Say what the device does, and why it does not train."] = False
+    history: Annotated[bool, switch, "Say what the device did: rounds, losses, bytes, pauses."] = False
+    json: Annotated[
+        bool, switch, "Print JSON: one object per line and round, or one for --status and --history."
+    ] = False
+
+
 SECTIONS: Mapping[str, type[Checked]] = {
     "engine": EngineOptions,
     "fit": FitOptions,
     "coding": CodingOptions,
     "server": ServerOptions,
+    "when": WhenOptions,
+    "device": DeviceOptions,
 }
 """What stands together in a file of options."""
 

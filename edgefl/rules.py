@@ -133,6 +133,14 @@ def text(pattern: str) -> Rule:
     return _text(f"text matching {pattern}", lambda value: bool(re.fullmatch(pattern, value, re.DOTALL)))
 
 
+def daily() -> Rule:
+    """Two times of a day with a hyphen between them, such as 22:00-06:00."""
+    time = r"([01]\d|2[0-3]):[0-5]\d"
+    return _text(
+        "two times of day such as 22:00-06:00", lambda value: bool(re.fullmatch(f"{time}-{time}", value))
+    )
+
+
 def one_of(*names: str) -> Rule:
     """One of some words."""
     return _text(f"one of {', '.join(names)}", lambda value: value in names)
@@ -156,6 +164,8 @@ def _flag(value: object, where: str) -> bool:
 
 
 flag = Rule("true or false", _flag)
+switch = Rule("true or false", _flag)
+"""A flag that a command is given or not, so that nobody needs to say no."""
 
 
 def refusal(where: str, value: object, allowed: str) -> Broken:

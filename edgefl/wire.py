@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from edgefl.delta.budget import warm_up
 from edgefl.errors import OptionError
 from edgefl.message import Message, nested, several
-from edgefl.options import FIRST_DENSITY, MAX_BYTES, CodingOptions, FitOptions, nearest
+from edgefl.options import FIRST_DENSITY, MAX_BYTES, CodingOptions, FitOptions, WhenOptions, nearest
 from edgefl.rules import flag, integer, number, optional, text
 
 MAX_JSON_BYTES = 64 * 1024
@@ -58,10 +58,12 @@ class Training(Message):
     Attributes:
         fit: how it trains.
         coding: how its update is coded.
+        when: what the device's state has to be, beyond what the device itself asks for.
     """
 
     fit: Annotated[FitOptions, nested(FitOptions)] = field(default_factory=FitOptions)
     coding: Annotated[CodingOptions, nested(CodingOptions)] = field(default_factory=CodingOptions)
+    when: Annotated[WhenOptions, nested(WhenOptions)] = field(default_factory=WhenOptions)
 
     @classmethod
     def of(cls, **options: Any) -> Training:
@@ -81,7 +83,7 @@ class Training(Message):
         if coding.warm_up:
             density = warm_up(number - 1, coding.warm_up, coding.density, first)
             coding = replace(coding, density=density)
-        return Training(replace(fit, seed=(fit.seed + number - 1) % 2**63), coding)
+        return replace(self, fit=replace(fit, seed=(fit.seed + number - 1) % 2**63), coding=coding)
 
 
 @dataclass(frozen=True)

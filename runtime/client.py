@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
-from edgefl.errors import DataError, ProtocolError, Refused
+from edgefl.errors import DataError, EdgeflError, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
+from edgefl.runtime.conditions import Guard, conditions_here
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
@@ -88,6 +89,7 @@ class DeviceClient:
         may_go_on: MayGoOn = always,
         feature_bytes: int = LIMIT_BYTES,
         bundle_bytes: int = BUNDLE_BYTES,
+        guard: Guard | None = None,
     ) -> None:
         """
         Args:
@@ -99,6 +101,7 @@ class DeviceClient:
                 within one step and asks again later.
             feature_bytes: most that features of the frozen part may take in the folder; 0 keeps none.
             bundle_bytes: the longest bundle to accept from the server.
+            guard: says when the device may train; by default always, unless the server asks for something.
         """
         self._home = Path(workdir)
         self._home.mkdir(parents=True, exist_ok=True)
@@ -115,6 +118,7 @@ class DeviceClient:
             personal=self._home / "personal.safetensors",
             features=FeatureCache(self._home / "features", feature_bytes) if feature_bytes else None,
         )
+        self._guard = guard or Guard(self._home, conditions=conditions_here(self._home))
         self._until: Callable[[], bool] = _never
         self._may_go_on = may_go_on
 
@@ -137,16 +141,23 @@ class DeviceClient:
         """
         self._until = until or _never
         with only_one(self._home):
+            self._guard.begin()
             yield from self._run(max_rounds)
 
     def _run(self, max_rounds: int | None) -> Iterator[RoundReport]:
         try:
             for count, report in enumerate(self._reports(), start=1):
+                self._note(report)
                 yield report
                 if max_rounds is not None and count >= max_rounds:
+                    self._guard.doing("has made as many rounds as asked")
                     return
         except Stopped:
             log.info("%s stops as asked", self.device)
+            self._guard.doing("was stopped")
+        except EdgeflError as exc:
+            self._guard.doing(f"has ended: {exc}"[:MAX_TEXT])
+            raise
 
     # -- the loop
 
@@ -155,9 +166,12 @@ class DeviceClient:
         if left_over is not None:
             log.info("round %d: sending the update left over from before", left_over.note.round)
             yield self._send(left_over)
+        self._guard.doing("fetches the model")
         bundle, learner = self._prepare()
         failures = 0
         while True:
+            self._guard.has(learner.examples)
+            self._guard.doing("waits for the server")
             try:
                 answer = self._insist(partial(self._check_in, bundle, learner))
             except Refused as exc:
@@ -166,6 +180,7 @@ class DeviceClient:
                 bundle, learner = self._renew(bundle, exc)
                 continue
             if answer.finished:
+                self._guard.doing("has finished: the server has no more rounds")
                 return
             if answer.task is None:
                 self._patience.wait(answer.retry_after_s)
@@ -200,7 +215,11 @@ class DeviceClient:
     # -- one round
 
     def _work(self, bundle: Bundle, learner: Learner, task: Task) -> RoundReport:
+        self._guard.demanded(task.training.when)
+        if pause := self._guard.pause():
+            return self._decline(task, pause.reason)
         log.info("round %d: training from version %d", task.round, task.base_version)
+        self._guard.doing(f"trains in round {task.round}")
         up, down, started = self._remote.bytes_up, self._remote.bytes_down, time.perf_counter()
         try:
             held = self._held
@@ -221,17 +240,22 @@ class DeviceClient:
         seconds, learned = time.perf_counter() - started, made.learned
         note = Note(task.round, task.assignment, task.base_version, learned.loss, seconds, len(made.frame))
         pending = Pending(note, made.frame)
+        self._guard.count_update()
         self._outbox.put(pending, made.residual)
         return replace(self._send(pending, up, down), placements=learned.placements)
 
     def _send(self, pending: Pending, up: int | None = None, down: int | None = None) -> RoundReport:
         """Send until the server has answered for the update, then settle it on disk."""
+        self._guard.doing(f"sends its update of round {pending.note.round}")
         note = pending.note
         up = self._remote.bytes_up if up is None else up
         down = self._remote.bytes_down if down is None else down
         accepted, duplicate, error = True, False, ""
         try:
-            answer = self._insist(lambda: self._remote.upload(note.round, note.assignment, pending.frame))
+            gate = partial(self._gate, sending=True)
+            answer = self._patience.insist(
+                lambda: self._remote.upload(note.round, note.assignment, pending.frame), gate
+            )
             duplicate = answer.duplicate
         except Refused as exc:
             accepted, error = False, str(exc)
@@ -261,16 +285,28 @@ class DeviceClient:
 
     # -- inside
 
+    def _note(self, report: RoundReport) -> None:
+        """Leave the owner a line about a round."""
+        self._guard.finished_round(
+            report.round,
+            accepted=report.accepted,
+            loss=report.loss,
+            bytes_up=report.bytes_up,
+            bytes_down=report.bytes_down,
+            seconds=report.seconds,
+            error=report.error,
+        )
+
     def _insist(self, call: Callable[[], T]) -> T:
         return self._patience.insist(call, self._gate)
 
-    def _gate(self) -> None:
+    def _gate(self, sending: bool = False) -> None:
         """Wait while the device may not go on; Stopped where the caller wants no more."""
         told = ""
         while True:
             if self._until():
                 raise Stopped
-            pause = self._may_go_on()
+            pause = self._may_go_on() or self._guard.pause(sending)
             if pause is None:
                 return
             if pause.reason != told:
@@ -279,7 +315,7 @@ class DeviceClient:
             self._patience.wait(pause.retry_s)
 
     def _should_stop(self) -> bool:
-        return self._until() or self._may_go_on() is not None
+        return self._until() or self._may_go_on() is not None or self._guard.pause() is not None
 
     def _own_name(self) -> str:
         file = self._home / "device"

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from edgefl.cli import config
-from edgefl.cli.fields import options_of
+from edgefl.cli.fields import annotated
+from edgefl.declared import options_of
 from edgefl.errors import OptionError
 from edgefl.rules import Broken, Checked
 
@@ -55,7 +56,7 @@ def _parameters(
             yield one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             continue
         for name, option in options_of(groups[one.name]).items():
-            yield parameter(name, annotation=option.annotation, default=option.default)
+            yield parameter(name, annotation=annotated(option), default=option.default)
 
 
 def _made(kind: type[Checked], given: dict[str, Any], context: typer.Context) -> Checked:

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,26 +16,16 @@ if TYPE_CHECKING:
 from rich.console import Console
 from rich.text import Text
 
+from edgefl.plain import harmless as harmless
+from edgefl.plain import print_json as print_json
+from edgefl.plain import print_json_line as print_json_line
+from edgefl.plain import print_line as print_line
+from edgefl.plain import size as size
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"-|[+-]?[\d.,]+(e[+-]?\d+)?( ?(%|B|kB|MB|GB|x))?")
-
-
-def print_json(value: object) -> None:
-    """One JSON object on standard output, as scripts expect it; what JSON has no number for is null."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def print_json_line(value: object) -> None:
-    """One JSON object on one line, at once, for commands that go on printing (JSON Lines)."""
-    print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False), flush=True)
-
-
-def print_line(text: str) -> None:
-    """One line as it is: no markup, no wrapping, no control characters."""
-    out.print(harmless(text), markup=False, soft_wrap=True)
 
 
 def print_error(kind: str, message: str) -> None:
@@ -83,19 +71,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return made
 
 
-def harmless(text: str) -> str:
-    """Text without control characters: names come from files of strangers and terminals obey them."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: 812 B, 13.4 kB, 2.1 MB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{int(count)} B"
-
-
 @contextmanager
 def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error; yields `advance(steps, note="")`, the note shown after the label."""
@@ -117,18 +92,3 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _plain(value: Any) -> object:
-    """NumPy scalars, bytes, paths and the like as JSON knows them."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if hasattr(value, "item"):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefl.cli import fields
+from edgefl.declared import options_of
 from edgefl.options import SECTIONS, EngineOptions, FitOptions
 from tests.cli.commands import Command
 
@@ -123,14 +123,14 @@ def test_a_payload_that_no_update_fits(call: Command, mlp: Path, data: Path) -> 
 
 
 def test_sections_do_not_share_names() -> None:
-    names = [name for kind in SECTIONS.values() for name in fields.options_of(kind)]
+    names = [name for kind in SECTIONS.values() for name in options_of(kind)]
 
     assert len(names) == len(set(names))
 
 
 def test_an_option_is_as_its_field() -> None:
-    options = fields.options_of(FitOptions)
+    options = options_of(FitOptions)
 
     assert list(options) == list(FitOptions.rules())
     assert (options["clip_norm"].flags, options["clip_norm"].key) == (("--clip-norm",), "clip_norm")
-    assert fields.options_of(EngineOptions)["backend"].flags == ("--backend", "-b")
+    assert options_of(EngineOptions)["backend"].flags == ("--backend", "-b")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.fields import options_of
+from edgefl.cli.fields import mark
 from edgefl.cli.options import AsJson, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
+from edgefl.declared import options_of
 from edgefl.errors import OptionError
 from edgefl.options import EngineOptions, FitOptions, FrameOptions
 
@@ -35,7 +36,7 @@ def payload(
         Path | None,
         typer.Option("--data", "-d", help="Examples to train on; the bundle's golden batch if absent."),
     ] = None,
-    budget: Annotated[int, options_of(FrameOptions)["payload"].mark] = 0,
+    budget: Annotated[int, mark(options_of(FrameOptions)["payload"])] = 0,
     cohort: Annotated[int, typer.Option(help="Updates per round.", min=1)] = 10,
     rounds: Annotated[int, typer.Option(help="Rounds a device takes part in per month.", min=1)] = 30,
     data_plan: Annotated[float, typer.Option("--plan", help="Data plan, GB per month.", min=0.001)] = 1.0,

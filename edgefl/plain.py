@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands print, by the standard library alone: lines for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def print_json(value: object) -> None:
+    """One JSON object on standard output, as scripts expect it; what JSON has no number for is null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_json_line(value: object) -> None:
+    """One JSON object on one line, at once, for commands that go on printing (JSON Lines)."""
+    print(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def print_line(text: str) -> None:
+    """One line as it is, at once: no markup, no wrapping, no control characters."""
+    print(harmless(text), flush=True)
+
+
+def harmless(text: str) -> str:
+    """Text without control characters: names come from files of strangers and terminals obey them."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 812 B, 13.4 kB, 2.1 MB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{int(count)} B"
+
+
+def _plain(value: Any) -> object:
+    """NumPy scalars, bytes, paths and the like as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device's command: takes part in a federation, a line per round."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from edgefl.data import load_examples
+from edgefl.errors import OptionError
+from edgefl.options import DeviceOptions, EngineOptions, WhenOptions
+from edgefl.plain import print_json_line, print_line, size
+from edgefl.runtime.client import DeviceClient, RoundReport
+from edgefl.runtime.command.look import show_history, show_status
+from edgefl.runtime.conditions import Guard, conditions_here
+from edgefl.runtime.transport import HttpTransport
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions) -> None:
+    """Do what the options ask for.
+
+    Raises:
+        OptionError: nothing is asked for that could be done.
+        EdgeflError: see `DeviceClient.run`.
+    """
+    folder = Path(device.workdir)
+    if device.status or device.history:
+        if device.status:
+            show_status(folder, conditions_here(folder), device.json)
+        if device.history:
+            show_history(folder, device.json)
+        return
+    if device.server is None or device.data is None:
+        raise OptionError("give --server and --data to take part, or --status or --history to look")
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
+    client = DeviceClient(
+        HttpTransport(device.server),
+        load_examples(device.data),
+        folder,
+        device=device.id,
+        backend=engine.backend,
+        delegate=engine.delegate,
+        guard=Guard(folder, when, conditions_here(folder)),
+    )
+    told: set[str] = set()
+    for report in client.run(max_rounds=device.max_rounds):
+        _tell(report, device.json, told)
+
+
+def _tell(report: RoundReport, as_json: bool, told: set[str]) -> None:
+    """One round; where graphs ran is said once, and again when it changes."""
+    if as_json:
+        print_json_line(asdict(report))
+        return
+    for place in map(str, report.placements):
+        if place not in told:
+            print_line(place)
+            told.add(place)
+    print_line(_line(report))
+
+
+def _line(report: RoundReport) -> str:
+    loss = "-" if report.loss is None else f"{report.loss:.4f}"
+    outcome = "accepted" if report.accepted else f"not accepted: {report.error}"
+    again = ", the server had it already" if report.duplicate else ""
+    return (
+        f"round {report.round:<4} loss {loss:<8} sent {size(report.bytes_up):<9} "
+        f"received {size(report.bytes_down):<9} {report.seconds:6.2f} s  {outcome}{again}"
+    )

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a device does and did, for its owner: read from its folder, which nothing here writes to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgefl.errors import OptionError
+from edgefl.plain import print_json, print_line, size
+from edgefl.runtime.conditions import Conditions
+from edgefl.runtime.conditions.diary import Diary, Entry
+from edgefl.runtime.conditions.guard import judged, read_state
+from edgefl.runtime.conditions.policy import DAY_S
+from edgefl.runtime.lock import owner
+
+
+def show_status(folder: Path, conditions: Conditions, as_json: bool) -> None:
+    """Whether a client runs in the folder, what it does, and every reason not to train right now.
+
+    Raises:
+        OptionError: no client has ever run there.
+    """
+    state = read_state(folder)
+    if state is None:
+        raise OptionError(f"no device has run in {folder}; --workdir names its folder")
+    now, process, diary = time.time(), owner(folder), Diary(folder)
+    readings = conditions.read()
+    reasons = judged(state, readings, diary.past(), now)
+    rounds = [entry for entry in diary.entries() if entry.event == "round"]
+    accepted = [entry for entry in rounds if entry.accepted]
+    today = sum(now - DAY_S < moment <= now for moment in diary.past().updates)
+    if as_json:
+        print_json(
+            {
+                "running": process is not None,
+                "process": process,
+                "doing": state.doing,
+                "since": state.since,
+                "eligible": not reasons,
+                "reasons": [vars(reason) for reason in reasons],
+                "readings": vars(readings),
+                "when": state.when.to_json(),
+                "server_when": state.theirs.to_json(),
+                "rounds": len(rounds),
+                "accepted": len(accepted),
+                "updates_today": today,
+                "last_round": rounds[-1].to_json() if rounds else None,
+            }
+        )
+        return
+    who = f"process {process}" if process else "no process runs, the last one"
+    print_line(f"{folder}: {who} {state.doing}, since {_moment(state.since)}")
+    for reason in reasons:
+        print_line(f"not training: {reason}")
+    if not reasons:
+        print_line("it may train now")
+    print_line(f"{len(rounds)} rounds in its history, {len(accepted)} accepted; {today} updates in 24 hours")
+    if rounds:
+        print_line(_line(rounds[-1]))
+
+
+def show_history(folder: Path, as_json: bool) -> None:
+    """Every entry there is, oldest first."""
+    entries = list(Diary(folder).entries())
+    if as_json:
+        print_json({"entries": [entry.to_json() for entry in entries]})
+        return
+    for line in map(_line, entries) if entries else _none(folder):
+        print_line(line)
+
+
+def _none(folder: Path) -> Iterator[str]:
+    yield f"{folder}: there is no history yet"
+
+
+def _line(entry: Entry) -> str:
+    if entry.event != "round":
+        return f"{_moment(entry.at)}  {entry.event}  {entry.said}".rstrip()
+    loss = "-" if entry.loss is None else f"{entry.loss:.4f}"
+    return (
+        f"{_moment(entry.at)}  round {entry.round:<4} loss {loss:<8} sent {size(entry.bytes_up):<9} "
+        f"received {size(entry.bytes_down):<9} {entry.seconds:6.2f} s  "
+        f"{'accepted' if entry.accepted else f'not accepted: {entry.said}'}"
+    )
+
+
+def _moment(at: float) -> str:
+    """Local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
