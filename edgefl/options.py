@@ -218,6 +218,25 @@ class WhenOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimitOptions(Checked):
+    """What one round may cost a device, whatever the server asks for."""
+
+    max_epochs: Annotated[int, integer(0, 10_000), "Most passes over the examples; 0: any."] = 0
+    max_steps: Annotated[int, integer(0, 1_000_000), "Most batches to train on; 0: any."] = 0
+    max_time_s: Annotated[
+        float | None,
+        optional(above(0.0, 1e9)),
+        "Most seconds of training; the steps made by then count, the first always does.",
+    ] = None
+    max_payload: Annotated[
+        int, byte_count(MAX_BYTES), "Longest update, such as 20kB; a longer one is made to fit. 0: any."
+    ] = 0
+    duty: Annotated[int, integer(1, 100), "Percent of the time to train in; the rest is slept."] = 100
+    nice: Annotated[int, integer(0, 19), "How much other programs go first; 19: always."] = 0
+    threads: Annotated[int, integer(1, 1024), "Threads for one step."] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions(Checked):
     """What runs the graphs, see `edgefl.runtime.open_backend`."""
 
@@ -272,6 +291,7 @@ SECTIONS: Mapping[str, type[Checked]] = {
     "coding": CodingOptions,
     "server": ServerOptions,
     "when": WhenOptions,
+    "limits": LimitOptions,
     "device": DeviceOptions,
 }
 """What stands together in a file of options."""

@@ -17,6 +17,7 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import DataError, EdgeflError, ProtocolError, Refused
 from edgefl.files import write_atomically
+from edgefl.options import LimitOptions
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.conditions import Guard, conditions_here
@@ -24,6 +25,7 @@ from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.learner import Learner, Stint, TrainerLearner
+from edgefl.runtime.limits import Duty, limited
 from edgefl.runtime.lock import only_one
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped
@@ -90,6 +92,7 @@ class DeviceClient:
         feature_bytes: int = LIMIT_BYTES,
         bundle_bytes: int = BUNDLE_BYTES,
         guard: Guard | None = None,
+        limits: LimitOptions | None = None,
     ) -> None:
         """
         Args:
@@ -102,6 +105,7 @@ class DeviceClient:
             feature_bytes: most that features of the frozen part may take in the folder; 0 keeps none.
             bundle_bytes: the longest bundle to accept from the server.
             guard: says when the device may train; by default always, unless the server asks for something.
+            limits: what a round may cost, whatever the server asks for.
         """
         self._home = Path(workdir)
         self._home.mkdir(parents=True, exist_ok=True)
@@ -110,11 +114,14 @@ class DeviceClient:
         self._outbox = Outbox(self._home)
         self._residuals = ResidualStore(self._home / RESIDUAL)
         self.device = device or self._own_name()
+        self._limits = limits or LimitOptions()
+        self._duty = Duty(self._limits.duty, self._patience.sleep)
         self._make = learner or partial(
             _trainer,
             examples=examples,
             backend=backend,
             delegate=delegate,
+            threads=self._limits.threads,
             personal=self._home / "personal.safetensors",
             features=FeatureCache(self._home / "features", feature_bytes) if feature_bytes else None,
         )
@@ -186,7 +193,7 @@ class DeviceClient:
                 self._patience.wait(answer.retry_after_s)
                 continue
             try:
-                report = self._work(bundle, learner, answer.task)
+                report = self._work(bundle, learner, limited(answer.task, self._limits))
             except Interrupted:
                 log.info("round %d: training is interrupted", answer.task.round)
                 continue
@@ -226,7 +233,8 @@ class DeviceClient:
             values = self._insist(lambda: held.fetch(self._remote, task))
             schema = bundle.schema()
             residual = self._residuals.load(schema, task.base_version)
-            stint = Stint(should_stop=self._should_stop)
+            stint = Stint(should_stop=self._should_stop, seconds=self._limits.max_time_s)
+            self._duty.begin()
             made = work(
                 task, values, learner, schema=schema, device=self.device, residual=residual, stint=stint
             )
@@ -315,6 +323,10 @@ class DeviceClient:
             self._patience.wait(pause.retry_s)
 
     def _should_stop(self) -> bool:
+        """Asked between two steps, which are rested between too."""
+        return self._is_stopped() or self._duty.rest(self._is_stopped)
+
+    def _is_stopped(self) -> bool:
         return self._until() or self._may_go_on() is not None or self._guard.pause() is not None
 
     def _own_name(self) -> str:

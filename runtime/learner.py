@@ -21,6 +21,7 @@ from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import FeatureCache
+from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.pause import Interrupted
 from edgefl.runtime.trainer import FitReport, Trainer
@@ -50,9 +51,11 @@ class Stint:
 
     Attributes:
         should_stop: asked before each step; true ends training with `Interrupted`.
+        seconds: most that steps may take; what they gave by then is the result.
     """
 
     should_stop: Callable[[], bool] | None = None
+    seconds: float | None = None
 
 
 ALONE = Stint()
@@ -93,6 +96,7 @@ class TrainerLearner:
         *,
         backend: str | Backend = "auto",
         delegate: str = "auto",
+        threads: int = 1,
         personal: Path | None = None,
         features: FeatureCache | None = None,
         trainer: Trainer | None = None,
@@ -110,7 +114,7 @@ class TrainerLearner:
         """
         check_examples(examples.x, examples.y, bundle.manifest)
         check_weight(examples.weight, len(examples))
-        self._trainer = trainer or Trainer(bundle, backend, delegate)
+        self._trainer = trainer or Trainer(bundle, backend, delegate, threads)
         self._data, self._schema, self._features = examples, bundle.schema(), features
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
         self.examples = len(examples)
@@ -122,15 +126,16 @@ class TrainerLearner:
     def learn(self, parameters: Arrays, options: FitOptions, stint: Stint = ALONE) -> Learned:
         """See `Learner`. Raises NotFinite where training diverges; nothing is kept then."""
         self._stand_in(parameters)
+        watch = Stopwatch(stint.should_stop, stint.seconds)
         report = self._trainer.fit(
             self._data.x,
             self._data.y,
             options,
             sample_weight=self._data.weight,
-            should_stop=stint.should_stop,
+            should_stop=watch,
         )
         self._tell(report)
-        if report.stopped:
+        if watch.interrupted:
             raise Interrupted
         delta = self._schema.flatten(self._trainer.delta())
         loss = math.fsum(report.losses) / max(1, len(report.losses))

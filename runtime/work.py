@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 
 from edgefl.delta import Encoded, Residual
-from edgefl.errors import BackendError, DataError, DeltaError, DeltaTooLarge, NotFinite
+from edgefl.errors import BackendError, DataError, DeltaError, DeltaOption, DeltaTooLarge, NotFinite
+from edgefl.options import CHOOSING_MODES
 from edgefl.parameters import Arrays, Schema
 from edgefl.runtime.learner import ALONE, Learned, Learner, Stint
 from edgefl.runtime.update import encode_update
@@ -63,9 +66,10 @@ def work(
         DataError, BackendError: see `LASTING`.
     """
     learned = learner.learn(parameters, task.training.fit, stint)
-    encoded, left = code(
+    coding = task.training.coding
+    coded = partial(
+        code,
         learned.delta,
-        task.training.coding,
         seed=task.training.fit.seed,
         schema=schema,
         base_version=task.base_version,
@@ -74,6 +78,11 @@ def work(
         residual=residual,
         meta={"loss": learned.loss, "engine": learner.engine},
     )
+    encoded, left = coded(coding)
+    if len(encoded.frame) > task.max_bytes and coding.mode in CHOOSING_MODES:
+        # The device's owner allows less than the server asked for; where nothing fits, the first one is told.
+        with suppress(DeltaOption):
+            encoded, left = coded(replace(coding, payload=task.max_bytes, warm_up=0))
     if len(encoded.frame) > task.max_bytes:
         raise DeltaTooLarge(f"the update has {len(encoded.frame)} bytes, allowed {task.max_bytes}")
     return Work(encoded.frame, left, learned)

@@ -12,7 +12,15 @@ from typing import Annotated
 import typer
 
 from edgefl.cli.options import BundlePath
-from edgefl.options import CodingOptions, DeviceOptions, EngineOptions, FitOptions, ServerOptions, WhenOptions
+from edgefl.options import (
+    CodingOptions,
+    DeviceOptions,
+    EngineOptions,
+    FitOptions,
+    LimitOptions,
+    ServerOptions,
+    WhenOptions,
+)
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -58,10 +66,10 @@ def serve(
         run_server(settings, host=host, port=port, port_file=port_file, certificate=certificate, key=key)
 
 
-def device(device: DeviceOptions, engine: EngineOptions, when: WhenOptions) -> None:
+def device(device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits: LimitOptions) -> None:
     from edgefl.runtime.command import run
 
-    run(device, engine, when)
+    run(device, engine, when, limits)
 
 
 device.__doc__ = DeviceOptions.__doc__

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 from edgefl.data import load_examples
 from edgefl.errors import OptionError
-from edgefl.options import DeviceOptions, EngineOptions, WhenOptions
+from edgefl.options import DeviceOptions, EngineOptions, LimitOptions, WhenOptions
 from edgefl.plain import print_json_line, print_line, size
 from edgefl.runtime.client import DeviceClient, RoundReport
 from edgefl.runtime.command.look import show_history, show_status
@@ -19,7 +20,7 @@ from edgefl.runtime.transport import HttpTransport
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions) -> None:
+def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits: LimitOptions) -> None:
     """Do what the options ask for.
 
     Raises:
@@ -35,6 +36,7 @@ def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions) -> None
         return
     if device.server is None or device.data is None:
         raise OptionError("give --server and --data to take part, or --status or --history to look")
+    os.nice(limits.nice)
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     client = DeviceClient(
         HttpTransport(device.server),
@@ -44,6 +46,7 @@ def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions) -> None
         backend=engine.backend,
         delegate=engine.delegate,
         guard=Guard(folder, when, conditions_here(folder)),
+        limits=limits,
     )
     told: set[str] = set()
     for report in client.run(max_rounds=device.max_rounds):
