@@ -33,7 +33,13 @@ CHOOSING_MODES = ("topk", "ternary", "unbiased", "subset")
 """Those that leave parameters out; the others send every one."""
 STATELESS_MODES = frozenset({"unbiased", "dense8", "dense4", "float32", "subset"})
 """Modes that lose nothing on average: a residual would only delay what they send anyway."""
+SHARED_MODES = ("subset", "dense8", "dense4", "float16", "float32")
+"""Those in which all devices of a round send the same parameters."""
 OPTIMIZERS = ("sgd", "adam")
+SERVER_OPTIMIZERS = ("sgd", "adam", "yogi", "adagrad")
+AGGREGATORS = ("mean", "fednova", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median")
+NORM_BOUND = 4.0
+"""Length of an update that counts whole by default, as a multiple of its round's median."""
 
 FIRST_DENSITY = 0.25
 """Where a warm-up begins."""
@@ -143,8 +149,30 @@ class FederationOptions(Checked):
     """How many rounds there are, and what becomes of their updates."""
 
     rounds: Annotated[int, integer(0, _MANY), "Rounds to run."] = 10
+    aggregator: Annotated[
+        str,
+        one_of(*AGGREGATORS),
+        "What makes one update of many: mean, fednova; against devices that lie, where all send the same "
+        "parameters: median, trimmed-mean, krum, multi-krum, geometric-median.",
+    ] = "mean"
+    adversaries: Annotated[
+        float, number(0.0, 0.49), "Part of the updates that may lie, for trimmed-mean, krum and multi-krum."
+    ] = 0.2
+    norm_bound: Annotated[
+        float,
+        number(0.0, 1e6),
+        "Length of an update that counts whole, as a multiple of its round's median; longer ones are "
+        "shortened, or set aside over twice that. 0: any.",
+    ] = NORM_BOUND
+    server_optimizer: Annotated[
+        str, one_of(*SERVER_OPTIMIZERS), "sgd steps along the mean, the others adapt: FedAdam and its kin."
+    ] = "sgd"
     server_lr: Annotated[float, above(0.0), "Step along the mean update; 1 is FedAvg."] = 1.0
-    server_momentum: Annotated[float, number(0.0, 0.9999), "Above 0 is FedAvgM."] = 0.0
+    server_momentum: Annotated[
+        float, number(0.0, 0.9999), "Above 0 is FedAvgM, or the first beta of adam and its kin."
+    ] = 0.0
+    server_beta2: Annotated[float, number(0.0, 0.99999), "Second beta of adam and yogi."] = 0.99
+    server_tau: Annotated[float, above(0.0), "How adaptive adam and its kin are; less is more."] = 1e-3
     max_norm: Annotated[
         float | None, optional(above(0.0)), "Largest L2 norm of an update that is taken. Default: any."
     ] = None

@@ -193,6 +193,7 @@ class RoundInfo(Message):
         bytes_up: bytes that arrived at the socket while the round was the current one.
         bytes_down: bytes that left the socket while the round was the current one.
         refused: updates refused, by reason. Those that name a round there is not count with the newest.
+        bounded: accepted updates that were shortened or set aside when the round closed.
     """
 
     round: Number
@@ -213,6 +214,7 @@ class RoundInfo(Message):
     bytes_up: Bytes
     bytes_down: Bytes
     refused: Annotated[tuple[Refusals, ...], several(Refusals, 100)] = ()
+    bounded: Count = 0
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,10 @@ class Participant(Message):
         state: `working`; `accepted`, `declined` or `refused`; `absent` if it was still working at the end.
         bytes: size of its accepted frame, else 0.
         loss: its training loss as it told it, None where it did not.
-        reason: why it declined, or for which reasons updates of it were refused.
+        reason: why it declined, for which reasons updates of it were refused, or why its update does not
+            count as it is.
+        counted: the part of its accepted update that counts: less than 1 where it was shortened, 0 where it
+            was set aside. What becomes of an update is decided when the round closes.
     """
 
     device: Name
@@ -236,6 +241,7 @@ class Participant(Message):
     bytes: Bytes
     loss: Annotated[float | None, optional(number(-1e38, 1e38))]
     reason: Text
+    counted: Annotated[float, number(0.0, 1.0)] = 1.0
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,13 @@ class Learned:
         delta: new minus base of the shared parameters, float32 of shape `(schema.size,)`, finite.
         loss: mean of the steps' losses.
         placements: which graph ran where.
+        steps: how many there were.
     """
 
     delta: Vector
     loss: float
     placements: tuple[Placement, ...] = ()
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class TrainerLearner:
         if not np.isfinite(delta).all() or not math.isfinite(loss):
             raise NotFinite(f"training gave an update that is not finite, with loss {loss}")
         self._keep()
-        return Learned(delta, loss, report.placements)
+        return Learned(delta, loss, report.placements, report.steps)
 
     def evaluate(self, parameters: Arrays) -> Metrics:
         """How good shared parameters are on this device's examples, beside what it keeps to itself."""

@@ -76,7 +76,7 @@ def work(
         device=device,
         cohort=task.cohort,
         residual=residual,
-        meta={"loss": learned.loss, "engine": learner.engine},
+        meta={"loss": learned.loss, "steps": learned.steps},
     )
     encoded, left = coded(coding)
     if len(encoded.frame) > task.max_bytes and coding.mode in CHOOSING_MODES:

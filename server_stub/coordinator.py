@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from edgefl.bundle import Bundle
@@ -20,6 +20,7 @@ from edgefl.delta.asked import check_payload
 from edgefl.errors import Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import digest
+from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict
 from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
 from edgefl.server_stub.settings import Settings
@@ -294,21 +295,31 @@ class Coordinator:
             raise Refused(404, "unknown-assignment", f"round {number} gave no assignment {assignment}")
 
     def _finish(self, full: Round) -> None:
-        made = self._next_version(full)
+        made, verdicts = self._next_version(full)
         with self._lock:
             at, pending = self._clock(), self._uncounted()
             following = self._following(full.number, at, made.number)
-            self._store.close_round(full.number, made, following, at, pending)
+            self._store.close_round(full.number, made, verdicts, following, at, pending)
             self._count(pending)
             self._round = following
+        self._tell(full, verdicts)
         log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)
 
-    def _next_version(self, full: Round) -> Version:
-        updates = (
-            (self._checks.decode(u.frame, full.base_version), u.weight)
-            for u in self._store.updates_of(full.number)
-        )
+    def _next_version(self, full: Round) -> tuple[Version, Mapping[str, Verdict]]:
+        updates = Gathered(self._schema.size, lambda: self._contributions(full))
         return self.shelf.line.next_version(self._store.newest_version(), updates)
+
+    def _contributions(self, full: Round) -> Iterator[Contribution]:
+        for u in self._store.updates_of(full.number):
+            yield Contribution(self._checks.decode(u.frame, full.base_version), u.weight, u.assignment)
+
+    def _tell(self, closed: Round, verdicts: Mapping[str, Verdict]) -> None:
+        """Name the devices whose updates did not count as they were."""
+        names = {place.id: device for device, place in closed.places.items()}
+        for assignment, verdict in verdicts.items():
+            log.warning(
+                "update bounded: round=%d device=%s %s", closed.number, names[assignment], verdict.reason
+            )
 
     def _uncounted(self) -> Traffic:
         total = self._traffic()

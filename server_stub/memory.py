@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.downlink import CHAIN, Link
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.storage import other_model
@@ -40,6 +41,7 @@ class _Record:
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     sent: dict[str, _Sent] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     def weight(self, assignment: str) -> float:
         return float(self.places[assignment][2])
@@ -80,6 +82,7 @@ class _Record:
             bytes_up=self.traffic.up,
             bytes_down=self.traffic.down,
             refused=self.refusals(),
+            bounded=len(self.verdicts),
         )
 
     def refusals(self) -> tuple[Refusals, ...]:
@@ -94,9 +97,10 @@ class _Record:
         device, _, examples = self.places[key]
         sent, refused = self.sent.get(key), sorted(r for name, r in self.refused if name == device)
         state = became(sent is not None, key in self.declined, bool(refused), closed)
-        reason = self.declined[key] if state == "declined" else ", ".join(refused)
+        verdict = self.verdicts.get(key, Verdict(1.0, ", ".join(refused)))
+        reason = self.declined[key] if state == "declined" else verdict.reason
         size, loss = (sent.size, sent.loss) if sent else (0, None)
-        return Participant(device, engine, examples, state, size, loss, reason)
+        return Participant(device, engine, examples, state, size, loss, reason, verdict.counted)
 
 
 class MemoryStore:
@@ -162,8 +166,8 @@ class MemoryStore:
 
     def updates_of(self, number: int) -> Iterator[Update]:
         record = self._open(number)
-        found = [Update(s.digest, record.weight(key), s.frame) for key, s in record.sent.items()]
-        yield from sorted(found, key=lambda update: (update.digest, update.weight))
+        found = [Update(s.digest, record.weight(key), s.frame, key) for key, s in record.sent.items()]
+        yield from sorted(found, key=lambda update: (update.digest, update.weight, update.assignment))
 
     def put_refusal(self, number: int, assignment: str, reason: str) -> str:
         record = self._recent(number)
@@ -185,8 +189,17 @@ class MemoryStore:
         record = self._open(state.number)
         record.state = replace(record.state, deadline=state.deadline, extensions=state.extensions)
 
-    def close_round(self, number: int, made: Version, following: Round | None, at: float, t: Traffic) -> None:
+    def close_round(
+        self,
+        number: int,
+        made: Version,
+        verdicts: Mapping[str, Verdict],
+        following: Round | None,
+        at: float,
+        t: Traffic,
+    ) -> None:
         record = self._open(number)
+        record.verdicts = verdicts
         record.count(t)
         self._closed.append(record.info(made.number, at))
         for sent in record.sent.values():

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from edgefl.server_stub.tables import assignments, devices, refusals, rounds, updates
+from edgefl.server_stub.aggregators import Verdict
+from edgefl.server_stub.tables import assignments, devices, refusals, rounds, updates, verdicts
 from edgefl.server_stub.values import became
 from edgefl.wire import Participant, Refusals
 
@@ -38,6 +40,19 @@ def refused(c: Connection) -> dict[int, tuple[Refusals, ...]]:
     return found
 
 
+def put_verdicts(c: Connection, found: Mapping[str, Verdict]) -> None:
+    """Keep what became of updates, by assignment."""
+    values = [{"assignment": key, "counted": v.counted, "reason": v.reason} for key, v in found.items()]
+    if values:
+        c.execute(insert(verdicts), values)
+
+
+def bounded(c: Connection) -> dict[int, int]:
+    """How many updates of every round were shortened or set aside, where there are any."""
+    query = select(assignments.c.round, func.count()).select_from(verdicts.join(updates).join(assignments))
+    return {row.round: row[1] for row in c.execute(query.group_by(assignments.c.round))}
+
+
 def participants(c: Connection, number: int) -> tuple[Participant, ...]:
     """Every device that was given a place in a round, in the order they came."""
     place, sent = assignments.c, updates.c
@@ -48,9 +63,9 @@ def participants(c: Connection, number: int) -> tuple[Participant, ...]:
     query = (
         select(
             place.device, place.examples, place.declined, place.reason, devices.c.engine,
-            sent.size, sent.loss, rounds.c.closed_at,
+            sent.size, sent.loss, rounds.c.closed_at, verdicts.c.counted, verdicts.c.reason.label("verdict"),
         )
-        .select_from(assignments.join(devices).join(rounds).outerjoin(updates))
+        .select_from(assignments.join(devices).join(rounds).outerjoin(updates).outerjoin(verdicts))
         .where(place.round == number)
         .order_by(place.at, place.device)
     )  # fmt: skip
@@ -67,5 +82,6 @@ def _participant(row: Any, refused: str) -> Participant:
         state=state,
         bytes=row["size"] or 0,
         loss=row["loss"],
-        reason=row["reason"] if state == "declined" else refused,
+        reason=row["reason"] if state == "declined" else row["verdict"] or refused,
+        counted=1.0 if row["counted"] is None else row["counted"],
     )

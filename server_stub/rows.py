@@ -34,7 +34,11 @@ SENT = (
 
 
 def info(
-    row: RowMapping, places: Mapping[str, Any], sent: Mapping[str, Any], refused: tuple[Refusals, ...]
+    row: RowMapping,
+    places: Mapping[str, Any],
+    sent: Mapping[str, Any],
+    refused: tuple[Refusals, ...],
+    bounded: int,
 ) -> RoundInfo:
     return RoundInfo(
         round=row["number"],
@@ -55,6 +59,7 @@ def info(
         bytes_up=row["bytes_up"],
         bytes_down=row["bytes_down"],
         refused=refused,
+        bounded=bounded,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from edgefl.options import FIRST_DENSITY, MAX_BYTES, ServerOptions
 from edgefl.parameters import Schema
 from edgefl.rules import integer, number, optional
+from edgefl.server_stub.aggregators.asked import check
 from edgefl.server_stub.rounds import Plan
 from edgefl.wire import Training
 
@@ -37,6 +38,10 @@ class Settings(ServerOptions):
     max_update_bytes: Annotated[int | None, optional(integer(1, MAX_BYTES))] = None
     long_poll_s: Annotated[float, number(0.0, 3600.0)] = 5.0
     retry_after_s: Annotated[float, number(0.0, 86_400.0)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, self.training)
 
     def plan(self) -> Plan:
         """What each round asks for."""

@@ -12,7 +12,7 @@ from edgefl.delta import lattice
 from edgefl.delta.snapshot import encode_weights
 from edgefl.errors import Refused
 from edgefl.proof import renewed
-from edgefl.server_stub.aggregate import averaging
+from edgefl.server_stub.aggregators import aggregator
 from edgefl.server_stub.downlink import CHAIN, shortest, since_first
 from edgefl.server_stub.publish import Standing
 from edgefl.server_stub.settings import Settings
@@ -36,13 +36,13 @@ class Shelf:
         self._store, self._schema = store, bundle.schema()
         values = bundle.parameters()
         shared = {p.name: values[p.name] for p in self._schema.parameters}
-        optimizer = averaging(settings.server_lr, settings.server_momentum)
-        state = write_tensors(optimizer.init(self._schema.size))
+        rule = aggregator(settings, settings.training)
+        state = write_tensors(rule.init(self._schema.size))
         fresh = Version(bundle.manifest.model_version, write_tensors(shared), state)
         store.found(self._schema.id.hex(), bundle.manifest.name, fresh, at)
         first = store.first_version()
         start = self._schema.flatten(read_tensors(self.parameters(first)))
-        self.line = Line(self._schema, first, start, optimizer, settings.downlink)
+        self.line = Line(self._schema, first, start, rule, settings.downlink)
         self._fingerprint: tuple[int, str] = (-1, "")
 
     def as_founded(self, bundle: Bundle) -> Bundle:

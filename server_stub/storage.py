@@ -6,10 +6,11 @@ A method returns only once a restart, where the storage survives one, can go on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from edgefl.errors import StoreError
+from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.values import Publication, Traffic, Update, Version
@@ -63,7 +64,7 @@ class Storage(Protocol):
         ...
 
     def updates_of(self, number: int) -> Iterator[Update]:
-        """The frames of a round that is not closed, one at a time, ordered by digest."""
+        """The frames of a round that is not closed, one at a time, by digest, weight and assignment."""
         ...
 
     def put_refusal(self, number: int, assignment: str, reason: str) -> str:
@@ -78,8 +79,20 @@ class Storage(Protocol):
         """Store a deadline that was put off."""
         ...
 
-    def close_round(self, number: int, made: Version, following: Round | None, at: float, t: Traffic) -> None:
-        """In one transaction: the new version, the round closed on it and emptied, the next round open."""
+    def close_round(
+        self,
+        number: int,
+        made: Version,
+        verdicts: Mapping[str, Verdict],
+        following: Round | None,
+        at: float,
+        t: Traffic,
+    ) -> None:
+        """In one transaction: the new version, the round closed on it and emptied, the next round open.
+
+        Args:
+            verdicts: by assignment, of updates that do not count as they are.
+        """
         ...
 
     def current_round(self) -> Round | None:

@@ -7,7 +7,7 @@ A method returns only after its transaction is on disk, and each leaves a state 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, func, insert, select, update
@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from edgefl.errors import StoreError
 from edgefl.server_stub import roll, rows, tables
+from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
@@ -133,13 +134,13 @@ class Store:
             select(updates.c.digest, assignments.c.examples, updates.c.assignment)
             .join(assignments)
             .where(assignments.c.round == number)
-            .order_by(updates.c.digest, assignments.c.examples)
+            .order_by(updates.c.digest, assignments.c.examples, updates.c.assignment)
         )
         with self._engine.connect() as c:
             found = c.execute(query).all()
             for digest, examples, key in found:
                 frame = c.execute(select(updates.c.frame).where(updates.c.assignment == key)).scalar_one()
-                yield Update(digest, float(examples), frame)
+                yield Update(digest, float(examples), frame, key)
 
     def put_refusal(self, number: int, assignment: str, reason: str) -> str:
         """Count an update that was refused; the name of the device that sent it, empty where unknown."""
@@ -157,7 +158,15 @@ class Store:
             values = {"deadline": state.deadline, "extensions": state.extensions}
             c.execute(update(rounds).where(rounds.c.number == state.number).values(values))
 
-    def close_round(self, number: int, made: Version, following: Round | None, at: float, t: Traffic) -> None:
+    def close_round(
+        self,
+        number: int,
+        made: Version,
+        verdicts: Mapping[str, Verdict],
+        following: Round | None,
+        at: float,
+        t: Traffic,
+    ) -> None:
         """In one transaction: the new version, the round closed on it and emptied, the next round open.
 
         Raises:
@@ -172,6 +181,7 @@ class Store:
                 raise StoreError(f"round {number} is closed already; another process uses this database")
             mine = select(assignments.c.assignment).where(assignments.c.round == number)
             c.execute(update(updates).where(updates.c.assignment.in_(mine)).values(frame=None))
+            roll.put_verdicts(c, verdicts)
             if following is not None:
                 insert_round(c, following, at)
 
@@ -190,10 +200,16 @@ class Store:
         with self._engine.connect() as c:
             places = {r["round"]: dict(r) for r in c.execute(rows.PLACES).mappings()}
             sent = {r["round"]: dict(r) for r in c.execute(rows.SENT).mappings()}
-            refused = roll.refused(c)
+            refused, bounded = roll.refused(c), roll.bounded(c)
             found = c.execute(select(rounds).order_by(rounds.c.number)).mappings().all()
         return [
-            rows.info(r, places.get(r["number"], {}), sent.get(r["number"], {}), refused.get(r["number"], ()))
+            rows.info(
+                r,
+                places.get(r["number"], {}),
+                sent.get(r["number"], {}),
+                refused.get(r["number"], ()),
+                bounded.get(r["number"], 0),
+            )
             for r in found
         ]
 

@@ -113,3 +113,12 @@ refusals = Table(
     Column("reason", String(64), primary_key=True),
     Column("count", BigInteger, nullable=False),
 )
+
+# What became of accepted updates that do not count as they are: shortened, or set aside (0 counted).
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("assignment", ForeignKey("updates.assignment"), primary_key=True),
+    Column("counted", Double, nullable=False),
+    Column("reason", Text, nullable=False),
+)

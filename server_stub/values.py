@@ -42,11 +42,12 @@ class Version:
 
 @dataclass(frozen=True)
 class Update:
-    """An accepted update of the current round."""
+    """An accepted update of the current round; `assignment` is the place it came from."""
 
     digest: str
     weight: float
     frame: bytes
+    assignment: str
 
 
 @dataclass(frozen=True)

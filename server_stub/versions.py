@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgefl.delta import SparseDelta, lattice
+from edgefl.delta import lattice
 from edgefl.errors import NotFinite
 from edgefl.parameters import Schema, Vector
-from edgefl.server_stub.aggregate import ServerOptimizer, State, Vector64, stepped, weighted_mean
+from edgefl.server_stub.aggregate import stepped
+from edgefl.server_stub.aggregators import Aggregator, State, Updates, Verdict
+from edgefl.server_stub.aggregators.base import Vector64
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.publish import Standing, publish
 from edgefl.server_stub.values import Publication, Version
@@ -29,33 +31,33 @@ class Line:
         schema: its parameters.
         first: number of the first version.
         start: its parameters, float32 of shape `(schema.size,)`.
-        optimizer: makes steps out of mean updates.
+        aggregator: makes steps out of updates.
         error: see `Settings.downlink`.
     """
 
     schema: Schema
     first: int
     start: Vector
-    optimizer: ServerOptimizer
+    aggregator: Aggregator
     error: float
 
-    def next_version(self, base: Version, updates: Iterable[tuple[SparseDelta, float]]) -> Version:
-        """The version that weighted updates against `base` lead to.
+    def next_version(self, base: Version, updates: Updates) -> tuple[Version, Mapping[str, Verdict]]:
+        """The version that updates against `base` lead to, and which of them do not count as they are.
 
         Where the sum of finite updates is not finite, the parameters stay and the optimizer begins afresh:
         devices must not get such parameters, nor may the round block those that follow.
         """
-        initial = self.optimizer.init(self.schema.size)
+        initial = self.aggregator.init(self.schema.size)
         state: State = read_tensors(base.optimizer)
         if state.keys() != initial.keys():
             # Momentum was switched on or off between two starts of the server.
             state = initial
-        step, state = self.optimizer.apply(weighted_mean(updates, self.schema.size), state)
+        made = self.aggregator(updates, state)
         try:
-            return self._moved(base, step, write_tensors(state))
+            return self._moved(base, made.step, write_tensors(made.state)), made.verdicts
         except NotFinite as exc:
             log.error("version %d: %s; they stay as they were", base.number + 1, exc)
-            return self._moved(base, np.zeros(self.schema.size), write_tensors(initial))
+            return self._moved(base, np.zeros(self.schema.size), write_tensors(initial)), made.verdicts
 
     def standing(self, base: Version) -> tuple[Standing, int]:
         """Where devices stand at a version, and the version whose holders can take the next step."""

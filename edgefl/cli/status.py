@@ -67,7 +67,8 @@ def _print_rounds(rounds: Sequence[RoundInfo]) -> None:
 
 
 def _round(info: RoundInfo) -> tuple[object, ...]:
-    refused = ", ".join(f"{each.count} {each.reason}" for each in info.refused) or "-"
+    bounded = [f"{info.bounded} bounded"] if info.bounded else []
+    refused = ", ".join([*(f"{each.count} {each.reason}" for each in info.refused), *bounded]) or "-"
     counts = f"{info.updates} of {info.goal}", info.declined
     traffic = size(info.bytes_up), size(info.bytes_down)
     return info.round, info.state, *counts, refused, _loss(info.loss), *traffic

@@ -15,7 +15,10 @@ import edgefl
 from edgefl.delta import Limits, decode
 from edgefl.errors import DataError, DeltaError, NotFinite
 from edgefl.server_stub import aggregate
-from edgefl.server_stub.aggregate import averaging, stepped, weighted_mean
+from edgefl.server_stub.aggregate import stepped
+from edgefl.server_stub.aggregators import Contribution
+from edgefl.server_stub.aggregators.mean import weighted_mean
+from edgefl.server_stub.aggregators.optimizers import averaging
 
 
 def dense(bundle, frame):
@@ -111,11 +114,13 @@ def test_parameters_must_stay_finite(bundle):
 def test_mean_of_sparse_equals_mean_of_dense(bundle, make_frame, senders):
     schema = bundle.schema()
     limits = Limits(schema.id, schema.size)
-    updates = [(decode(make_frame(seed), limits), float(weight)) for seed, weight in senders]
+    updates = [Contribution(decode(make_frame(seed), limits), float(weight)) for seed, weight in senders]
 
     mean = weighted_mean(updates, schema.size)
 
     expected = np.average(
-        [u.dense().astype(np.float64) for u, _ in updates], axis=0, weights=[w for _, w in updates]
+        [one.update.dense().astype(np.float64) for one in updates],
+        axis=0,
+        weights=[one.weight for one in updates],
     )
     np.testing.assert_allclose(mean, expected, rtol=1e-12, atol=1e-12)

@@ -20,7 +20,10 @@ from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import LoopbackTransport, Response
 from edgefl.server_stub import store
-from edgefl.server_stub.aggregate import averaging
+from edgefl.server_stub.aggregators import Contribution, Gathered
+from edgefl.server_stub.aggregators.chain import Chain
+from edgefl.server_stub.aggregators.mean import Mean
+from edgefl.server_stub.aggregators.optimizers import averaging
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.publish import Standing, choose, publish
 from edgefl.server_stub.settings import Settings
@@ -282,9 +285,10 @@ def test_step_that_overflows_leaves_devices_where_they_are(tmp_path):
     line, base = coordinator.shelf.line, coordinator._store.newest_version()
 
     made = line._moved(base, np.zeros(SCHEMA.size), b"")
-    broken = type(line)(line.schema, line.first, line.start, averaging(1e38), line.error)
+    broken = replace(line, aggregator=Chain(Mean(), averaging(1e38)))
     big = encode(np.ones(SCHEMA.size, np.float32), schema_id=SCHEMA.id, base_version=0, density=0.3)
-    stuck = broken.next_version(base, [(coordinator._checks.decode(big.frame, 0), 1.0)])
+    update = Contribution(coordinator._checks.decode(big.frame, 0), 1.0)
+    stuck, _ = broken.next_version(base, Gathered(SCHEMA.size, lambda: iter([update])))
 
     assert stuck.parameters == made.parameters
     assert stuck.publication.fingerprint == fingerprint(SCHEMA.flatten(read_tensors(made.parameters)))

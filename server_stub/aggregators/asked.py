@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The aggregator that options ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from edgefl.errors import OptionError
+from edgefl.options import SHARED_MODES, FederationOptions
+from edgefl.server_stub.aggregators.base import Aggregator
+from edgefl.server_stub.aggregators.bounds import Bound
+from edgefl.server_stub.aggregators.chain import Chain, Rule
+from edgefl.server_stub.aggregators.coordinates import Median, TrimmedMean
+from edgefl.server_stub.aggregators.distances import GeometricMedian, Krum
+from edgefl.server_stub.aggregators.mean import Mean, normalized
+from edgefl.server_stub.aggregators.optimizers import ServerOptimizer, adaptive, averaging
+from edgefl.wire import Training
+
+RULES: Mapping[str, Callable[[float], Rule]] = {
+    "mean": lambda _: Mean(),
+    "fednova": lambda _: Mean(),
+    "median": lambda _: Median(),
+    "trimmed-mean": TrimmedMean,
+    "krum": Krum,
+    "multi-krum": partial(Krum, several=True),
+    "geometric-median": lambda _: GeometricMedian(),
+}
+"""A rule by its name, from the part of the updates that may lie."""
+
+STREAMING = ("mean", "fednova")
+"""Rules that add updates up; the others compare them."""
+
+
+def aggregator(options: FederationOptions, training: Training) -> Aggregator:
+    """The aggregator of a federation.
+
+    Raises:
+        OptionError: its rule does not go with how devices train or code their updates.
+    """
+    check(options, training)
+    novel = options.aggregator == "fednova"
+    return Chain(
+        rule=RULES[options.aggregator](options.adversaries),
+        optimizer=_optimizer(options),
+        bound=Bound(options.norm_bound) if options.norm_bound else None,
+        prepare=partial(normalized, momentum=training.fit.momentum) if novel else None,
+    )
+
+
+def check(options: FederationOptions, training: Training) -> None:
+    """Refuse a rule that would be wrong with what devices are asked for; OptionError."""
+    rule, fit, mode = options.aggregator, training.fit, training.coding.mode
+    if rule not in STREAMING and mode not in SHARED_MODES:
+        raise OptionError(
+            f"{rule} compares updates parameter by parameter, and in mode {mode} every device sends "
+            f"a choice of its own, so that zeros would win; {', '.join(SHARED_MODES)} send the same "
+            "parameters from all",
+            {"aggregator": rule, "mode": mode},
+        )
+    if rule == "fednova" and (fit.optimizer != "sgd" or fit.mu):
+        name = "mu" if fit.optimizer == "sgd" else "optimizer"
+        raise OptionError(
+            "fednova knows how far the steps of SGD reach, with or without momentum",
+            {"aggregator": rule, name: getattr(fit, name)},
+        )
+
+
+def _optimizer(options: FederationOptions) -> ServerOptimizer:
+    lr, momentum = options.server_lr, options.server_momentum
+    if options.server_optimizer == "sgd":
+        return averaging(lr, momentum)
+    return adaptive(options.server_optimizer, lr, momentum, options.server_beta2, options.server_tau)
