@@ -201,6 +201,11 @@ class ServerOptions(FederationOptions):
         number(0.0, 1000.0),
         "Devices that may start beyond the goal, as a part of it; they stand in for dropouts.",
     ] = 0.3
+    pace_s: Annotated[
+        float,
+        number(0.0, 86_400.0),
+        "Seconds over which devices that found no work come back, each at a moment of its own.",
+    ] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -121,12 +121,15 @@ class CheckInAnswer(Message):
     Attributes:
         task: the work, or None where there is none now.
         retry_after_s: seconds to wait before the next check-in when there is no task.
+        window_s: seconds after those within which a device picks its moment at random; 0 leaves it to the
+            device.
         finished: the server has run all its rounds; there will be no more tasks.
     """
 
     task: Annotated[Task | None, optional(nested(Task))] = None
     retry_after_s: Annotated[float, number(0.0, 86_400.0)] = 0.0
     finished: Flag = False
+    window_s: Annotated[float, number(0.0, 86_400.0)] = 0.0
 
 
 @dataclass(frozen=True)

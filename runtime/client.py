@@ -28,7 +28,7 @@ from edgefl.runtime.learner import Learner, Stint, TrainerLearner
 from edgefl.runtime.limits import Duty, limited
 from edgefl.runtime.lock import only_one
 from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
-from edgefl.runtime.patience import Patience, Stopped
+from edgefl.runtime.patience import Patience, Stopped, never
 from edgefl.runtime.pause import Interrupted, MayGoOn, always
 from edgefl.runtime.remote import BUNDLE_BYTES, Remote
 from edgefl.runtime.residual import ResidualStore
@@ -126,7 +126,7 @@ class DeviceClient:
             features=FeatureCache(self._home / "features", feature_bytes) if feature_bytes else None,
         )
         self._guard = guard or Guard(self._home, conditions=conditions_here(self._home))
-        self._until: Callable[[], bool] = _never
+        self._until: Callable[[], bool] = never
         self._may_go_on = may_go_on
 
     def run(
@@ -146,7 +146,7 @@ class DeviceClient:
             Refused: the server will not have this device.
             ServerUnreachable, ServerNonsense: the patience has an end and it came.
         """
-        self._until = until or _never
+        self._until = until or never
         with only_one(self._home):
             self._guard.begin()
             yield from self._run(max_rounds)
@@ -190,7 +190,7 @@ class DeviceClient:
                 self._guard.doing("has finished: the server has no more rounds")
                 return
             if answer.task is None:
-                self._patience.wait(answer.retry_after_s)
+                self._patience.wait(answer.retry_after_s, answer.window_s, self._until)
                 continue
             try:
                 report = self._work(bundle, learner, limited(answer.task, self._limits))
@@ -200,7 +200,7 @@ class DeviceClient:
             failures = failures + 1 if report.error else 0
             yield report
             if failures:
-                self._patience.sleep(self._patience.delay(failures))
+                self._patience.rest(self._patience.delay(failures), self._until)
 
     def _prepare(self) -> tuple[Bundle, Learner]:
         bundle = self._insist(lambda: self._cache.fetch(self._remote))
@@ -262,7 +262,7 @@ class DeviceClient:
         try:
             gate = partial(self._gate, sending=True)
             answer = self._patience.insist(
-                lambda: self._remote.upload(note.round, note.assignment, pending.frame), gate
+                lambda: self._remote.upload(note.round, note.assignment, pending.frame), gate, self._until
             )
             duplicate = answer.duplicate
         except Refused as exc:
@@ -306,7 +306,7 @@ class DeviceClient:
         )
 
     def _insist(self, call: Callable[[], T]) -> T:
-        return self._patience.insist(call, self._gate)
+        return self._patience.insist(call, self._gate, self._until)
 
     def _gate(self, sending: bool = False) -> None:
         """Wait while the device may not go on; Stopped where the caller wants no more."""
@@ -320,7 +320,7 @@ class DeviceClient:
             if pause.reason != told:
                 log.info("%s pauses: %s", self.device, pause.reason)
                 told = pause.reason
-            self._patience.wait(pause.retry_s)
+            self._patience.wait(pause.retry_s, stop=self._until)
 
     def _should_stop(self) -> bool:
         """Asked between two steps, which are rested between too."""
@@ -334,10 +334,6 @@ class DeviceClient:
         if not file.exists():
             write_atomically(file, f"device-{secrets.token_hex(8)}".encode())
         return file.read_text().strip()
-
-
-def _never() -> bool:
-    return False
 
 
 def _trainer(bundle: Bundle, examples: Examples | None, **options: Any) -> Learner:

@@ -109,7 +109,7 @@ class Coordinator:
                 return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
             after = apply(Assign(message.device, secrets.token_hex(16), at), self._round)
             if after is self._round:
-                return CheckInAnswer(None, self.settings.retry_after_s)
+                return CheckInAnswer(None, self.settings.retry_after_s, window_s=self.settings.pace_s)
             place = after.places[message.device]
             examples = min(message.examples, self.settings.max_examples)
             self._store.put_place(after.number, message.device, place, examples)

@@ -132,7 +132,7 @@ def client(tmp_path, sleeps):
             tmp_path,
             backend="numpy",
             learner=lambda _: learner,
-            patience=Patience(sleep=sleeps.append, random=random.Random(1), **patience),
+            patience=Patience(sleep=sleeps.append, nap_s=1e9, random=random.Random(1), **patience),
         )
 
     return make
@@ -380,7 +380,45 @@ def test_no_task_means_waiting_about_as_long_as_the_server_says(client, sleeps):
 
     list(client(server).run())
 
-    assert len(set(sleeps)) == 5 and all(7.5 <= s <= 12.5 for s in sleeps)
+    assert len(set(sleeps)) == 5 and all(10 <= s <= 12.5 for s in sleeps)
+
+
+def test_a_server_that_names_no_time_is_not_hammered(client, sleeps):
+    server = FakeServer(rounds=1)
+    nothing = Response(200, {}, b"{}")
+    server.before = lambda m, p: nothing if "check-in" in p and len(sleeps) < 5 else None
+
+    list(client(server, first_s=2.0).run())
+
+    assert len(sleeps) == 5 and min(sleeps) >= 0.2
+
+
+def test_devices_spread_over_the_server_s_window(client, sleeps):
+    server = FakeServer(rounds=1)
+    nothing = Response(200, {}, CheckInAnswer(None, 10.0, window_s=600.0).to_bytes())
+    server.before = lambda m, p: nothing if "check-in" in p and len(sleeps) < 200 else None
+
+    list(client(server).run())
+
+    assert all(10 <= s <= 610 for s in sleeps)
+    assert {int((s - 10) // 60) for s in sleeps} == set(range(10))
+
+
+@pytest.mark.parametrize("answer", ["no task", "busy"])
+def test_a_wait_of_a_day_ends_within_a_second_of_being_asked_to(tmp_path, sleeps, answer):
+    server = FakeServer(rounds=1)
+    day = {
+        "no task": Response(200, {}, CheckInAnswer(None, 86_400.0).to_bytes()),
+        "busy": Response(503, {"retry-after": "86400"}),
+    }[answer]
+    server.before = lambda m, p: day if "check-in" in p else None
+    client = DeviceClient(
+        LoopbackTransport(server), None, tmp_path, backend="numpy", learner=lambda _: ScriptedLearner(),
+        patience=Patience(sleep=sleeps.append),
+    )  # fmt: skip
+
+    assert list(client.run(until=lambda: len(sleeps) >= 5)) == []
+    assert sleeps == [1.0] * 5
 
 
 def test_patience_may_have_an_end(client, sleeps):
@@ -607,7 +645,7 @@ def test_what_keeps_a_device_from_going_on_is_waited_out_before_requests_and_bet
         examples(),
         tmp_path,
         backend="numpy",
-        patience=Patience(sleep=sleeps.append, random=random.Random(1)),
+        patience=Patience(sleep=sleeps.append, nap_s=1e9, random=random.Random(1)),
         may_go_on=may_go_on,
     )
 

@@ -39,7 +39,7 @@ class Device:
         return DeviceClient(
             LoopbackTransport(server), None, self.folder, backend="numpy",
             learner=lambda _: self.learner,
-            patience=Patience(sleep=self._sleep, random=random.Random(1)),
+            patience=Patience(sleep=self._sleep, nap_s=1e9, random=random.Random(1)),
             guard=Guard(
                 self.folder, WhenOptions(**when), self.conditions, clock=lambda: self.now, every_s=0.0
             ),

@@ -374,3 +374,11 @@ def test_participants_and_refusals_are_told(start, make_frame, hello):
     assert {(each.engine, each.examples) for each in found} == {("test", 7)}
     assert (found[0].bytes, found[0].loss) == (len(make_frame(ord("a"), meta={"loss": 0.5})), 0.5)
     assert counted == [{"malformed-frame": 1, "round-closed": 1}, {}]
+
+
+def test_devices_without_work_are_told_the_window_to_come_back_in(start, hello):
+    with start(goal=1, surplus=0.0, pace_s=600.0) as coordinator:
+        first, second = coordinator.check_in(hello("a")), coordinator.check_in(hello("b"))
+
+    assert first.task is not None and second.task is None
+    assert (second.retry_after_s, second.window_s) == (1.0, 600.0)
