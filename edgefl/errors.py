@@ -49,6 +49,7 @@ EdgeflError
 │   ├── DeltaCoder           a stream's coder is unknown or not installed here
 │   ├── DeltaIndex           positions outside their section, or padding that is not zero
 │   └── DeltaValue           values that are not finite or over the task's bound
+├── DiskFull                 no room on the disk (worth a retry); an OSError too
 ├── StoreError               the server's database cannot be used, or belongs to another model
 └── ProtocolError            client and server disagree
     ├── ServerUnreachable    no answer within the time allowed (worth a retry)
@@ -284,6 +285,10 @@ class DeltaIndex(DeltaError):
 
 class DeltaValue(DeltaError):
     """Values are not finite or exceed the task's bound."""
+
+
+class DiskFull(EdgeflError, OSError):
+    """There is no room on the disk; worth a retry."""
 
 
 class StoreError(EdgeflError):

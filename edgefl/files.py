@@ -4,17 +4,52 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from edgefl.errors import DiskFull
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file by way of a temporary one beside it, flushed to disk before the rename.
 
     Raises:
-        OSError: the folder is missing, full or read-only; the old file is then untouched.
+        DiskFull: there is no room for it; the old file is then untouched.
+        OSError: the folder is missing or read-only; so it is then.
     """
+    with disk_space(path):
+        _replace(path, data)
+
+
+@contextlib.contextmanager
+def disk_space(where: Path) -> Iterator[None]:
+    """Raise DiskFull where a write fails for want of room."""
+    try:
+        yield
+    except DiskFull:
+        raise
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise DiskFull(f"no room on the disk for {where}: {exc}") from exc
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have renames in a folder on disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -27,7 +62,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _mode(path: Path) -> int:
@@ -38,13 +73,3 @@ def _mode(path: Path) -> int:
         mask = os.umask(0)
         os.umask(mask)
         return 0o666 & ~mask
-
-
-def _sync_folder(folder: Path) -> None:
-    # Some systems cannot open folders; there the rename is as durable as it gets.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -18,6 +18,8 @@ MAX_LIST_BYTES = 64 << 20
 MAX_COUNT = 2**31 - 1
 MAX_VERSION = 2**32 - 1
 MAX_TEXT = 1000
+MAX_LOSS = 1e30
+"""Far beyond what training survives, and small enough to be averaged."""
 
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")]
 SchemaId = Annotated[str, text(r"[0-9a-f]{16}")]
@@ -25,11 +27,14 @@ Engine = Annotated[str, text(r"[ -~]{0,64}")]
 Reason = Annotated[str, text(r"[a-z][a-z0-9-]{0,63}")]
 AssignmentId = Annotated[str, text(r"[0-9a-f]{32}")]
 Text = Annotated[str, text(rf".{{0,{MAX_TEXT}}}")]
+Federation = Annotated[str, text(r"([0-9a-f]{16})?")]
 Flag = Annotated[bool, flag]
 Number = Annotated[int, integer(1, MAX_COUNT)]
 Count = Annotated[int, integer(0, MAX_COUNT)]
 Version = Annotated[int, integer(0, MAX_VERSION)]
 Bytes = Annotated[int, integer(0, MAX_BYTES)]
+Loss = Annotated[float, number(-MAX_LOSS, MAX_LOSS)]
+LossIfKnown = Annotated[float | None, optional(number(-MAX_LOSS, MAX_LOSS))]
 Seconds = Annotated[float, number(0.0, 1e9)]
 Moment = Annotated[float, number(0.0, 1e12)]
 
@@ -101,6 +106,8 @@ class Task(Message):
         deadline_s: seconds from now until the round may close without this device.
         fingerprint: of the flat parameters of the base version, see `edgefl.delta.lattice`; a device that has
             it asks for the steps it lacks. Empty where versions are fetched whole.
+        federation: tells this server's rounds from all others, so that a device keeps what it
+            has of each apart.
     """
 
     assignment: AssignmentId
@@ -112,6 +119,7 @@ class Task(Message):
     max_bytes: Annotated[int, integer(1, MAX_BYTES)]
     deadline_s: Seconds
     fingerprint: Annotated[str, text(r"([0-9a-f]{32})?")] = ""
+    federation: Federation = ""
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,7 @@ class RoundInfo(Message):
     assigned: Count
     declined: Count
     updates: Count
-    loss: Annotated[float | None, optional(number(-1e38, 1e38))]
+    loss: LossIfKnown
     extensions: Count
     opened_at: Moment
     deadline: Moment
@@ -242,7 +250,7 @@ class Participant(Message):
     examples: Number
     state: Annotated[str, text("working|accepted|declined|refused|absent")]
     bytes: Bytes
-    loss: Annotated[float | None, optional(number(-1e38, 1e38))]
+    loss: LossIfKnown
     reason: Text
     counted: Annotated[float, number(0.0, 1.0)] = 1.0
 
@@ -277,6 +285,7 @@ class Status(Message):
         devices: devices that ever checked in.
         bytes_up: bytes received at the socket since the process started.
         bytes_down: bytes sent at the socket since the process started.
+        federation: as in every `Task`.
     """
 
     model: Text
@@ -289,3 +298,4 @@ class Status(Message):
     devices: Count
     bytes_up: Bytes
     bytes_down: Bytes
+    federation: Federation = ""

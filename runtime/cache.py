@@ -57,6 +57,7 @@ class BundleCache:
     def __init__(self, folder: Path, targets: tuple[str, ...]) -> None:
         self._bundle, self._tag = folder / "bundle.edgefl", folder / "bundle.etag"
         self._targets = targets
+        self._arrived: tuple[Bundle, bytes, str] | None = None
 
     def fetch(self, remote: Remote) -> Bundle:
         """The server's bundle, from disk where that is the current one.
@@ -64,13 +65,17 @@ class BundleCache:
         Raises:
             Refused: the server has nothing for any of the targets.
             ServerUnreachable, ServerNonsense: worth a retry.
+            DiskFull: worth one too, which downloads nothing again.
         """
-        kept, tag = self._kept()
-        found = download(remote, self._targets, tag)
-        if found is not None:
-            return self._keep(*found)
-        assert kept is not None  # a tag is only sent with a bundle in hand
-        return kept
+        if self._arrived is None:
+            kept, tag = self._kept()
+            self._arrived = download(remote, self._targets, tag)
+            if self._arrived is None:
+                assert kept is not None  # a tag is only sent with a bundle in hand
+                return kept
+        bundle = self._keep(*self._arrived)
+        self._arrived = None
+        return bundle
 
     def forget(self) -> None:
         """Have the next fetch download whatever the server has."""

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any, TypeVar
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
-from edgefl.errors import DataError, EdgeflError, ProtocolError, Refused
+from edgefl.errors import DataError, DiskFull, EdgeflError, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.options import LimitOptions
 from edgefl.runtime.backends import Backend
+from edgefl.runtime.belongings import Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.conditions import Guard, conditions_here
 from edgefl.runtime.delegates import Placement
@@ -27,11 +29,10 @@ from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.learner import Learner, Stint, TrainerLearner
 from edgefl.runtime.limits import Duty, limited
 from edgefl.runtime.lock import only_one
-from edgefl.runtime.outbox import RESIDUAL, Note, Outbox, Pending
+from edgefl.runtime.outbox import Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped, never
 from edgefl.runtime.pause import Interrupted, MayGoOn, always
 from edgefl.runtime.remote import BUNDLE_BYTES, Remote
-from edgefl.runtime.residual import ResidualStore
 from edgefl.runtime.transport import Transport
 from edgefl.runtime.work import LASTING, PASSING, work
 from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
@@ -75,7 +76,10 @@ MakeLearner = Callable[[Bundle], Learner]
 
 
 class DeviceClient:
-    """One device of one server. Its folder holds all it must remember; no two clients may share one."""
+    """One device of one server. Its folder holds all it must remember; no two clients may share one.
+
+    Whatever the folder holds is touched under its lock only: by `run`, and by `device` where it makes a name.
+    """
 
     def __init__(
         self,
@@ -108,12 +112,10 @@ class DeviceClient:
             limits: what a round may cost, whatever the server asks for.
         """
         self._home = Path(workdir)
-        self._home.mkdir(parents=True, exist_ok=True)
         self._remote, self._patience = Remote(transport, bundle_bytes), patience or Patience()
         self._cache = BundleCache(self._home, targets_for(backend, delegate))
         self._outbox = Outbox(self._home)
-        self._residuals = ResidualStore(self._home / RESIDUAL)
-        self.device = device or self._own_name()
+        self._name = device
         self._limits = limits or LimitOptions()
         self._duty = Duty(self._limits.duty, self._patience.sleep)
         self._make = learner or partial(
@@ -122,7 +124,6 @@ class DeviceClient:
             backend=backend,
             delegate=delegate,
             threads=self._limits.threads,
-            personal=self._home / "personal.safetensors",
             features=FeatureCache(self._home / "features", feature_bytes) if feature_bytes else None,
         )
         self._guard = guard or Guard(self._home, conditions=conditions_here(self._home))
@@ -147,9 +148,22 @@ class DeviceClient:
             ServerUnreachable, ServerNonsense: the patience has an end and it came.
         """
         self._until = until or never
-        with only_one(self._home):
+        with ExitStack() as locked:
+            try:
+                self._on_disk(lambda: locked.enter_context(only_one(self._home)))
+                self._name = self._on_disk(self._named)
+            except Stopped:
+                return
             self._guard.begin()
             yield from self._run(max_rounds)
+
+    @property
+    def device(self) -> str:
+        """The device's name; one is made up and kept where the folder has none yet."""
+        if self._name is None and not (self._home / "device").exists():
+            with only_one(self._home):
+                self._name = self._named()
+        return self._name or self._named()
 
     def _run(self, max_rounds: int | None) -> Iterator[RoundReport]:
         try:
@@ -169,8 +183,9 @@ class DeviceClient:
     # -- the loop
 
     def _reports(self) -> Iterator[RoundReport]:
+        self._outbox.recover()
         left_over = self._outbox.get()
-        if left_over is not None:
+        if left_over is not None and self._is_ours(left_over):
             log.info("round %d: sending the update left over from before", left_over.note.round)
             yield self._send(left_over)
         self._guard.doing("fetches the model")
@@ -202,9 +217,18 @@ class DeviceClient:
             if failures:
                 self._patience.rest(self._patience.delay(failures), self._until)
 
+    def _is_ours(self, left_over: Pending) -> bool:
+        """Whether an update is for this server; another's never sees it."""
+        status = self._patience.insist(self._remote.status, partial(self._gate, sending=True), self._until)
+        if status.federation == left_over.note.federation:
+            return True
+        self._outbox.set_aside()
+        return False
+
     def _prepare(self) -> tuple[Bundle, Learner]:
         bundle = self._insist(lambda: self._cache.fetch(self._remote))
         self._held = HeldVersion(self._home / "held.safetensors", bundle)
+        self._belongings = Belongings.of(self._home, bundle)
         return bundle, self._make(bundle)
 
     def _renew(self, old: Bundle, refusal: Refused) -> tuple[Bundle, Learner]:
@@ -229,11 +253,11 @@ class DeviceClient:
         self._guard.doing(f"trains in round {task.round}")
         up, down, started = self._remote.bytes_up, self._remote.bytes_down, time.perf_counter()
         try:
-            held = self._held
+            held, belongings = self._held, self._belongings.of_federation(task.federation)
             values = self._insist(lambda: held.fetch(self._remote, task))
             schema = bundle.schema()
-            residual = self._residuals.load(schema, task.base_version)
-            stint = Stint(should_stop=self._should_stop, seconds=self._limits.max_time_s)
+            residual = belongings.residual(schema, task.base_version)
+            stint = Stint(belongings.personal(), self._should_stop, self._limits.max_time_s)
             self._duty.begin()
             made = work(
                 task, values, learner, schema=schema, device=self.device, residual=residual, stint=stint
@@ -246,10 +270,18 @@ class DeviceClient:
         except Refused as exc:
             return RoundReport(task.round, task.base_version, False, error=str(exc))
         seconds, learned = time.perf_counter() - started, made.learned
-        note = Note(task.round, task.assignment, task.base_version, learned.loss, seconds, len(made.frame))
+        note = Note(
+            round=task.round,
+            assignment=task.assignment,
+            base_version=task.base_version,
+            loss=learned.loss,
+            seconds=seconds,
+            frame_bytes=len(made.frame),
+            federation=task.federation,
+        )
         pending = Pending(note, made.frame)
         self._guard.count_update()
-        self._outbox.put(pending, made.residual)
+        self._on_disk(lambda: self._outbox.put(pending, belongings, made.residual, learned.own))
         return replace(self._send(pending, up, down), placements=learned.placements)
 
     def _send(self, pending: Pending, up: int | None = None, down: int | None = None) -> RoundReport:
@@ -268,7 +300,7 @@ class DeviceClient:
         except Refused as exc:
             accepted, error = False, str(exc)
             log.warning("round %d: %s", note.round, exc)
-        self._outbox.settle(accepted)
+        self._on_disk(lambda: self._outbox.settle(accepted))
         return RoundReport(
             round=note.round,
             base_version=note.base_version,
@@ -308,12 +340,20 @@ class DeviceClient:
     def _insist(self, call: Callable[[], T]) -> T:
         return self._patience.insist(call, self._gate, self._until)
 
+    def _on_disk(self, call: Callable[[], T]) -> T:
+        """The result of a call that writes. What is in hand is stored at once, unless the disk is full."""
+        try:
+            return call()
+        except DiskFull as exc:
+            log.warning("%s", exc)
+            self._patience.rest(self._patience.delay(1), self._until)
+            return self._patience.insist(call, self._stop_if_asked, self._until)
+
     def _gate(self, sending: bool = False) -> None:
         """Wait while the device may not go on; Stopped where the caller wants no more."""
         told = ""
         while True:
-            if self._until():
-                raise Stopped
+            self._stop_if_asked()
             pause = self._may_go_on() or self._guard.pause(sending)
             if pause is None:
                 return
@@ -322,6 +362,10 @@ class DeviceClient:
                 told = pause.reason
             self._patience.wait(pause.retry_s, stop=self._until)
 
+    def _stop_if_asked(self) -> None:
+        if self._until():
+            raise Stopped
+
     def _should_stop(self) -> bool:
         """Asked between two steps, which are rested between too."""
         return self._is_stopped() or self._duty.rest(self._is_stopped)
@@ -329,7 +373,9 @@ class DeviceClient:
     def _is_stopped(self) -> bool:
         return self._until() or self._may_go_on() is not None or self._guard.pause() is not None
 
-    def _own_name(self) -> str:
+    def _named(self) -> str:
+        if self._name is not None:
+            return self._name
         file = self._home / "device"
         if not file.exists():
             write_atomically(file, f"device-{secrets.token_hex(8)}".encode())

@@ -102,13 +102,18 @@ class HeldVersion:
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
         self._path, self._ways = path, Ways(bundle)
-        self._at = self._restored() or self._ways.origin
+        self._at = self._kept = self._restored() or self._ways.origin
 
     def fetch(self, remote: Remote, task: Task) -> Arrays:
-        """The shared parameters a task starts from; errors as `Ways.lead`."""
-        values, at = self._ways.lead(remote, self._at, task)
-        if at is not self._at:
-            self._keep(at)
+        """The shared parameters a task starts from.
+
+        Raises:
+            Refused, ServerUnreachable, ServerNonsense: as `Ways.lead`.
+            DiskFull: what was fetched is not on disk yet; the next call asks the server for no step again.
+        """
+        values, self._at = self._ways.lead(remote, self._at, task)
+        if self._at is not self._kept:
+            self._keep(self._at)
         return values
 
     def _keep(self, position: Position) -> None:
@@ -118,7 +123,7 @@ class HeldVersion:
             self._path,
             write_tensors({"moved": kept}, {"version": str(position.version), "start": self._ways.key}),
         )
-        self._at = position
+        self._kept = position
 
     def _restored(self) -> Position | None:
         """What the file says; a file in doubt counts as none, and is found out by the next fingerprint."""

@@ -6,16 +6,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples, check_examples, check_weight
-from edgefl.errors import DataError, NotFinite, TensorFileError
-from edgefl.files import write_atomically
+from edgefl.errors import NotFinite
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.backends import Backend
@@ -25,7 +23,6 @@ from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.pause import Interrupted
 from edgefl.runtime.trainer import FitReport, Trainer
-from edgefl.tensorfile import read_tensors, write_tensors
 
 log = logging.getLogger("edgefl.client")
 
@@ -39,12 +36,14 @@ class Learned:
         loss: mean of the steps' losses.
         placements: which graph ran where.
         steps: how many there were.
+        own: personal parameters and updated buffers as they are now; they never leave the device.
     """
 
     delta: Vector
     loss: float
     placements: tuple[Placement, ...] = ()
     steps: int = 1
+    own: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,12 @@ class Stint:
     """What a device brings to one round's training beside the server's parameters and options.
 
     Attributes:
+        own: `Learned.own` of the last round that came to an end; None before the first.
         should_stop: asked before each step; true ends training with `Interrupted`.
         seconds: most that steps may take; what they gave by then is the result.
     """
 
+    own: Arrays | None = None
     should_stop: Callable[[], bool] | None = None
     seconds: float | None = None
 
@@ -86,7 +87,7 @@ class Learner(Protocol):
 
 
 class TrainerLearner:
-    """A `Trainer` over fixed examples. What never leaves the device stays here, in a file if asked.
+    """A `Trainer` over fixed examples, which keeps nothing from one round to the next but the features.
 
     Learners may share a trainer: each puts its own personal parameters, buffers and features in place.
     """
@@ -99,14 +100,12 @@ class TrainerLearner:
         backend: str | Backend = "auto",
         delegate: str = "auto",
         threads: int = 1,
-        personal: Path | None = None,
         features: FeatureCache | None = None,
         trainer: Trainer | None = None,
     ) -> None:
         """Check the examples and choose the engine.
 
         Args:
-            personal: file that keeps personal parameters and updated buffers over restarts.
             features: keeps features of the frozen part over rounds and restarts.
             trainer: of the same bundle, in place of one with the engine asked for.
 
@@ -120,14 +119,11 @@ class TrainerLearner:
         self._data, self._schema, self._features = examples, bundle.schema(), features
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
         self.examples = len(examples)
-        self._own: Arrays | None = None
-        self._file = personal
         self._told: set[Placement] = set()
-        self._restore()
 
     def learn(self, parameters: Arrays, options: FitOptions, stint: Stint = ALONE) -> Learned:
-        """See `Learner`. Raises NotFinite where training diverges; nothing is kept then."""
-        self._stand_in(parameters)
+        """See `Learner`. Raises NotFinite where training diverges."""
+        self._stand_in(parameters, stint.own)
         watch = Stopwatch(stint.should_stop, stint.seconds)
         report = self._trainer.fit(
             self._data.x,
@@ -143,16 +139,15 @@ class TrainerLearner:
         loss = math.fsum(report.losses) / max(1, len(report.losses))
         if not np.isfinite(delta).all() or not math.isfinite(loss):
             raise NotFinite(f"training gave an update that is not finite, with loss {loss}")
-        self._keep()
-        return Learned(delta, loss, report.placements, report.steps)
+        return Learned(delta, loss, report.placements, report.steps, self._trainer.own_parameters())
 
-    def evaluate(self, parameters: Arrays) -> Metrics:
+    def evaluate(self, parameters: Arrays, own: Arrays | None = None) -> Metrics:
         """How good shared parameters are on this device's examples, beside what it keeps to itself."""
-        self._stand_in(parameters)
+        self._stand_in(parameters, own)
         return self._trainer.evaluate(self._data.x, self._data.y, self._data.weight)
 
-    def _stand_in(self, parameters: Arrays) -> None:
-        self._trainer.stand_in(self._own, self._features)
+    def _stand_in(self, parameters: Arrays, own: Arrays | None) -> None:
+        self._trainer.stand_in(own, self._features)
         self._trainer.rebase(parameters)
 
     def _tell(self, report: FitReport) -> None:
@@ -161,17 +156,3 @@ class TrainerLearner:
             log.info("%s", placement)
         self._told.update(report.placements)
         log.debug("features of %d of %d examples were on disk", report.features_cached, report.examples)
-
-    def _restore(self) -> None:
-        if self._file is not None and self._file.exists() and self._trainer.own_parameters():
-            try:
-                own = read_tensors(self._file.read_bytes())
-                self._trainer.stand_in(own)
-            except (TensorFileError, DataError) as exc:
-                raise DataError(f"personal parameters in {self._file} cannot be used: {exc}") from exc
-            self._own = own
-
-    def _keep(self) -> None:
-        self._own = self._trainer.own_parameters()
-        if self._own and self._file is not None:
-            write_atomically(self._file, write_tensors(self._own))

@@ -11,25 +11,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgefl.errors import OptionError
+from edgefl.files import disk_space
 
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock; the system lets go of it however the process ends.
+    """Hold a folder's lock, and make the folder; the system lets go of it however the process ends.
 
     Raises:
+        DiskFull: there is no room for the lock's file.
         OptionError: another client holds it.
     """
     file = folder / "lock"
-    with open(file, "a+", encoding="ascii") as handle:
+    with disk_space(file):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(file, "a+b", buffering=0)  # noqa: SIM115
+    with handle:
         if not _lock_soon(handle.fileno()):
             owner = file.read_text(encoding="ascii", errors="replace").strip() or "unknown"
             raise OptionError(
                 f"folder {folder} is in use by another client (process {owner}); give each client its own"
             )
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
+        # The number is for people; a full disk has no room even for that.
+        with contextlib.suppress(OSError):
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n".encode())
         yield
 
 

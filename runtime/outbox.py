@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """An update on its way, kept on disk until the server has answered for it.
 
-A frame and the residual that goes with it are stored in one folder that appears by one rename, before the
-first byte is sent. A crash at any moment leaves one of two states: the round has not been worked on, or the
-same bytes can be sent again and the residual applies once they are accepted. Equal bytes are counted once.
+All that a round gives, the frame, the residual that goes with it, personal parameters and buffers, is stored
+in one folder that appears by one rename, before the first byte is sent. Another rename says what the server
+answered; only then does each file take its place. A crash at any moment leaves one of three states: the round
+has not been worked on, the same bytes can be sent again (equal bytes are counted once), or the answer is
+known and the files still have to move.
 """
 
 from __future__ import annotations
@@ -18,16 +20,18 @@ from typing import Annotated
 
 from edgefl.delta import Residual
 from edgefl.errors import ProtocolError
-from edgefl.files import write_atomically
+from edgefl.files import disk_space, sync_folder, write_atomically
 from edgefl.message import Message
+from edgefl.parameters import Arrays
 from edgefl.rules import number
-from edgefl.runtime.residual import ResidualStore
-from edgefl.wire import AssignmentId, Count, Number, Version
+from edgefl.runtime.belongings import PERSONAL, RESIDUAL, Belongings
+from edgefl.runtime.owned import set_aside
+from edgefl.wire import AssignmentId, Count, Federation, Loss, Number, Version
 
 log = logging.getLogger("edgefl.client")
 
-RESIDUAL = "residual.safetensors"
 _FRAME, _NOTE = "update.eflu", "note.json"
+_ACCEPTED, _REFUSED = "pending.accepted", "pending.refused"
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,16 @@ class Note(Message):
         loss: mean training loss.
         seconds: time training took.
         frame_bytes: length of the frame.
+        federation: whose round it is.
     """
 
     round: Number
     assignment: AssignmentId
     base_version: Version
-    loss: Annotated[float, number(-1e38, 1e38)]
+    loss: Loss
     seconds: Annotated[float, number(0.0, 1e9)]
     frame_bytes: Count
+    federation: Federation = ""
 
 
 @dataclass(frozen=True)
@@ -60,24 +66,38 @@ class Pending:
 
 
 class Outbox:
-    """At most one pending update of one device."""
+    """At most one pending update of one device. Only to be used under the folder's lock.
+
+    `put` and `settle` raise DiskFull where there is no room; both may then be called again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._home, self._folder = folder, folder / "pending"
-        for name in ("pending.new", "pending.old"):
-            shutil.rmtree(folder / name, ignore_errors=True)
 
-    def put(self, pending: Pending, residual: Residual | None) -> None:
-        """Store an update with the residual to keep once it is accepted; on return both survive a crash."""
+    def recover(self) -> None:
+        """Finish what a crash cut short."""
+        for name in ("pending.new", "pending.old"):
+            shutil.rmtree(self._home / name, ignore_errors=True)
+        self._move()
+
+    def put(
+        self, pending: Pending, belongings: Belongings, residual: Residual | None, personal: Arrays
+    ) -> None:
+        """Store an update with what the device keeps to itself; on return all of it survives a crash.
+
+        Args:
+            residual: to be kept once the update is accepted.
+            personal: to be kept whatever the server answers.
+        """
         fresh = self._home / "pending.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        write_atomically(fresh / _FRAME, pending.frame)
-        if residual is not None:
-            ResidualStore(fresh / RESIDUAL).save(residual)
-        write_atomically(fresh / _NOTE, pending.note.to_bytes())
-        fresh.rename(self._folder)
-        _flush(self._home)
+        with disk_space(fresh):
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            write_atomically(fresh / _FRAME, pending.frame)
+            belongings.within(fresh).put(residual, personal)
+            write_atomically(fresh / _NOTE, pending.note.to_bytes())
+            fresh.rename(self._folder)
+            sync_folder(self._home)
 
     def get(self) -> Pending | None:
         """The update that waits for an answer, if there is one. A damaged one is dropped and logged."""
@@ -90,29 +110,38 @@ class Outbox:
                 raise ProtocolError(f"the frame has {len(frame)} bytes, {note.frame_bytes} were written")
         except (OSError, ProtocolError) as exc:
             log.warning("pending update in %s dropped: %s", self._folder, exc)
-            self._remove()
+            self._drop()
             return None
         return Pending(note, frame)
 
     def settle(self, accepted: bool) -> None:
-        """The server has answered: keep the new residual if it took the update, else the one from before."""
-        if accepted:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self._folder / RESIDUAL, self._home / RESIDUAL)
-        self._remove()
+        """The server has answered: the round's files take their place.
 
-    def _remove(self) -> None:
+        The new residual does so only if the update was accepted; else the one from before still applies.
+        """
+        with disk_space(self._folder):
+            if self._folder.exists():
+                self._folder.rename(self._home / (_ACCEPTED if accepted else _REFUSED))
+                sync_folder(self._home)
+            self._move()
+
+    def set_aside(self) -> None:
+        """Have the update out of the way: it is another federation's."""
+        set_aside(self._folder)
+
+    def _move(self) -> None:
+        for name, files in ((_ACCEPTED, (PERSONAL, RESIDUAL)), (_REFUSED, (PERSONAL,))):
+            folder = self._home / name
+            if not folder.exists():
+                continue
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(folder / file, self._home / file)
+            sync_folder(self._home)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _drop(self) -> None:
         old = self._home / "pending.old"
         self._folder.rename(old)
-        _flush(self._home)
+        sync_folder(self._home)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    # Some systems cannot open folders; there a rename is as durable as it gets.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

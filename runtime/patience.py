@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for a server without giving up and without hammering it: exponential backoff with full jitter.
+"""Waiting for a server or for room on the disk: exponential backoff with full jitter, and no giving up.
 
 Full jitter (a wait drawn evenly from zero to the exponential bound) keeps devices that lost the same server
 from coming back all at once.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from edgefl.errors import ServerNonsense, ServerUnreachable
+from edgefl.errors import DiskFull, ServerNonsense, ServerUnreachable
 
 log = logging.getLogger("edgefl.client")
 T = TypeVar("T")
@@ -79,7 +79,8 @@ class Patience:
                 raise Stopped
 
     def insist(self, call: Callable[[], T], gate: Callable[[], None], stop: Callable[[], bool] = never) -> T:
-        """The result of a call that is repeated while the server is unreachable or talks nonsense.
+        """The result of a call that is repeated while the server is unreachable or talks nonsense, or while
+        there is no room on the disk.
 
         Args:
             gate: called before each call; it waits, or raises Stopped.
@@ -87,14 +88,14 @@ class Patience:
 
         Raises:
             Stopped: the gate did, or `stop` was true.
-            ServerUnreachable, ServerNonsense: `give_up_s` has passed.
+            ServerUnreachable, ServerNonsense, DiskFull: `give_up_s` has passed.
         """
         failures, since = 0, self.clock()
         while True:
             gate()
             try:
                 return call()
-            except (ServerUnreachable, ServerNonsense) as exc:
+            except (ServerUnreachable, ServerNonsense, DiskFull) as exc:
                 failures += 1
                 if self.give_up_s is not None and self.clock() - since >= self.give_up_s:
                     raise

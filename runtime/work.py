@@ -14,7 +14,7 @@ from edgefl.options import CHOOSING_MODES
 from edgefl.parameters import Arrays, Schema
 from edgefl.runtime.learner import ALONE, Learned, Learner, Stint
 from edgefl.runtime.update import encode_update
-from edgefl.wire import Task
+from edgefl.wire import MAX_LOSS, Task
 
 PASSING = (NotFinite, DeltaError)
 """Why a device declines one round: the next round's parameters may suit it better. Looked at first."""
@@ -66,6 +66,8 @@ def work(
         DataError, BackendError: see `LASTING`.
     """
     learned = learner.learn(parameters, task.training.fit, stint)
+    if not abs(learned.loss) <= MAX_LOSS:
+        raise NotFinite(f"training ended with a loss of {learned.loss:g}: a smaller lr or clip_norm may help")
     coding = task.training.coding
     coded = partial(
         code,

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgefl.delta import Limits, SparseDelta, decode
 from edgefl.errors import DeltaBase, DeltaError, DeltaSchema, DeltaTooLarge, DeltaValue, Refused
+from edgefl.wire import MAX_LOSS
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Checks:
 def reported_loss(update: SparseDelta) -> float | None:
     """The training loss a device put in the frame's metadata, for display only; None where there is none."""
     loss = update.meta.get("loss")
-    if isinstance(loss, bool) or not isinstance(loss, (int, float)) or not abs(loss) < 1e30:
+    if isinstance(loss, bool) or not isinstance(loss, (int, float)) or not abs(loss) <= MAX_LOSS:
         return None
     return float(loss)
 

@@ -83,6 +83,7 @@ class Coordinator:
         self._store = store or _database(settings)
         self.shelf = Shelf(self._store, self.bundle, settings, clock())
         self.bundle = self.shelf.as_founded(self.bundle)
+        self._federation = self._store.federation()
         self._round = self._store.current_round()
         self._start()
 
@@ -223,6 +224,7 @@ class Coordinator:
             devices=self._store.count_devices(),
             bytes_up=total.up,
             bytes_down=total.down,
+            federation=self._federation,
         )
 
     # -- inside
@@ -254,6 +256,7 @@ class Coordinator:
             # To the millisecond: more digits would only be bytes.
             deadline_s=round(max(0.0, current.deadline - at), 3),
             fingerprint=self.shelf.fingerprint(current.base_version),
+            federation=self._federation,
         )
 
     def _pass_time(self, at: float) -> None:

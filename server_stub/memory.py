@@ -7,6 +7,7 @@ It keeps what rounds to come can ask for: thousands of them take no more memory 
 from __future__ import annotations
 
 import math
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._versions: dict[int, Version] = {}
         self._first, self._schema, self._model = 0, "", ""
+        self._federation = secrets.token_hex(8)
         self._engines: dict[str, str] = {}
         self._closed: list[RoundInfo] = []
         self._record: _Record | None = None
@@ -123,6 +125,9 @@ class MemoryStore:
             self._versions, self._first = {first.number: first}, first.number
         elif schema_id != self._schema:
             raise other_model(self._model, self._schema, model, schema_id)
+
+    def federation(self) -> str:
+        return self._federation
 
     # -- devices, places, updates
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, Integer, RowMapping, cast, func, insert, sele
 
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Plan, Round
-from edgefl.server_stub.tables import assignments, publications, rounds, updates, versions
+from edgefl.server_stub.tables import assignments, federation, publications, rounds, updates, versions
 from edgefl.server_stub.values import Publication, Traffic, Version
 from edgefl.wire import Refusals, RoundInfo
 
@@ -31,6 +32,15 @@ SENT = (
     .select_from(updates.join(assignments))
     .group_by(assignments.c.round)
 )
+
+
+def federation_name(c: Connection) -> str:
+    """What the database calls its federation; it is given a name where it has none."""
+    known = c.execute(select(federation.c.name)).scalar()
+    if known is None:
+        known = secrets.token_hex(8)
+        c.execute(insert(federation).values(id=1, name=known))
+    return known
 
 
 def info(

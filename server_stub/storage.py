@@ -26,6 +26,10 @@ class Storage(Protocol):
         """Make an empty storage that of a model, or check that it is; StoreError in another model's."""
         ...
 
+    def federation(self) -> str:
+        """16 hexadecimal digits that tell the rounds of this storage from all others; drawn once."""
+        ...
+
     def put_device(self, message: CheckIn, at: float) -> None:
         """Note that a device was here."""
         ...

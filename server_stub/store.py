@@ -63,6 +63,11 @@ class Store:
             elif row["schema_id"] != schema_id:
                 raise other_model(row["model"], row["schema_id"], model, schema_id)
 
+    def federation(self) -> str:
+        """16 hexadecimal digits that tell the rounds of this database from all others; drawn once."""
+        with self._engine.begin() as c:
+            return rows.federation_name(c)
+
     # -- devices and their places
 
     def put_device(self, message: CheckIn, at: float) -> None:

@@ -28,6 +28,14 @@ deployment = Table(
     Column("model", Text, nullable=False),
 )
 
+# What tells the rounds of this database from those of any other, for devices.
+federation = Table(
+    "federation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(16), nullable=False),
+)
+
 versions = Table(
     "versions",
     metadata,

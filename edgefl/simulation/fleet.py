@@ -14,7 +14,7 @@ from edgefl.parameters import Arrays
 from edgefl.runtime import Metrics, Trainer
 from edgefl.runtime.cache import download, targets_for
 from edgefl.runtime.feature_cache import MemoryFeatures, Room
-from edgefl.runtime.learner import TrainerLearner
+from edgefl.runtime.learner import Stint, TrainerLearner
 from edgefl.runtime.work import PASSING, Coder, Work, work
 from edgefl.simulation.downloads import Downloads
 from edgefl.simulation.network import Network
@@ -34,6 +34,7 @@ class _Device:
         hello: its check-in, the same every time.
         held: the version it holds, None before it has the bundle.
         residual: what its updates left out.
+        own: its personal parameters and buffers.
         rounds: how many it took part in.
     """
 
@@ -41,6 +42,7 @@ class _Device:
     hello: CheckIn
     held: int | None = None
     residual: Residual | None = None
+    own: Arrays | None = None
     rounds: int = 0
 
 
@@ -86,6 +88,7 @@ class Fleet:
         made = self._work(device, task)
         if made is None:
             return True
+        device.own = made.learned.own
         try:
             self._network.remote.upload(task.round, task.assignment, made.frame)
         except Refused as exc:
@@ -100,7 +103,7 @@ class Fleet:
     def evaluate(self, name: str, parameters: Arrays) -> tuple[int, int, Metrics]:
         """A device's examples, the rounds it took part in, and how good parameters are there."""
         device = self._devices[name]
-        return device.learner.examples, device.rounds, device.learner.evaluate(parameters)
+        return device.learner.examples, device.rounds, device.learner.evaluate(parameters, device.own)
 
     def learner(self, examples: Examples) -> TrainerLearner:
         """A learner beside the devices, such as one for test examples."""
@@ -131,6 +134,7 @@ class Fleet:
                 schema=self._schema,
                 device=name,
                 residual=device.residual,
+                stint=Stint(device.own),
                 code=self._code,
             )
         except PASSING as exc:

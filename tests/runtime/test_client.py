@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,92 +26,11 @@ from edgefl.runtime.patience import Patience
 from edgefl.runtime.pause import Pause
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import LoopbackTransport, Response
-from edgefl.tensorfile import read_tensors, write_tensors
-from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Failure, Task, Training
+from edgefl.tensorfile import read_tensors
+from edgefl.wire import CheckInAnswer
+from tests.runtime.fakes import MODEL, SCHEMA, FakeServer, ScriptedLearner, failure
 
 pytestmark = pytest.mark.device
-
-MODEL = Bundle.open(Path(__file__).parent.parent / "fixtures" / "mlp.edgefl")
-SCHEMA = MODEL.schema()
-
-
-class FakeServer:
-    """One device, `rounds` rounds; `before` and `after` may raise or answer in place of the server."""
-
-    def __init__(self, rounds: int = 3, bundle: Bundle = MODEL, **training) -> None:
-        self.rounds, self.bundle = rounds, bundle
-        self.training = Training.of(**{"density": 0.1, "lr": 0.1, **training})
-        self.frames: dict[int, bytes] = {}
-        self.uploads: list[bytes] = []
-        self.requests: list[str] = []
-        self.declines: list[str] = []
-        self.before: Callable[[str, str], Response | None] = lambda method, path: None
-        self.after: Callable[[str, str, Response], Response] = lambda method, path, answer: answer
-        self.max_bytes = 10_000
-        self.over = 0
-
-    def __call__(self, method, path, body, headers) -> Response:
-        self.requests.append(f"{method} {path}")
-        return self.before(method, path) or self.after(method, path, self.answer(method, path, body, headers))
-
-    def answer(self, method, path, body, headers) -> Response:
-        schema = self.bundle.schema()
-        if path == "/v1/check-in":
-            if CheckIn.from_bytes(body).schema != schema.id.hex():
-                return failure(409, "wrong-schema")
-            return Response(200, {}, self.next_task().to_bytes())
-        if path.startswith("/v1/bundle"):
-            tag = self.bundle.manifest.files["parameters"].sha256 + self.bundle.manifest.name
-            if headers.get("if-none-match") == tag:
-                return Response(304)
-            return Response(200, {"etag": tag}, self.bundle.slice(path.partition("=")[2]).to_bytes())
-        if path.startswith("/v1/parameters/"):
-            shared = {p.name: self.bundle.parameters()[p.name] for p in schema.parameters}
-            return Response(200, {}, write_tensors(shared))
-        number = int(path.split("/")[3])
-        if "/declines/" in path:
-            self.declines.append(json.loads(body)["reason"])
-            self.over = number
-            return Response(204)
-        self.uploads.append(body)
-        duplicate = self.frames.setdefault(number, body) == body and self.uploads.count(body) > 1
-        if self.frames[number] != body:
-            return failure(409, "already-sent-different")
-        self.over = number
-        return Response(200, {}, Accepted(True, duplicate).to_bytes())
-
-    def next_task(self) -> CheckInAnswer:
-        number = self.over + 1
-        if number > self.rounds:
-            return CheckInAnswer(None, 1.0, finished=True)
-        name = f"{number:032x}"
-        schema = self.bundle.schema().id.hex()
-        return CheckInAnswer(Task(name, number, number - 1, schema, self.training, 5, self.max_bytes, 60.0))
-
-    def deltas(self) -> list[np.ndarray]:
-        schema = self.bundle.schema()
-        return [decode(f, Limits(schema.id, schema.size)).dense() for f in self.frames.values()]
-
-
-def failure(status: int, reason: str) -> Response:
-    return Response(status, {}, Failure(reason, "because").to_bytes())
-
-
-class ScriptedLearner:
-    """Gives updates drawn from a seed, or raises what it is told."""
-
-    engine, examples = "scripted", 12
-
-    def __init__(self, size: int = SCHEMA.size) -> None:
-        self.random, self.given, self.size = np.random.default_rng(3), [], size
-        self.error: Exception | None = None
-
-    def learn(self, parameters, training, stint) -> Learned:
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
-        self.given.append(self.random.normal(size=self.size).astype(np.float32))
-        return Learned(self.given[-1], 0.5)
 
 
 @pytest.fixture
@@ -452,6 +370,22 @@ def test_diverged_training_sends_nothing_and_says_so(client, caplog):
     assert "no update is sent: loss is nan" in caplog.text
 
 
+@pytest.mark.parametrize("loss", [2e38, -1e31, float("inf")])
+def test_loss_beyond_limits_ends_the_round_only(client, loss):
+    server, learner = FakeServer(rounds=2), ScriptedLearner()
+    learn = learner.learn
+
+    def once(parameters, training, stint):
+        learner.learn = learn
+        return replace(learn(parameters, training, stint), loss=loss)
+
+    learner.learn = once
+
+    first, second = client(server, learner).run()
+
+    assert "loss of" in first.error and second.accepted and len(server.declines) == 1
+
+
 def test_update_that_is_not_finite_is_never_sent(client):
     server, learner = FakeServer(rounds=1), ScriptedLearner()
     learner.learn = lambda p, t, stint: Learned(np.full(SCHEMA.size, np.nan, np.float32), 0.1)
@@ -582,6 +516,12 @@ def examples(count: int = 48, seed: int = 0) -> Examples:
     return Examples(x, (x[:, 0] > 0).astype(np.int32))
 
 
+def take_part(server: FakeServer, folder: Path, **options) -> list[RoundReport]:
+    """What a real device with the NumPy engine reports."""
+    client = DeviceClient(LoopbackTransport(server), examples(), folder, backend="numpy")
+    return list(client.run(**options))
+
+
 def test_real_training_with_the_numpy_backend(tmp_path, sleeps):
     server = FakeServer(rounds=1, epochs=5, density=1.0)
     client = DeviceClient(LoopbackTransport(server), examples(), tmp_path, backend="numpy")
@@ -618,18 +558,16 @@ def test_features_are_made_once_for_all_rounds_and_restarts(tmp_path, sleeps, mo
 
 def test_personal_parameters_stay_and_survive_a_restart(tmp_path):
     model = renamed({"head/kernel": "personal", "head/bias": "personal"})
-    file = tmp_path / "personal.safetensors"
-    first = TrainerLearner(model, examples(), backend="numpy", personal=file)
+    server = FakeServer(rounds=2, bundle=model, epochs=3, density=1.0)
 
-    delta = first.learn({}, FitOptions(epochs=3, lr=0.1)).delta
+    first = take_part(server, tmp_path, max_rounds=1)
 
-    kept = read_tensors(file.read_bytes())
-    assert delta.shape == (6 * 10 + 10,) and set(kept) == {"head/kernel", "head/bias"}
+    kept = read_tensors((tmp_path / "personal.safetensors").read_bytes())
+    assert server.deltas()[0].shape == (6 * 10 + 10,) and set(kept) == {"head/kernel", "head/bias"}
     assert not np.array_equal(kept["head/kernel"], model.parameters()["head/kernel"])
-    again = TrainerLearner(model, examples(), backend="numpy", personal=file)
-    fresh = TrainerLearner(model, examples(), backend="numpy")
-    still = FitOptions(epochs=1, lr=1e-9)
-    assert again.learn({}, still).loss < fresh.learn({}, still).loss
+    # The fake server gives out the same shared parameters again: what is better is what stayed here.
+    [again] = take_part(server, tmp_path)
+    assert again.loss < first[0].loss
 
 
 def test_what_keeps_a_device_from_going_on_is_waited_out_before_requests_and_between_steps(tmp_path, sleeps):

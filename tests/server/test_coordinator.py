@@ -88,6 +88,16 @@ def test_update_survives_a_restart_and_the_round_goes_on(start, bundle, make_fra
         np.testing.assert_array_equal(flat(second, 1), expected)
 
 
+def test_federation_is_named_once_and_every_task_says_so(start, hello):
+    with start() as first:
+        name = first.check_in(hello("a")).task.federation
+        assert len(name) == 16 and first.status().federation == name
+    with start() as second:
+        assert second.check_in(hello("b")).task.federation == name
+
+    assert MemoryStore().federation() != name
+
+
 def test_round_filled_just_before_a_crash_is_closed_after_it(start, make_frame, hello):
     with start(goal=1) as first:
         a = first.check_in(hello("a")).task
