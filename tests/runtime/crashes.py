@@ -30,6 +30,8 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = self.at = self.until = 0
         self.full = False
+        # Hundreds of runs need not wait for a real disk.
+        monkeypatch.setattr(os, "fsync", lambda _: None)
         for name in OPERATIONS:
             monkeypatch.setattr(os, name, self._counted(getattr(os, name), name))
         monkeypatch.setattr(os, "fdopen", self._opened(os.fdopen))

@@ -16,6 +16,8 @@ import pytest
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.runtime.client import DeviceClient
+from edgefl.runtime.conditions.diary import Diary
+from edgefl.runtime.conditions.guard import Guard
 from edgefl.runtime.learner import TrainerLearner
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.trainer import Trainer
@@ -72,6 +74,15 @@ def trainer() -> Trainer:
     return Trainer(NORM, "numpy")
 
 
+@pytest.fixture
+def disk(monkeypatch) -> Disk:
+    """The disk, of which the diary takes no part: what it cannot write it does without."""
+    monkeypatch.setattr(Guard, "_tell", lambda *_: None)
+    monkeypatch.setattr(Diary, "write", lambda *_: None)
+    monkeypatch.setattr(Diary, "count_update", lambda *_: None)
+    return Disk(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(trainer, tmp_path_factory) -> Device:
     device = Device(tmp_path_factory.mktemp("undisturbed"), trainer)
@@ -79,8 +90,8 @@ def undisturbed(trainer, tmp_path_factory) -> Device:
     return device
 
 
-def test_a_crash_at_any_operation_loses_and_doubles_nothing(trainer, undisturbed, tmp_path, monkeypatch):
-    disk, at = Disk(monkeypatch), 0
+def test_a_crash_at_any_operation_loses_and_doubles_nothing(trainer, undisturbed, tmp_path, disk):
+    at = 0
     while True:
         at += 1
         device = Device(tmp_path / "device", trainer)
@@ -99,10 +110,10 @@ def test_a_crash_at_any_operation_loses_and_doubles_nothing(trainer, undisturbed
     assert device.left() == undisturbed.left() and at > 60
 
 
-@pytest.mark.parametrize("lasts", [1, 3, 10_000])
-def test_a_full_disk_at_any_operation_is_waited_out(trainer, undisturbed, tmp_path, monkeypatch, lasts):
+@pytest.mark.parametrize("lasts", [pytest.param(1, marks=pytest.mark.slow), 3, 10_000])
+def test_a_full_disk_at_any_operation_is_waited_out(trainer, undisturbed, tmp_path, disk, lasts):
     """For one operation, for a few, or until the device has waited."""
-    disk, at = Disk(monkeypatch), 0
+    at = 0
     while True:
         at += 1
         device = Device(tmp_path / "device", trainer)
