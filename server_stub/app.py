@@ -121,7 +121,7 @@ def _routes(service: Service) -> APIRouter:
         """Send the update of an assignment. The same bytes again are acknowledged again and count once."""
         coordinator = service.coordinator
         try:
-            frame = await _body(request, coordinator.max_bytes)
+            frame = await _body(request, coordinator.max_bytes(round))
         except Refused as exc:
             await service.call(coordinator.note_refusal, round, assignment, exc)
             raise

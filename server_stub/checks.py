@@ -10,12 +10,14 @@ import numpy as np
 
 from edgefl.delta import Limits, SparseDelta, decode
 from edgefl.errors import DeltaBase, DeltaError, DeltaSchema, DeltaTooLarge, DeltaValue, Refused
+from edgefl.parameters import Schema
+from edgefl.server_stub.terms import Terms
 from edgefl.wire import MAX_LOSS
 
 
 @dataclass(frozen=True)
 class Checks:
-    """The bounds of one server.
+    """The bounds of one round.
 
     Attributes:
         schema_id: the 8 bytes of the parameter schema.
@@ -30,6 +32,16 @@ class Checks:
     max_nonzeros: int
     max_bytes: int
     max_norm: float | None = None
+
+    @staticmethod
+    def of(schema: Schema, terms: Terms) -> Checks:
+        """What a round's terms ask for."""
+        return Checks(schema.id, schema.size, terms.max_nonzeros, terms.max_bytes, terms.max_norm)
+
+    @staticmethod
+    def passed(schema: Schema, frame: bytes) -> Checks:
+        """For a frame that was accepted: it counts, whatever is asked for today."""
+        return Checks(schema.id, schema.size, schema.size, len(frame))
 
     def decode(self, frame: bytes, base_version: int) -> SparseDelta:
         """The update in a frame.

@@ -26,6 +26,7 @@ from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Ti
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
 from edgefl.server_stub.storage import Storage
+from edgefl.server_stub.terms import Terms
 from edgefl.server_stub.values import Traffic, Version
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Participants, RoundInfo, Status, Task
 
@@ -69,14 +70,6 @@ class Coordinator:
         check_whole(self.bundle.manifest)
         self._schema: Schema = self.bundle.schema()
         check_payload(settings.training.coding, self._schema)
-        self.max_bytes = settings.max_frame_bytes(self._schema)
-        self._checks = Checks(
-            self._schema.id,
-            self._schema.size,
-            settings.max_nonzeros(self._schema),
-            self.max_bytes,
-            settings.max_norm,
-        )
         self._traffic, self._clock = traffic, clock
         self._counted = traffic()
         self._lock, self._closing = threading.RLock(), threading.Lock()
@@ -147,7 +140,7 @@ class Coordinator:
         if current is None:
             return Accepted(True, duplicate=True)
         # Decoding is the slow part and needs no lock; the round is asked again after it.
-        update = self._checks.decode(frame, current.base_version)
+        update = Checks.of(self._schema, self._terms(current)).decode(frame, current.base_version)
         with self._lock:
             current = self._expecting(number, assignment, name)
             if current is None:
@@ -191,6 +184,13 @@ class Coordinator:
         return 0.0 if current.full else max(0.0, current.deadline - self._clock())
 
     # -- looking
+
+    def max_bytes(self, number: int) -> int:
+        """The largest frame a round takes; of a round that is over, what the present one does."""
+        current = self._round
+        if current is None:
+            return self.settings.max_frame_bytes(self._schema)
+        return self._terms(current).max_bytes
 
     @property
     def round_number(self) -> int | None:
@@ -242,17 +242,22 @@ class Coordinator:
         if done >= self.settings.rounds:
             return None
         base = self._store.newest_number() if version is None else version
-        return Round.open(done + 1, base, self.settings.plan(), at)
+        terms = self.settings.terms(self._schema, done + 1)
+        return Round.open(done + 1, base, self.settings.plan(), at, terms)
+
+    def _terms(self, current: Round) -> Terms:
+        return current.terms or self.settings.terms(self._schema, current.number)
 
     def _task(self, current: Round, place: Place, at: float) -> Task:
+        terms = self._terms(current)
         return Task(
             assignment=place.id,
             round=current.number,
             base_version=current.base_version,
             schema=self._schema.id.hex(),
-            training=self.settings.training.in_round(current.number),
+            training=terms.training,
             cohort=current.plan.goal,
-            max_bytes=self.max_bytes,
+            max_bytes=terms.max_bytes,
             # To the millisecond: more digits would only be bytes.
             deadline_s=round(max(0.0, current.deadline - at), 3),
             fingerprint=self.shelf.fingerprint(current.base_version),
@@ -314,7 +319,8 @@ class Coordinator:
 
     def _contributions(self, full: Round) -> Iterator[Contribution]:
         for u in self._store.updates_of(full.number):
-            yield Contribution(self._checks.decode(u.frame, full.base_version), u.weight, u.assignment)
+            checks = Checks.passed(self._schema, u.frame)
+            yield Contribution(checks.decode(u.frame, full.base_version), u.weight, u.assignment)
 
     def _tell(self, closed: Round, verdicts: Mapping[str, Verdict]) -> None:
         """Name the devices whose updates did not count as they were."""

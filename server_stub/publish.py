@@ -10,7 +10,7 @@ does aggregation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,10 @@ _DEAD_ZONES = (1.0, 0.8, 0.65, 0.5)
 _FINEST_SHARE = 2.0**-26
 _SMALLEST_UNIT = 2.0**-100
 _CHUNK = 1 << 20
+
+
+class Exhausted(NotFinite):
+    """Earlier steps were so fine that their sum with this one is no longer exact."""
 
 
 @dataclass(frozen=True)
@@ -83,27 +87,33 @@ def publish(standing: Standing, step: Doubles, error: float) -> tuple[Step, Stan
 
     Raises:
         NotFinite: the parameters would leave float32.
+        Exhausted: they would not, and can be published as one step from the start.
     """
     held = standing.weights()
     wanted = held.astype(np.float64) + standing.remainder + step
     difference = wanted - held
     if not (np.abs(wanted).max(initial=0.0) < LARGEST_MAGNITUDE):
         raise NotFinite("the aggregated parameters have NaN, infinity or magnitudes over 1e37")
-    unit, zone = choose(difference, error, _finest(held))
+    unit, zone = choose(difference, error, _finest(held)) if difference.any() else (1.0, 0.5)
     moves = _round(difference, unit, zone)
+    if not moves.any():
+        # Nothing is said in any unit, and binds none of the steps to come.
+        return Step(moves, 1.0), replace(standing, remainder=difference.astype(np.float32))
     moved, finest = standing.moved + moves, min(standing.finest, unit)
     if np.abs(moved).max(initial=0.0) >= lattice.EXACT * finest:
-        raise NotFinite(f"parameters moved so far that steps of {finest:g} no longer show")
+        raise Exhausted(f"parameters moved so far that steps of {finest:g} no longer show")
     after = Standing(standing.start, moved, standing.remainder, finest)
     rest = (wanted - after.weights()).astype(np.float32)
     return Step(moves, unit), Standing(standing.start, moved, rest, finest)
 
 
 def choose(difference: Doubles, error: float, smallest: float) -> tuple[float, float]:
-    """The coarsest unit whose rounding leaves at most the error, and the share of it that becomes 0."""
+    """The coarsest unit whose rounding leaves at most the error, and the share of it that becomes 0.
+
+    Args:
+        difference: not all zeros.
+    """
     seen = sample(difference[np.flatnonzero(difference)].astype(np.float32)).astype(np.float64)
-    if not len(seen):
-        return smallest, 0.5
     allowed = error * float(seen @ seen)
     unit = max(_power_above(float(np.abs(seen).max())), smallest)
     while unit > smallest:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from edgefl.errors import OptionError, Refused
+from edgefl.server_stub.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Round:
         places: device -> its place.
         updates: assignment id -> digest of the accepted frame.
         full: nothing more is taken; ready to aggregate.
+        terms: what devices are told and held to; None where the server's present ones apply.
     """
 
     number: int
@@ -80,10 +82,11 @@ class Round:
     places: Mapping[str, Place] = field(default_factory=dict)
     updates: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
+    terms: Terms | None = None
 
     @staticmethod
-    def open(number: int, base_version: int, plan: Plan, at: float) -> Round:
-        return Round(number, base_version, plan, at + plan.seconds)
+    def open(number: int, base_version: int, plan: Plan, at: float, terms: Terms | None = None) -> Round:
+        return Round(number, base_version, plan, at + plan.seconds, terms=terms)
 
     def place_of(self, assignment: str) -> Place | None:
         return next((p for p in self.places.values() if p.id == assignment), None)

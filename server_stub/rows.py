@@ -9,9 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Integer, RowMapping, cast, func, insert, select, update
 
+from edgefl.errors import ProtocolError, StoreError
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Plan, Round
 from edgefl.server_stub.tables import assignments, federation, publications, rounds, updates, versions
+from edgefl.server_stub.terms import Terms
 from edgefl.server_stub.values import Publication, Traffic, Version
 from edgefl.wire import Refusals, RoundInfo
 
@@ -89,7 +91,15 @@ def load_round(c: Connection, row: RowMapping) -> Round:
         places={p["device"]: Place(p["assignment"], p["at"], p["declined"]) for p in places},
         updates={row.assignment: row.digest for row in sent},
         full=len(sent) >= row["goal"],
+        terms=None if row["terms"] is None else _terms(row["terms"]),
     )
+
+
+def _terms(stored: str) -> Terms:
+    try:
+        return Terms.from_bytes(stored.encode())
+    except ProtocolError as exc:
+        raise StoreError(f"the terms of a round in the database cannot be read: {exc}") from exc
 
 
 def insert_round(c: Connection, state: Round, at: float) -> None:
@@ -106,6 +116,7 @@ def insert_round(c: Connection, state: Round, at: float) -> None:
             extensions=state.extensions,
             bytes_up=0,
             bytes_down=0,
+            terms=None if state.terms is None else state.terms.to_bytes().decode(),
         )
     )
 

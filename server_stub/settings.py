@@ -14,6 +14,7 @@ from edgefl.parameters import Schema
 from edgefl.rules import integer, number, optional
 from edgefl.server_stub.aggregators.asked import check
 from edgefl.server_stub.rounds import Plan
+from edgefl.server_stub.terms import Terms
 from edgefl.wire import Training
 
 _AS_DENSE_AS_ASKED = ("topk", "ternary", "subset")
@@ -47,6 +48,15 @@ class Settings(ServerOptions):
         """What each round asks for."""
         minimum = math.ceil(self.goal / 2) if self.minimum is None else self.minimum
         return Plan(self.goal, minimum, self.deadline_s, self.goal + math.ceil(self.goal * self.surplus))
+
+    def terms(self, schema: Schema, number: int) -> Terms:
+        """What the devices of a round are told and held to."""
+        return Terms(
+            training=self.training.in_round(number),
+            max_nonzeros=self.max_nonzeros(schema),
+            max_bytes=self.max_frame_bytes(schema),
+            max_norm=self.max_norm,
+        )
 
     def max_nonzeros(self, schema: Schema) -> int:
         """The most elements an update may send."""

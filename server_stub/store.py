@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefl.errors import StoreError
-from edgefl.server_stub import roll, rows, tables
+from edgefl.server_stub import roll, rows
 from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.downlink import Link
+from edgefl.server_stub.migrations import migrate
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
 from edgefl.server_stub.storage import other_model
@@ -42,7 +43,9 @@ class Store:
             self._engine = create_engine(url)
             if self._engine.dialect.name == "sqlite":
                 event.listen(self._engine, "connect", _set_up_sqlite)
-            tables.metadata.create_all(self._engine)
+                event.listen(self._engine, "begin", _begin_sqlite)
+            with self._engine.begin() as c:
+                migrate(c)
         except (SQLAlchemyError, ImportError) as exc:
             raise StoreError(f"cannot open the database {url}: {exc}") from exc
 
@@ -264,7 +267,13 @@ class Store:
             return c.execute(select(versions.c.parameters).where(versions.c.version == version)).scalar()
 
 
+def _begin_sqlite(connection: Connection) -> None:
+    """Python's driver would begin at the first change of a row only, and of a table not at all."""
+    connection.exec_driver_sql("BEGIN")
+
+
 def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")

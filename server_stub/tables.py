@@ -20,6 +20,14 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+# One row. A change of any table is a step in `migrations`.
+schema_version = Table(
+    "schema_version",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+)
+
 deployment = Table(
     "deployment",
     metadata,
@@ -74,6 +82,8 @@ rounds = Table(
     Column("closed_at", Double, nullable=True),
     Column("bytes_up", BigInteger, nullable=False),
     Column("bytes_down", BigInteger, nullable=False),
+    # `terms.Terms` as JSON; empty in rounds that began before they were kept.
+    Column("terms", Text, nullable=True),
 )
 
 devices = Table(

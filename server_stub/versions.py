@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edgefl.server_stub.aggregate import stepped
 from edgefl.server_stub.aggregators import Aggregator, State, Updates, Verdict
 from edgefl.server_stub.aggregators.base import Vector64
 from edgefl.server_stub.downlink import Link
-from edgefl.server_stub.publish import Standing, publish
+from edgefl.server_stub.publish import Exhausted, Standing, publish
 from edgefl.server_stub.values import Publication, Version
 from edgefl.tensorfile import read_tensors, write_tensors
 
@@ -63,13 +63,16 @@ class Line:
         """Where devices stand at a version, and the version whose holders can take the next step."""
         if base.publication is not None and base.publication.standing is not None:
             return Standing.from_bytes(base.publication.standing, self.start), base.number
-        standing = Standing.first(self.start)
         if base.number == self.first:
-            return standing, self.first
-        # The versions before were published whole, so the next step is one from the start.
+            return Standing.first(self.start), self.first
+        # The versions before were published whole.
         held = self.schema.flatten(read_tensors(base.parameters)).astype(np.float64)
-        rest = (held - standing.weights()).astype(np.float32)
-        return Standing(self.start, standing.moved, rest), self.first
+        return self._from_start(held), self.first
+
+    def _from_start(self, wanted: Vector64) -> Standing:
+        """Where the next step is one from the first version to what is wanted, and beyond."""
+        fresh = Standing.first(self.start)
+        return replace(fresh, remainder=(wanted - fresh.weights()).astype(np.float32))
 
     def _moved(self, base: Version, step: Vector64, optimizer: bytes) -> Version:
         number = base.number + 1
@@ -79,7 +82,12 @@ class Line:
             due = step + standing.remainder if base.publication is not None else step
             values = stepped(self.schema, read_tensors(base.parameters), due)
             return Version(number, write_tensors(values), optimizer)
-        made, after = publish(standing, step, self.error)
+        try:
+            made, after = publish(standing, step, self.error)
+        except Exhausted:
+            leaves = self.first
+            wanted = standing.weights().astype(np.float64) + standing.remainder
+            made, after = publish(self._from_start(wanted), step, self.error)
         frame = lattice.encode_moves(made.moves, made.unit, schema_id=self.schema.id, base_version=leaves)
         held = after.weights()
         link = Link(number, leaves, frame, made.unit)

@@ -328,6 +328,27 @@ def test_impossible_settings_are_refused(options):
         Settings(bundle=b"", database="x", **options)
 
 
+@pytest.mark.parametrize(
+    "tighter", [{"max_norm": 1e-6}, {"training": Training.of(density=0.001)}, {"max_update_bytes": 10}]
+)
+def test_tighter_limits_after_a_restart_are_for_the_rounds_to_come(start, make_frame, hello, tighter):
+    with start(goal=2) as first:
+        a, b = first.check_in(hello("a")).task, first.check_in(hello("b")).task
+        first.accept(1, a.assignment, make_frame(1))
+
+    with start(goal=2, **tighter) as second:
+        again = second.check_in(hello("b")).task
+        assert (again.training, again.max_bytes) == (b.training, b.max_bytes)
+        assert second.max_bytes(1) == b.max_bytes
+        second.accept(1, b.assignment, make_frame(2))
+        second.tick()
+
+        assert second.status().version == 1
+        task = second.check_in(hello("a")).task
+        with pytest.raises(Refused, match=r"norm-exceeded|too-large"):
+            second.accept(2, task.assignment, make_frame(1, 1))
+
+
 def test_same_bytes_from_many_threads_count_once(start, make_frame, hello):
     with start(goal=2) as c, ThreadPoolExecutor(8) as pool:
         a = c.check_in(hello("a")).task

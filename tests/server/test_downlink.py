@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgefl.bundle import Bundle
 from edgefl.delta import encode
-from edgefl.delta.lattice import fingerprint
+from edgefl.delta.lattice import decode_moves, fingerprint, weights
 from edgefl.errors import Refused, ServerNonsense
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.remote import Remote
@@ -24,9 +24,12 @@ from edgefl.server_stub.aggregators import Contribution, Gathered
 from edgefl.server_stub.aggregators.chain import Chain
 from edgefl.server_stub.aggregators.mean import Mean
 from edgefl.server_stub.aggregators.optimizers import averaging
+from edgefl.server_stub.checks import Checks
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.publish import Standing, choose, publish
 from edgefl.server_stub.settings import Settings
+from edgefl.server_stub.values import Version
+from edgefl.server_stub.versions import Line
 from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import CheckIn, Failure, Task, Training
 
@@ -287,7 +290,7 @@ def test_step_that_overflows_leaves_devices_where_they_are(tmp_path):
     made = line._moved(base, np.zeros(SCHEMA.size), b"")
     broken = replace(line, aggregator=Chain(Mean(), averaging(1e38)))
     big = encode(np.ones(SCHEMA.size, np.float32), schema_id=SCHEMA.id, base_version=0, density=0.3)
-    update = Contribution(coordinator._checks.decode(big.frame, 0), 1.0)
+    update = Contribution(Checks.passed(coordinator.bundle.schema(), big.frame).decode(big.frame, 0), 1.0)
     stuck, _ = broken.next_version(base, Gathered(SCHEMA.size, lambda: iter([update])))
 
     assert stuck.parameters == made.parameters
@@ -329,3 +332,57 @@ def test_restarts_while_devices_follow(tmp_path):
             expected = read_tensors(coordinator.shelf.parameters(task.base_version))
             np.testing.assert_array_equal(flat(found), flat(expected))
     coordinator.close()
+
+
+def test_steps_of_nothing_bind_none_of_those_to_come():
+    standing = Standing.first(np.zeros(4, np.float32))
+    void, after = publish(standing, np.zeros(4), 0.03)
+
+    _, moved = publish(after, np.array([0.5, -0.25, 0.0, 1.0]), 0.0)
+
+    assert not void.moves.any() and after.finest == standing.finest
+    np.testing.assert_array_equal(moved.weights(), [0.5, -0.25, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-40, 1e-28])
+def test_model_of_zeros_learns_after_a_round_without_news(first):
+    start = np.zeros(SCHEMA.size, np.float32)
+    line = replace(_line(start), error=0.03)
+    base = Version(0, write_tensors(SCHEMA.unflatten(start)), write_tensors({}))
+    wanted = np.zeros(SCHEMA.size)
+    for number, size in enumerate([first, 1.0, 0.5], 1):
+        wanted[:] += size
+        base, _ = line.next_version(base, _one_update(np.full(SCHEMA.size, size, np.float32), number - 1))
+
+    held = SCHEMA.flatten(read_tensors(base.parameters))
+
+    assert base.number == 3
+    # At most `error` of the last step, in squared length, may still wait.
+    assert np.linalg.norm(held - wanted) <= 0.03**0.5 * np.linalg.norm(np.full(SCHEMA.size, 0.5)) * 1.01
+
+
+def test_steps_beyond_exact_sums_start_again_from_the_first_version(tmp_path):
+    start = np.zeros(SCHEMA.size, np.float32)
+    line = replace(_line(start), error=0.03)
+    base = Version(0, write_tensors(SCHEMA.unflatten(start)), write_tensors({}))
+    base, _ = line.next_version(base, _one_update(np.full(SCHEMA.size, 1e-28, np.float32), 0))
+
+    made, _ = line.next_version(base, _one_update(np.full(SCHEMA.size, 1.0, np.float32), 1))
+
+    assert base.publication.link.base == 0 and made.publication.link.base == 0
+    total = np.zeros(SCHEMA.size)
+    for update in decode_moves(
+        made.publication.link.frame, schema_id=SCHEMA.id, size=SCHEMA.size, versions=(0,)
+    ):
+        total[update.indices] += update.values
+    assert fingerprint(weights(start, total)) == made.publication.fingerprint
+
+
+def _line(start) -> Line:
+    return Line(SCHEMA, 0, start, Chain(Mean(), averaging()), 0.03)
+
+
+def _one_update(vector, version) -> Gathered:
+    frame = encode(vector, schema_id=SCHEMA.id, base_version=version, mode="float32").frame
+    update = Checks.passed(SCHEMA, frame).decode(frame, version)
+    return Gathered(SCHEMA.size, lambda: iter([Contribution(update, 1.0)]))
