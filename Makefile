@@ -8,7 +8,7 @@ DEMO_EXTRAS := keras,ort-training,tflite,zstd,server,cli,sim
 WS_INPUTS := pyproject.toml constraints/workstation.txt
 DEV_INPUTS := pyproject.toml constraints/device.txt
 
-.PHONY: help setup demo test test-all check format bench docs links clean
+.PHONY: help setup demo test test-all check format bench docs links clean device wheels
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -45,6 +45,13 @@ bench: setup  ## regenerate the figures in the README and docs (takes a while)
 
 docs: setup  ## check that every code block of the README and docs runs
 	$(WS) -m pytest -q -m '' tests/docs
+
+device:  ## dist/edgefl-device.pyz: one file that runs `edgefl device`, given Python and NumPy
+	@$(PYTHON) scripts/device.py pyz dist
+
+wheels:  ## dist/: the whole distribution, and the device's part of it
+	@$(PYTHON) -m pip wheel $(PIP_FLAGS) --no-deps -w dist .
+	@$(PYTHON) scripts/device.py wheel dist
 
 links:
 	@for d in converters runtime server_stub; do [ -e edgefl/$$d ] || ln -s ../$$d edgefl/$$d; done

@@ -57,7 +57,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _DOORS:
         raise AttributeError(f"module 'edgefl' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(importlib.import_module(_DOORS[name]), name)
+    try:
+        return getattr(importlib.import_module(_DOORS[name]), name)
+    except ModuleNotFoundError as exc:
+        if exc.name != _DOORS[name]:
+            raise
+    from edgefl.errors import MissingDependency
+    from edgefl.requirements import DISTRIBUTION
+
+    raise MissingDependency(DISTRIBUTION, "", f"edgefl.{name}, which a device does without,")
 
 
 def __dir__() -> list[str]:

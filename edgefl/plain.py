@@ -27,6 +27,18 @@ def print_line(text: str) -> None:
     print(harmless(text), flush=True)
 
 
+def message_of(exc: Exception) -> str:
+    """What an error says, for one line; errors of the system with the file they are about."""
+    if isinstance(exc, OSError) and exc.filename and exc.strerror:
+        return f"{exc.filename}: {exc.strerror}"
+    return str(exc)
+
+
+def print_failure(exc: Exception) -> None:
+    """An error as one JSON object, for commands called with --json."""
+    print(json.dumps({"error": type(exc).__name__, "message": message_of(exc)}))
+
+
 def harmless(text: str) -> str:
     """Text without control characters: names come from files of strangers and terminals obey them."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -7,7 +7,7 @@ it would bring a stranger's code.
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ from pathlib import Path
 
 DISTRIBUTION = "edgefl-train"
 """The distribution's name; the import name and the command are `edgefl`."""
+DEVICE_DISTRIBUTION = "edgefl-train-device"
+"""The same without what only workstations and servers run."""
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([^;\[]*?)\s*(?:;\s*(.*))?")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
@@ -51,9 +53,11 @@ class Requirement:
 
     @property
     def installed(self) -> bool:
+        from importlib import metadata
+
         try:
-            importlib.metadata.version(self.name)
-        except importlib.metadata.PackageNotFoundError:
+            metadata.version(self.name)
+        except metadata.PackageNotFoundError:
             return False
         return True
 
@@ -64,11 +68,9 @@ class Requirement:
 
 def requirements() -> tuple[Requirement, ...]:
     """Every requirement of the distribution; none where neither its metadata nor its source is at hand."""
-    try:
-        lines = importlib.metadata.requires(DISTRIBUTION) or []
-    except importlib.metadata.PackageNotFoundError:
-        lines = list(_in_source(Path(__file__).parents[1] / "pyproject.toml"))
-    found = filter(None, map(_parsed, lines))
+    found = filter(
+        None, map(_parsed, _metadata() or _in_source(Path(__file__).parents[1] / "pyproject.toml"))
+    )
     return tuple(r for r in found if r.name != DISTRIBUTION)  # an extra that is a list of others
 
 
@@ -90,6 +92,16 @@ def newest_python(package: str) -> tuple[int, int] | None:
     """The last Python a package is asked for on, None where there is no limit or it is not known."""
     below = next((r.below for r in requirements() if r.is_for(package) and r.below), None)
     return below and (below[0], below[1] - 1)
+
+
+def _metadata() -> list[str]:
+    """What the installed distribution says it requires."""
+    from importlib import metadata  # as slow to import as all of this package together
+
+    for name in (DISTRIBUTION, DEVICE_DISTRIBUTION):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.requires(name) or []
+    return []
 
 
 def _in_source(pyproject: Path) -> Iterator[str]:

@@ -1,12 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device: engines, training, and the client that joins rounds."""
+"""The device: engines, training, and the client that joins rounds.
 
-from edgefl.runtime.backends import BACKENDS, Backend, Program, open_backend
-from edgefl.runtime.delegates import Placement
-from edgefl.runtime.download import pull
-from edgefl.runtime.feature_cache import FeatureCache
-from edgefl.runtime.metrics import Metrics
-from edgefl.runtime.trainer import FitReport, Trainer
+Names are looked up on first use, so that importing one part does not cost the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgefl.runtime.backends import BACKENDS, Backend, Program, open_backend
+    from edgefl.runtime.delegates import Placement
+    from edgefl.runtime.download import pull
+    from edgefl.runtime.feature_cache import FeatureCache
+    from edgefl.runtime.metrics import Metrics
+    from edgefl.runtime.trainer import FitReport, Trainer
+
+_DOORS = {
+    "BACKENDS": "edgefl.runtime.backends",
+    "Backend": "edgefl.runtime.backends",
+    "FeatureCache": "edgefl.runtime.feature_cache",
+    "FitReport": "edgefl.runtime.trainer",
+    "Metrics": "edgefl.runtime.metrics",
+    "Placement": "edgefl.runtime.delegates",
+    "Program": "edgefl.runtime.backends",
+    "Trainer": "edgefl.runtime.trainer",
+    "open_backend": "edgefl.runtime.backends",
+    "pull": "edgefl.runtime.download",
+}
 
 __all__ = [
     "BACKENDS",
@@ -20,3 +42,9 @@ __all__ = [
     "open_backend",
     "pull",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'edgefl.runtime' has no attribute {name!r}")
+    return getattr(importlib.import_module(_DOORS[name]), name)

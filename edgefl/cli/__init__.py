@@ -17,6 +17,10 @@ def main() -> None:
     except ImportError as exc:
         if exc.name not in ("typer", "rich", "click"):
             raise
+        if sys.argv[1:2] == ["device"]:
+            from edgefl.runtime.command import main as device
+
+            return device()
         print(
             f"the edgefl command needs the package {exc.name!r}: {pip_install(exc.name, 'cli')}",
             file=sys.stderr,

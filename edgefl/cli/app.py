@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated
@@ -34,6 +33,7 @@ from edgefl.cli.expand import expanded
 from edgefl.cli.output import err, print_error
 from edgefl.cli.payload import command as payload
 from edgefl.errors import EdgeflError, MissingDependency
+from edgefl.plain import message_of, print_failure
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,16 +127,9 @@ def run() -> int:
 
 
 def _report(exc: Exception) -> None:
-    kind, message = type(exc).__name__, _message(exc)
     if "--json" in sys.argv:
-        print(json.dumps({"error": kind, "message": message}))
-    print_error(kind, message)
-
-
-def _message(exc: Exception) -> str:
-    if isinstance(exc, OSError) and exc.filename and exc.strerror:
-        return f"{exc.filename}: {exc.strerror}"
-    return str(exc)
+        print_failure(exc)
+    print_error(type(exc).__name__, message_of(exc))
 
 
 def _missing(exc: Exception) -> MissingDependency | None:

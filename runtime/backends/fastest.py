@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import importlib.util
 import platform
 import time
@@ -130,10 +129,12 @@ def _version(name: str) -> str:
             return ""
     except (ImportError, ValueError):
         return ""
+    from importlib import metadata  # slow, and only needed where there is a choice
+
     for distribution in distributions:
         try:
-            return f"{distribution} {importlib.metadata.version(distribution)}"
-        except importlib.metadata.PackageNotFoundError:
+            return f"{distribution} {metadata.version(distribution)}"
+        except metadata.PackageNotFoundError:
             continue
     return "unknown"
 

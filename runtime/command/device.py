@@ -20,7 +20,9 @@ from edgefl.runtime.transport import HttpTransport
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits: LimitOptions) -> None:
+def serve_owner(
+    device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits: LimitOptions
+) -> None:
     """Do what the options ask for.
 
     Raises:

@@ -21,7 +21,12 @@ FOLDERS = {
     "runtime": "edgefl.runtime",
     "server_stub": "edgefl.server_stub",
 }
-JOINING = ("edgefl/__init__.py", "edgefl/cli/", "edgefl/simulation/")  # the only places that may reach across
+JOINING = (
+    "edgefl/__init__.py",
+    "edgefl/__main__.py",
+    "edgefl/cli/",
+    "edgefl/simulation/",
+)  # the only places that may reach across
 FRAMEWORKS = (
     "tensorflow",
     "torch",
@@ -96,6 +101,42 @@ def test_device_side_imports_numpy_only() -> None:
         "import sys; import edgefl, edgefl.bundle, edgefl.delta, edgefl.graph, edgefl.data, edgefl.wire\n"
         "import edgefl.runtime\n"
         f"print([m for m in {FRAMEWORKS!r} if m in sys.modules])"
+    )
+
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == "[]"
+
+
+# Slow to import, and needed by some devices or some commands only.
+SLOW = (
+    "http.client",
+    "ssl",
+    "importlib.metadata",
+    "argparse",
+    "typer",
+    "rich",
+    "sqlite3",
+    "asyncio",
+    "unittest",
+)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    ("statement", "without"),
+    [
+        ("import edgefl.runtime", ("numpy", *SLOW)),
+        ("from edgefl.runtime import Trainer", SLOW),
+        ("import edgefl.runtime.command", ("numpy", *SLOW)),
+        ("import edgefl.runtime.command.device", ("argparse", "typer", "rich", "asyncio", "unittest")),
+    ],
+)
+def test_imports_bring_no_more_than_they_need(statement: str, without: tuple[str, ...]) -> None:
+    """Beyond what NumPy imports itself."""
+    own = "import numpy; own = set(sys.modules); " if "numpy" not in without else "own = set(); "
+    code = (
+        f"import sys; {own}{statement}; print([m for m in {without!r} if m in sys.modules and m not in own])"
     )
 
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
