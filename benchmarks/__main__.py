@@ -18,6 +18,7 @@ COMMANDS = (
     ["benchmarks.codec", "--real", "--keep"],
     ["benchmarks.features", "--keep"],
     ["benchmarks.peers", "--keep"],
+    ["benchmarks.robustness", "--keep"],
     ["benchmarks.curves", "--keep"],
 )
 

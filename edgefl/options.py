@@ -186,6 +186,18 @@ class FederationOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackOptions(Checked):
+    """Devices of a simulation that lie."""
+
+    attack: Annotated[
+        str,
+        text(r"|sign-flip|label-flip|scale:-?\d+(\.\d+)?"),
+        "What they do: sign-flip and scale:FACTOR change their updates, label-flip their labels.",
+    ] = ""
+    attackers: Annotated[float, number(0.0, 1.0), "Part of the devices that do, with an attack."] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions(FederationOptions):
     """How a server runs its rounds."""
 
@@ -323,6 +335,7 @@ SECTIONS: Mapping[str, type[Checked]] = {
     "fit": FitOptions,
     "coding": CodingOptions,
     "server": ServerOptions,
+    "attack": AttackOptions,
     "when": WhenOptions,
     "limits": LimitOptions,
     "device": DeviceOptions,

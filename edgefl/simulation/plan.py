@@ -6,19 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from edgefl.bundle import Bundle
-from edgefl.options import FederationOptions
+from edgefl.options import AttackOptions, FederationOptions
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(FederationOptions):
-    """What to simulate: the options of a federation, and who takes part in it.
+class Plan(FederationOptions, AttackOptions):
+    """What to simulate: the options of a federation, who takes part in it, and who lies.
 
     Attributes:
         training: how devices train; its seed counts up with the rounds, as on the server.
         cohort: devices drawn per round, all where None; none is drawn again before all have been.
-        seed: of the draw of devices.
+        seed: of the draw of devices, and of those that lie.
     """
 
     training: Training = field(default_factory=Training)

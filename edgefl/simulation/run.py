@@ -12,6 +12,7 @@ from edgefl.parameters import Arrays
 from edgefl.runtime import Metrics
 from edgefl.runtime.update import encode_update
 from edgefl.runtime.work import Coder
+from edgefl.simulation.attacks import Attack
 from edgefl.simulation.fleet import Fleet
 from edgefl.simulation.network import Network
 from edgefl.simulation.plan import DeviceRow, Plan, RoundRow, Simulated
@@ -54,7 +55,9 @@ def simulate(
     if not 1 <= cohort <= len(devices):
         raise DataError(f"a cohort of {cohort} cannot be drawn from {len(devices)} devices")
     network = Network(plan.settings(bundle, len(devices)))
-    fleet, turns = Fleet(network, devices, backend, delegate, code), Turns(sorted(devices), plan.seed)
+    attack = Attack.of(plan, sorted(devices))
+    fleet = Fleet(network, attack.examples(devices, bundle), backend, delegate, attack.code(code))
+    turns = Turns(sorted(devices), plan.seed)
     gauge = None if test is None else fleet.learner(test)
     version, values, rows = bundle.manifest.model_version, _shared(bundle), list[RoundRow]()
     for _ in range(plan.rounds):
