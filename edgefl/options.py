@@ -232,6 +232,7 @@ class WhenOptions(Checked):
     charging: Annotated[bool, flag, "Train only while charging, or without a battery."] = False
     battery: Annotated[int, integer(0, 100), "Train only with this much in the battery, in percent."] = 0
     unmetered: Annotated[bool, flag, "Train only on a network that nobody pays for by the byte."] = False
+    full_power: Annotated[bool, flag, "Train only while nobody asked the system to save power."] = False
     busy: Annotated[
         float | None,
         optional(number(0.0, 1.0)),

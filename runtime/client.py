@@ -19,7 +19,7 @@ from edgefl.data import Examples
 from edgefl.errors import DataError, DiskFull, EdgeflError, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.options import LimitOptions
-from edgefl.runtime.backends import Backend
+from edgefl.runtime.backends import Backend, proved
 from edgefl.runtime.belongings import Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.conditions import Guard, conditions_here
@@ -111,6 +111,8 @@ class DeviceClient:
             guard: says when the device may train; by default always, unless the server asks for something.
             limits: what a round may cost, whatever the server asks for.
         """
+        self.finished = False
+        """Whether the server has said that it has no more rounds."""
         self._home = Path(workdir)
         self._remote, self._patience = Remote(transport, bundle_bytes), patience or Patience()
         self._cache = BundleCache(self._home, targets_for(backend, delegate))
@@ -202,6 +204,7 @@ class DeviceClient:
                 bundle, learner = self._renew(bundle, exc)
                 continue
             if answer.finished:
+                self.finished = True
                 self._guard.doing("has finished: the server has no more rounds")
                 return
             if answer.task is None:
@@ -382,7 +385,10 @@ class DeviceClient:
         return file.read_text().strip()
 
 
-def _trainer(bundle: Bundle, examples: Examples | None, **options: Any) -> Learner:
+def _trainer(bundle: Bundle, examples: Examples | None, backend: str | Backend, **options: Any) -> Learner:
     if examples is None:
         raise DataError("there are no examples to train on")
-    return TrainerLearner(bundle, examples, **options)
+    if not isinstance(backend, str):
+        # An app's engine that is wrong must not take a place in a round first.
+        backend = proved(bundle, backend)
+    return TrainerLearner(bundle, examples, backend=backend, **options)

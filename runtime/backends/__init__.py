@@ -10,7 +10,7 @@ from edgefl.errors import BackendFailure, BackendUnavailable, OptionError
 from edgefl.proof import KINDS
 from edgefl.runtime.backends.base import Array, Backend, Program, ProvingBackend
 from edgefl.runtime.backends.fastest import Chosen, Speed, speeds
-from edgefl.runtime.backends.proving import Proving
+from edgefl.runtime.backends.proving import Proving, proving
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 
 log = logging.getLogger("edgefl.backends")
@@ -23,7 +23,7 @@ BY_NAME = ("ort-training",)
 
 _CPU = parse_wish("cpu")
 
-__all__ = ["BACKENDS", "Array", "Backend", "Program", "open_backend"]
+__all__ = ["BACKENDS", "Array", "Backend", "Program", "open_backend", "proved"]
 
 
 def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", threads: int = 1) -> Backend:
@@ -66,6 +66,13 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
             others = (*measured, *(speed for speed in passed if speed.engine not in known))
             return Chosen(backend, others) if others else backend
     raise BackendUnavailable(f"no engine here can run bundle {bundle.manifest.name!r}: " + "; ".join(reasons))
+
+
+def proved(bundle: Bundle, backend: Backend) -> Backend:
+    """An application's own engine, once it has proved right; BackendFailure where it is wrong."""
+    found = proving(backend)
+    _prove(bundle, found)
+    return found
 
 
 def _prove(bundle: Bundle, backend: ProvingBackend) -> None:

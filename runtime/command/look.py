@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from edgefl.errors import OptionError
 from edgefl.plain import print_json, print_line, size
@@ -16,8 +17,8 @@ from edgefl.runtime.conditions.policy import DAY_S
 from edgefl.runtime.lock import owner
 
 
-def show_status(folder: Path, conditions: Conditions, as_json: bool) -> None:
-    """Whether a client runs in the folder, what it does, and every reason not to train right now.
+def status_of(folder: Path, conditions: Conditions) -> dict[str, Any]:
+    """Whether a client runs in the folder, what it does, and every reason not to train now, as JSON has it.
 
     Raises:
         OptionError: no client has ever run there.
@@ -26,39 +27,45 @@ def show_status(folder: Path, conditions: Conditions, as_json: bool) -> None:
     if state is None:
         raise OptionError(f"no device has run in {folder}; --workdir names its folder")
     now, process, diary = time.time(), owner(folder), Diary(folder)
-    readings = conditions.read()
-    reasons = judged(state, readings, diary.past(), now)
+    readings, past = conditions.read(), diary.past()
+    reasons = judged(state, readings, past, now)
     rounds = [entry for entry in diary.entries() if entry.event == "round"]
-    accepted = [entry for entry in rounds if entry.accepted]
-    today = sum(now - DAY_S < moment <= now for moment in diary.past().updates)
+    return {
+        "running": process is not None,
+        "process": process,
+        "doing": state.doing,
+        "since": state.since,
+        "eligible": not reasons,
+        "reasons": [vars(reason) for reason in reasons],
+        "readings": vars(readings),
+        "when": state.when.to_json(),
+        "server_when": state.theirs.to_json(),
+        "rounds": len(rounds),
+        "accepted": sum(entry.accepted for entry in rounds),
+        "updates_today": sum(now - DAY_S < moment <= now for moment in past.updates),
+        "last_round": rounds[-1].to_json() if rounds else None,
+    }
+
+
+def show_status(folder: Path, conditions: Conditions, as_json: bool) -> None:
+    """Print `status_of`."""
+    found = status_of(folder, conditions)
     if as_json:
-        print_json(
-            {
-                "running": process is not None,
-                "process": process,
-                "doing": state.doing,
-                "since": state.since,
-                "eligible": not reasons,
-                "reasons": [vars(reason) for reason in reasons],
-                "readings": vars(readings),
-                "when": state.when.to_json(),
-                "server_when": state.theirs.to_json(),
-                "rounds": len(rounds),
-                "accepted": len(accepted),
-                "updates_today": today,
-                "last_round": rounds[-1].to_json() if rounds else None,
-            }
-        )
+        print_json(found)
         return
+    process = found["process"]
     who = f"process {process}" if process else "no process runs, the last one"
-    print_line(f"{folder}: {who} {state.doing}, since {_moment(state.since)}")
-    for reason in reasons:
-        print_line(f"not training: {reason}")
-    if not reasons:
+    print_line(f"{folder}: {who} {found['doing']}, since {_moment(found['since'])}")
+    for reason in found["reasons"]:
+        print_line(f"not training: {reason['said']}")
+    if found["eligible"]:
         print_line("it may train now")
-    print_line(f"{len(rounds)} rounds in its history, {len(accepted)} accepted; {today} updates in 24 hours")
-    if rounds:
-        print_line(_line(rounds[-1]))
+    print_line(
+        f"{found['rounds']} rounds in its history, {found['accepted']} accepted; "
+        f"{found['updates_today']} updates in 24 hours"
+    )
+    if found["last_round"]:
+        print_line(_line(Entry.from_json(found["last_round"])))
 
 
 def show_history(folder: Path, as_json: bool) -> None:

@@ -90,6 +90,8 @@ def _demands(when: WhenOptions, now: Readings) -> Iterator[_Demand]:
     yield _Demand("unmetered", when.unmetered, now.metered, lambda metered: not metered,
                   "whether the network costs money by the byte",
                   "The network costs money by the byte.")  # fmt: skip
+    yield _Demand("full_power", when.full_power, now.power_save, lambda saving: not saving,
+                  "whether the device saves power", "The device saves power.")  # fmt: skip
     yield _Demand("busy", busy is not None, now.busy, lambda part: part <= (busy or 0.0),
                   "how busy the device is",
                   f"Other work takes {100 * (now.busy or 0):.0f} % of the processors, "

@@ -15,6 +15,7 @@ class Readings:
         charging: external power, which a machine without a battery always has.
         battery: percent, 0 to 100; 100 without a battery.
         metered: somebody pays for the network by the byte.
+        power_save: somebody asked the system to save power.
         busy: part of all processors' time that other work takes, 0 to 1.
         temperature: of the hottest part, degrees Celsius.
         hot: the system slows itself down for heat, or is about to.
@@ -25,6 +26,7 @@ class Readings:
     charging: bool | None = None
     battery: float | None = None
     metered: bool | None = None
+    power_save: bool | None = None
     busy: float | None = None
     temperature: float | None = None
     hot: bool | None = None

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An app's engine as a backend: "run this file on these tensors"."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from edgefl.bundle import Bundle
+from edgefl.bundle.archive import unpack
+from edgefl.bundle.manifest import EXTENSIONS
+from edgefl.errors import BackendFailure, BackendUnavailable, BundleError, TensorFileError
+from edgefl.files import write_atomically
+from edgefl.proof import results
+from edgefl.runtime.backends.base import Engine, Names, Program, artifact_of
+from edgefl.runtime.delegates.choice import Placement
+from edgefl.strictjson import Fields, parse
+from edgefl.tensorfile import read_tensors, write_tensors
+
+Array = npt.NDArray[Any]
+_PACKAGE = ".zip"
+
+
+class HostEngine(Protocol):
+    """What an app implements, in whatever language it is written in.
+
+    Results may be of the language's own types: `str` and `bytes` are asked of them.
+    """
+
+    def describe(self) -> str:
+        """JSON: `{"name": "litert", "version": "1.4.0", "target": "tflite", "delegate": "xnnpack"}`.
+
+        `target` says whose artifacts it runs: `tflite`, `onnx` or `coreml`. `delegate` may be left out.
+        """
+        ...
+
+    def run(self, artifact: str, signature: str, tensors: bytes) -> bytes:
+        """Run a file.
+
+        Args:
+            artifact: the file's path; the same path is always the same file, so what was loaded may be kept.
+            signature: the graph's name in files that hold several: `step`, `features` or `infer`.
+            tensors: every input by the file's own name, as `edgefl.tensorfile` writes them.
+
+        Returns:
+            Every output by the file's own name, written so too.
+        """
+        ...
+
+
+class HostBackend(Engine):
+    """A `Backend` that hands files and tensors to an app's engine."""
+
+    def __init__(self, engine: HostEngine, folder: Path) -> None:
+        """
+        Args:
+            folder: where artifacts are put as files.
+
+        Raises:
+            BackendUnavailable: the engine does not say what it is.
+        """
+        try:
+            row = Fields(
+                parse(str(engine.describe()).encode(), BackendFailure, "engine"), "engine", BackendFailure
+            )
+            self.name = row.text("name")
+            self.version = row.text("version")
+            self.target = row.choice("target", EXTENSIONS)
+            self._delegate = row.text("delegate") if row.has("delegate") else "cpu"
+        except Exception as exc:  # what a foreign language throws has no common base
+            raise BackendUnavailable(f"the app's engine does not say what it is: {exc}") from exc
+        self._engine, self._folder = engine, folder
+
+    def load(self, bundle: Bundle, kind: str) -> Program:
+        """See `Backend.load`; raises BackendFailure where the file cannot be put on disk."""
+        artifact = artifact_of(bundle, self.target, kind)
+        path = self._on_disk(artifact.path, bundle.artifact(self.target, kind))
+        label = f"{self.name} {self.version} on {artifact.path}"
+        names = Names.of(artifact)
+        expected = frozenset(results(bundle.manifest, kind))
+        return _HostProgram(self._engine, path, names, expected, label, Placement(kind, self._delegate))
+
+    def _on_disk(self, name: str, data: bytes) -> str:
+        """The path of an artifact's own file; its name changes with its bytes."""
+        suffix = name.partition(".")[2]
+        place = self._folder / f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix.removesuffix(_PACKAGE)}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if suffix.endswith(_PACKAGE):
+                _unpacked(data, place)
+            elif not (place.exists() and place.read_bytes() == data):
+                write_atomically(place, data)
+        except (OSError, BundleError) as exc:
+            raise BackendFailure(f"cannot put {name} in {self._folder}: {exc}") from exc
+        return str(place)
+
+
+def _unpacked(data: bytes, place: Path) -> None:
+    """A package as the folder its platform takes, complete or not there at all."""
+    if place.exists():
+        return
+    files = unpack(data)
+    work = Path(tempfile.mkdtemp(prefix=".package-", dir=place.parent))
+    try:
+        for name, content in files.items():
+            file = work / name.partition("/")[2]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        os.replace(work, place)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class _HostProgram:
+    def __init__(
+        self,
+        engine: HostEngine,
+        path: str,
+        names: Names,
+        expected: frozenset[str],
+        label: str,
+        placement: Placement,
+    ) -> None:
+        self._engine, self._path, self._names = engine, path, names
+        self._expected, self._label, self.placement = expected, label, placement
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        tensors = write_tensors(self._names.to_own(feeds))
+        try:
+            made = bytes(self._engine.run(self._path, self.placement.graph, tensors))
+        except Exception as exc:  # what a foreign language throws has no common base
+            raise BackendFailure(f"{self._label}: {exc}") from exc
+        try:
+            values = read_tensors(made)
+        except TensorFileError as exc:
+            raise BackendFailure(f"{self._label} gives no tensors: {exc}") from exc
+        found = {self._names.to_contract(name): value for name, value in values.items()}
+        if missing := self._expected - found.keys():
+            raise BackendFailure(f"{self._label} gives no {min(missing)!r}, only {sorted(found)[:5]}")
+        return found
