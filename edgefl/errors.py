@@ -321,8 +321,12 @@ class Refused(ProtocolError):
     Attributes:
         status: the HTTP status code.
         reason: the server's short machine-readable reason, such as `unknown-round`.
+        headers: what goes with the answer beside its body.
     """
 
-    def __init__(self, status: int, reason: str, detail: str) -> None:
+    def __init__(
+        self, status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(f"server refused ({status} {reason}): {detail}")
         self.status, self.reason, self.detail = status, reason, detail
+        self.headers = dict(headers or {})

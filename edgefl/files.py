@@ -15,15 +15,18 @@ from edgefl.errors import DiskFull
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
     """Replace a file by way of a temporary one beside it, flushed to disk before the rename.
+
+    Args:
+        private: only its owner may read it.
 
     Raises:
         DiskFull: there is no room for it; the old file is then untouched.
         OSError: the folder is missing or read-only; so it is then.
     """
     with disk_space(path):
-        _replace(path, data)
+        _replace(path, data, private)
 
 
 @contextlib.contextmanager
@@ -49,14 +52,14 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, private: bool) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(temporary, _mode(path))
+            os.chmod(temporary, 0o600 if private else _mode(path))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

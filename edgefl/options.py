@@ -218,6 +218,17 @@ class ServerOptions(FederationOptions):
         number(0.0, 86_400.0),
         "Seconds over which devices that found no work come back, each at a moment of its own.",
     ] = 0.0
+    enrolled: Annotated[
+        bool, flag, "Only devices that are enrolled take part, and sign what they ask for."
+    ] = False
+    per_device: Annotated[
+        float, number(0.0, 1e6), "Requests a second that one enrolled device may make; 0: any."
+    ] = 20.0
+    per_address: Annotated[
+        float,
+        number(0.0, 1e6),
+        "Requests a second from one address that no known device signed; 0: any.",
+    ] = 20.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,6 +26,7 @@ from edgefl.errors import (
     ServerUnreachable,
     TensorFileError,
 )
+from edgefl.identity.messages import Enrol, Enrolled
 from edgefl.message import Message
 from edgefl.parameters import Arrays, Schema
 from edgefl.runtime.transport import Response, Transport
@@ -75,9 +76,12 @@ class Remote:
         self.bytes_up = 0
         self.bytes_down = 0
 
+    def enrol(self, message: Enrol) -> Enrolled:
+        return parsed(Enrolled, self._ask("POST", "/v1/enrol", message.to_bytes(), {}))
+
     def check_in(self, message: CheckIn) -> CheckInAnswer:
         answer = self._ask("POST", "/v1/check-in", message.to_bytes(), {})
-        return _parsed(CheckInAnswer, answer)
+        return parsed(CheckInAnswer, answer)
 
     def bundle(self, target: str | None, tag: str = "") -> tuple[Bundle, bytes, str] | None:
         """The verified bundle, cut to a target or whole, with its bytes and entity tag.
@@ -131,18 +135,18 @@ class Remote:
             raise ServerNonsense(f"the weights of version {version} cannot be used: {exc}") from exc
 
     def status(self) -> Status:
-        return _parsed(Status, self._ask("GET", "/v1/status", b"", {}))
+        return parsed(Status, self._ask("GET", "/v1/status", b"", {}))
 
     def rounds(self) -> tuple[RoundInfo, ...]:
-        return _parsed(Rounds, self._ask("GET", "/v1/rounds", b"", {}, MAX_LIST_BYTES)).rounds
+        return parsed(Rounds, self._ask("GET", "/v1/rounds", b"", {}, MAX_LIST_BYTES)).rounds
 
     def participants(self, round_number: int) -> tuple[Participant, ...]:
         path = f"/v1/rounds/{round_number}/participants"
-        return _parsed(Participants, self._ask("GET", path, b"", {}, MAX_LIST_BYTES)).participants
+        return parsed(Participants, self._ask("GET", path, b"", {}, MAX_LIST_BYTES)).participants
 
     def upload(self, round_number: int, assignment: str, frame: bytes) -> Accepted:
         answer = self._ask("PUT", f"/v1/rounds/{round_number}/updates/{assignment}", frame, {})
-        accepted = _parsed(Accepted, answer)
+        accepted = parsed(Accepted, answer)
         if not accepted.accepted:
             raise ServerNonsense("the server answers an upload with accepted: false")
         return accepted
@@ -163,9 +167,26 @@ class Remote:
         answer = self._transport.request(method, path, body, headers, limit=max(limit, MAX_JSON_BYTES))
         self.bytes_up += len(body)
         self.bytes_down += len(answer.body)
-        if answer.status not in good:
-            raise _failure(answer, f"{method} {path}")
-        return answer
+        return insisted(answer, good, f"{method} {path}")
+
+
+def ask(
+    transport: Transport,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    limit: int = MAX_JSON_BYTES,
+    good: tuple[int, ...] = (200,),
+) -> Response:
+    """One request's answer; raises as the methods of `Remote` do."""
+    return insisted(transport.request(method, path, body, limit=limit), good, f"{method} {path}")
+
+
+def insisted(answer: Response, good: tuple[int, ...], where: str) -> Response:
+    """The answer itself where its status is a good one."""
+    if answer.status not in good:
+        raise _failure(answer, where)
+    return answer
 
 
 def _check_tag(answer: Response, what: str) -> None:
@@ -175,7 +196,8 @@ def _check_tag(answer: Response, what: str) -> None:
         raise ServerNonsense(f"{what} came with other bytes than its entity tag names")
 
 
-def _parsed(kind: type[M], answer: Response) -> M:
+def parsed(kind: type[M], answer: Response) -> M:
+    """The message in an answer; ServerNonsense where there is none."""
     try:
         return kind.from_bytes(answer.body)
     except ProtocolError as exc:

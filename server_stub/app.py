@@ -6,27 +6,28 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from edgefl._version import __version__
-from edgefl.errors import ProtocolError, Refused
-from edgefl.message import Message
-from edgefl.server_stub.answers import BYTES, IMMUTABLE, JSON, REVALIDATE, UPDATE
+from edgefl.errors import Refused
+from edgefl.identity.messages import Enrol, Enrolled
+from edgefl.server_stub import admin
+from edgefl.server_stub.answers import BYTES, IMMUTABLE, REVALIDATE, UPDATE
+from edgefl.server_stub.bodies import answer, body_of, failure, parsed
 from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.door import Door
+from edgefl.server_stub.identity import Gate
 from edgefl.server_stub.meter import Meter
 from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import (
     MAX_COUNT,
-    MAX_JSON_BYTES,
-    MAX_TEXT,
     MAX_VERSION,
     Accepted,
     CheckIn,
@@ -60,6 +61,9 @@ def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
     """
     coordinator = Coordinator(settings, traffic=(meter or Meter()).read)
     service = Service(coordinator)
+    gate = Gate(coordinator.register, coordinator.federation, settings)
+    if settings.enrolled:
+        admin.settle_admin(coordinator.register, settings.admin_path())
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,7 +79,8 @@ def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.include_router(_routes(service))
+    app.state.gate = gate
+    app.include_router(_routes(service, Door(gate)))
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -83,36 +88,50 @@ def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
     return app
 
 
-def _routes(service: Service) -> APIRouter:
+def _routes(service: Service, door: Door) -> APIRouter:
     failures: dict[int | str, dict[str, Any]] = {c: {"model": Failure} for c in ("4XX", "5XX")}
     router = APIRouter(prefix="/v1", responses=failures)
 
-    @router.post("/check-in", response_model=CheckInAnswer, openapi_extra=_body_of(CheckIn))
+    @router.post("/enrol", response_model=Enrolled, openapi_extra=body_of(Enrol))
+    async def enrol(request: Request) -> Response:
+        """Become known, by a token, with a key of one's own."""
+        return answer(await door.enrol(request))
+
+    @router.post("/check-in", response_model=CheckInAnswer, openapi_extra=body_of(CheckIn))
     async def check_in(request: Request) -> Response:
         """Ask for work. Held for a few seconds when there is none."""
-        return _json(await service.check_in(await _message(request, CheckIn)))
+        caller, body = await door.receive(request)
+        message: CheckIn = parsed(CheckIn, body)
+        if caller.identity is not None:
+            # From here on the identity is the device's name: what it calls itself is a label.
+            message = replace(message, device=caller.identity)
+        return answer(await service.check_in(message, caller.check_still))
 
     @router.get("/bundle", responses=_BYTES)
     async def bundle(request: Request, target: Target = None) -> Response:
         """The model as the rounds began with it, cut to a target. Fetched once, then revalidated by ETag."""
+        await door.admit(request)
         data, tag = await service.bundle(target)
         return _entity(request, data, tag, REVALIDATE)
 
     @router.get("/parameters/{version}", responses=_BYTES)
     async def parameters(request: Request, version: VersionNumber) -> Response:
         """The shared parameters of a version in the safetensors layout."""
+        await door.admit(request)
         data, tag = await service.parameters(version)
         return _entity(request, data, tag, IMMUTABLE)
 
     @router.get("/parameters/{version}/from/{held}", responses=_MOVES)
     async def moves(request: Request, version: VersionNumber, held: VersionNumber) -> Response:
         """The steps from a version a device holds to another, as update frames; or all since the first."""
+        await door.admit(request)
         data, tag = await service.moves(version, held)
         return _entity(request, data, tag, IMMUTABLE, UPDATE)
 
     @router.get("/weights/{version}", responses=_MOVES)
     async def weights(request: Request, version: VersionNumber, form: Form = "int8") -> Response:
         """A version's shared parameters for inference, as int8 with a scale per row or as float16."""
+        await door.admit(request)
         data, tag = await service.weights(version, form)
         return _entity(request, data, tag, IMMUTABLE, UPDATE)
 
@@ -121,69 +140,43 @@ def _routes(service: Service) -> APIRouter:
         """Send the update of an assignment. The same bytes again are acknowledged again and count once."""
         coordinator = service.coordinator
         try:
-            frame = await _body(request, coordinator.max_bytes(round))
+            caller, frame = await door.receive(request, coordinator.max_bytes(round))
         except Refused as exc:
-            await service.call(coordinator.note_refusal, round, assignment, exc)
+            if exc.reason in ("too-large", "malformed-request"):
+                # Whose it is was not known yet where devices sign.
+                mine = "" if door.gate.enrolled else assignment
+                await service.call(coordinator.note_refusal, round, mine, exc)
             raise
-        return _json(await service.accept(round, assignment, frame))
+        return answer(await service.accept(round, assignment, frame, caller.identity))
 
-    @router.put("/rounds/{round}/declines/{assignment}", status_code=204, openapi_extra=_body_of(Decline))
+    @router.put("/rounds/{round}/declines/{assignment}", status_code=204, openapi_extra=body_of(Decline))
     async def decline(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
         """Give an assignment back, so that another device can have the place."""
-        message = await _message(request, Decline)
-        await service.call(service.coordinator.give_back, round, assignment, message.reason)
+        caller, body = await door.receive(request)
+        reason = parsed(Decline, body).reason
+        await service.call(service.coordinator.give_back, round, assignment, reason, caller.identity)
         return Response(status_code=204)
 
     @router.get("/status", response_model=Status)
-    async def status() -> Response:
+    async def status(request: Request) -> Response:
         """The server at a glance."""
-        return _json(await service.call(service.coordinator.status))
+        await door.admit(request)
+        return answer(await service.call(service.coordinator.status))
 
     @router.get("/rounds", response_model=Rounds)
-    async def rounds() -> Response:
+    async def rounds(request: Request) -> Response:
         """Every round, oldest first, with its updates, losses, refusals and bytes at the socket."""
-        return _json(Rounds(tuple(await service.call(service.coordinator.rounds))))
+        await door.admit(request)
+        return answer(Rounds(tuple(await service.call(service.coordinator.rounds))))
 
     @router.get("/rounds/{round}/participants", response_model=Participants)
-    async def participants(round: RoundNumber) -> Response:
-        """The devices that were given a place in a round, and what became of it."""
-        return _json(await service.call(service.coordinator.participants, round))
+    async def participants(request: Request, round: RoundNumber) -> Response:
+        """The devices that were given a place in a round, and what became of it. For administrators."""
+        await door.admit_admin(request)
+        return answer(await service.call(service.coordinator.participants, round))
 
+    router.include_router(admin.routes(service, door))
     return router
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The request's body; nothing beyond `limit` is ever held."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise Refused(413, "too-large", f"body of {declared} bytes, allowed {limit}")
-    chunks, total = [], 0
-    try:
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > limit:
-                raise Refused(413, "too-large", f"body of more than {limit} bytes")
-            chunks.append(chunk)
-    except ClientDisconnect as exc:
-        raise Refused(400, "malformed-request", f"the body ended after {total} bytes") from exc
-    return b"".join(chunks)
-
-
-async def _message(request: Request, kind: type[Message]) -> Any:
-    try:
-        return kind.from_bytes(await _body(request, MAX_JSON_BYTES))
-    except Refused:
-        raise
-    except ProtocolError as exc:
-        raise Refused(400, "malformed-request", str(exc)) from exc
-
-
-def _json(message: Message, status: int = 200) -> Response:
-    return Response(message.to_bytes(), status, media_type=JSON)
-
-
-def _failure(status: int, reason: str, detail: str) -> Response:
-    return _json(Failure(reason, detail[:MAX_TEXT]), status)
 
 
 def _entity(
@@ -200,26 +193,21 @@ def _entity(
     return Response(data, media_type=kind, headers=headers)
 
 
-def _body_of(kind: type[Message]) -> dict[str, Any]:
-    schema = TypeAdapter(kind).json_schema()
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
-
-
 async def _on_refused(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, Refused)
-    return _failure(exc.status, exc.reason, exc.detail)
+    return failure(exc.status, exc.reason, exc.detail, exc.headers)
 
 
 async def _on_invalid(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    return _failure(400, "malformed-request", json.dumps(exc.errors(), default=str))
+    return failure(400, "malformed-request", json.dumps(exc.errors(), default=str))
 
 
 async def _on_http(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     reason = {404: "unknown-path", 405: "wrong-method"}.get(exc.status_code, "http-error")
-    return _failure(exc.status_code, reason, str(exc.detail))
+    return failure(exc.status_code, reason, str(exc.detail))
 
 
 async def _on_crash(_: Request, exc: Exception) -> Response:
-    return _failure(500, "internal", f"{type(exc).__name__}; the server's log says more")
+    return failure(500, "internal", f"{type(exc).__name__}; the server's log says more")

@@ -44,7 +44,12 @@ def _database(settings: Settings) -> Storage:
 
 
 class Coordinator:
-    """Runs the rounds of one model."""
+    """Runs the rounds of one model.
+
+    Attributes:
+        federation: tells these rounds from all others.
+        register: who is enrolled.
+    """
 
     def __init__(
         self,
@@ -76,7 +81,7 @@ class Coordinator:
         self._store = store or _database(settings)
         self.shelf = Shelf(self._store, self.bundle, settings, clock())
         self.bundle = self.shelf.as_founded(self.bundle)
-        self._federation = self._store.federation()
+        self.federation, self.register = self._store.federation(), self._store.register()
         self._round = self._store.current_round()
         self._start()
 
@@ -110,12 +115,16 @@ class Coordinator:
             self._round = after
             return CheckInAnswer(self._task(after, place, at))
 
-    def accept(self, number: int, assignment: str, frame: bytes) -> Accepted:
+    def accept(self, number: int, assignment: str, frame: bytes, device: str | None = None) -> Accepted:
         """Check and store an update. On return it is on disk and counts exactly once.
+
+        Args:
+            device: who sends it, None where that is not known.
 
         Raises:
             Refused: with the reason, which is logged and counted; the round is unharmed.
         """
+        self._check_owner(number, assignment, device)
         try:
             return self._accept(number, assignment, frame)
         except Refused as exc:
@@ -152,8 +161,9 @@ class Coordinator:
             self._round = after
         return Accepted(True, duplicate=False)
 
-    def give_back(self, number: int, assignment: str, reason: str) -> None:
+    def give_back(self, number: int, assignment: str, reason: str, device: str | None = None) -> None:
         """Take a place back from a device that cannot train. A round that is over takes it without effect."""
+        self._check_owner(number, assignment, device)
         with self._lock:
             before = self._round
             if before is None or before.number != number:
@@ -164,6 +174,13 @@ class Coordinator:
                 self._store.give_back(assignment, reason)
                 self._round = after
                 log.info("round %d: a device declined: %s", number, reason)
+
+    def release(self, device: str, reason: str) -> None:
+        """Take back the place of a device that is not to take part any more; what it has sent counts."""
+        with self._lock:
+            place = self._round and self._round.places.get(device)
+            if self._round and place and place.id not in self._round.updates:
+                self.give_back(self._round.number, place.id, reason)
 
     # -- time
 
@@ -224,7 +241,7 @@ class Coordinator:
             devices=self._store.count_devices(),
             bytes_up=total.up,
             bytes_down=total.down,
-            federation=self._federation,
+            federation=self.federation,
         )
 
     # -- inside
@@ -261,7 +278,7 @@ class Coordinator:
             # To the millisecond: more digits would only be bytes.
             deadline_s=round(max(0.0, current.deadline - at), 3),
             fingerprint=self.shelf.fingerprint(current.base_version),
-            federation=self._federation,
+            federation=self.federation,
         )
 
     def _pass_time(self, at: float) -> None:
@@ -296,10 +313,15 @@ class Coordinator:
             )
         return None
 
+    def _check_owner(self, number: int, assignment: str, device: str | None) -> None:
+        """Whoever knows another device's assignment is told what one is told that makes one up."""
+        if device is not None and self._store.owner_of(number, assignment) not in (device, None):
+            raise Refused(404, "unknown-assignment", f"round {number} gave no assignment {assignment}")
+
     def _check_known(self, number: int, assignment: str) -> None:
         if not self._store.has_round(number):
             raise _no_round(number)
-        if not self._store.has_place(number, assignment):
+        if self._store.owner_of(number, assignment) is None:
             raise Refused(404, "unknown-assignment", f"round {number} gave no assignment {assignment}")
 
     def _finish(self, full: Round) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.downlink import CHAIN, Link
+from edgefl.server_stub.identity.memory import MemoryRegister
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.storage import other_model
 from edgefl.server_stub.values import Publication, Traffic, Update, Version, became
@@ -111,6 +112,7 @@ class MemoryStore:
         self._versions: dict[int, Version] = {}
         self._first, self._schema, self._model = 0, "", ""
         self._federation = secrets.token_hex(8)
+        self._register = MemoryRegister()
         self._engines: dict[str, str] = {}
         self._closed: list[RoundInfo] = []
         self._record: _Record | None = None
@@ -128,6 +130,9 @@ class MemoryStore:
 
     def federation(self) -> str:
         return self._federation
+
+    def register(self) -> MemoryRegister:
+        return self._register
 
     # -- devices, places, updates
 
@@ -162,9 +167,9 @@ class MemoryStore:
         sent = record and record.sent.get(assignment)
         return sent.digest if sent else None
 
-    def has_place(self, number: int, assignment: str) -> bool:
+    def owner_of(self, number: int, assignment: str) -> str | None:
         record = self._recent(number)
-        return record is not None and assignment in record.places
+        return record.places[assignment][0] if record and assignment in record.places else None
 
     def has_round(self, number: int) -> bool:
         return 1 <= number <= len(self._closed) + (self._record is not None)

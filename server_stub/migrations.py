@@ -72,4 +72,5 @@ def _definition(c: Connection, column: Column[Any]) -> str:
 STEPS: tuple[Step, ...] = (
     added(tables.refusals, tables.verdicts, tables.federation),
     widened(tables.rounds, "terms"),
+    added(tables.tokens, tables.identities, tables.admins),
 )

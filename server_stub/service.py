@@ -42,8 +42,12 @@ class Service:
             if self.coordinator.round_number != before:
                 self._announce()
 
-    async def check_in(self, message: CheckIn) -> CheckInAnswer:
-        """Answer at once where there is work, else hold the device until there is or its time is up."""
+    async def check_in(self, message: CheckIn, check_still: Callable[[], None]) -> CheckInAnswer:
+        """Answer at once where there is work, else hold the device until there is or its time is up.
+
+        Args:
+            check_still: raises Refused where the device may not take part any more.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.coordinator.settings.long_poll_s
         while True:
@@ -54,10 +58,11 @@ class Service:
                 return answer
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), left)
+            await to_thread.run_sync(check_still)
 
-    async def accept(self, number: int, assignment: str, frame: bytes) -> Accepted:
+    async def accept(self, number: int, assignment: str, frame: bytes, device: str | None) -> Accepted:
         """Store an update, then let the watch see whether the round is full."""
-        answer = await self.call(self.coordinator.accept, number, assignment, frame)
+        answer = await self.call(self.coordinator.accept, number, assignment, frame, device)
         self._wake.set()
         return answer
 

@@ -31,6 +31,7 @@ class Settings(ServerOptions):
         max_update_bytes: the largest frame taken, None for what the training settings can need.
         long_poll_s: seconds a check-in without work is held in the hope of some.
         retry_after_s: seconds a device waits before it checks in again.
+        admin_file: where the admin token is, or is to be written; None for the database's path with `.admin`.
     """
 
     bundle: str | os.PathLike[str] | bytes
@@ -39,6 +40,7 @@ class Settings(ServerOptions):
     max_update_bytes: Annotated[int | None, optional(integer(1, MAX_BYTES))] = None
     long_poll_s: Annotated[float, number(0.0, 3600.0)] = 5.0
     retry_after_s: Annotated[float, number(0.0, 86_400.0)] = 1.0
+    admin_file: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +80,13 @@ class Settings(ServerOptions):
         # A gap takes at most 6 bytes and a value at most 9 before any coding; a section up to 128.
         sections = len(schema.parameters) if t.per_tensor or t.whole_below else 0
         return self.max_update_bytes or 4096 + 128 * sections + 16 * self.max_nonzeros(schema)
+
+    def admin_path(self) -> Path:
+        """Where the admin token is."""
+        if self.admin_file is not None:
+            return Path(self.admin_file)
+        text = os.fspath(self.database)
+        return Path("edgefl.admin" if "://" in text else f"{text}.admin")
 
     def database_url(self) -> str:
         text = os.fspath(self.database)

@@ -12,6 +12,7 @@ from typing import Protocol
 from edgefl.errors import StoreError
 from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.downlink import Link
+from edgefl.server_stub.identity.register import Register
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.values import Publication, Traffic, Update, Version
 from edgefl.wire import CheckIn, Participant, RoundInfo
@@ -28,6 +29,10 @@ class Storage(Protocol):
 
     def federation(self) -> str:
         """16 hexadecimal digits that tell the rounds of this storage from all others; drawn once."""
+        ...
+
+    def register(self) -> Register:
+        """Who is enrolled."""
         ...
 
     def put_device(self, message: CheckIn, at: float) -> None:
@@ -59,8 +64,8 @@ class Storage(Protocol):
         """Digest of the update a place of any round sent, if it did."""
         ...
 
-    def has_place(self, number: int, assignment: str) -> bool:
-        """Whether a round gave a place."""
+    def owner_of(self, number: int, assignment: str) -> str | None:
+        """The device a round gave a place to, None where it gave no such place."""
         ...
 
     def has_round(self, number: int) -> bool:

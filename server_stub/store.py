@@ -17,6 +17,7 @@ from edgefl.errors import StoreError
 from edgefl.server_stub import roll, rows
 from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.downlink import Link
+from edgefl.server_stub.identity.sql import SqlRegister
 from edgefl.server_stub.migrations import migrate
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
@@ -70,6 +71,10 @@ class Store:
         """16 hexadecimal digits that tell the rounds of this database from all others; drawn once."""
         with self._engine.begin() as c:
             return rows.federation_name(c)
+
+    def register(self) -> SqlRegister:
+        """Who is enrolled."""
+        return SqlRegister(self._engine)
 
     # -- devices and their places
 
@@ -127,10 +132,11 @@ class Store:
         with self._engine.connect() as c:
             return c.execute(query).scalar()
 
-    def has_place(self, number: int, assignment: str) -> bool:
+    def owner_of(self, number: int, assignment: str) -> str | None:
+        """The device a round gave a place to, None where it gave no such place."""
         key = (assignments.c.round == number) & (assignments.c.assignment == assignment)
         with self._engine.connect() as c:
-            return c.execute(select(assignments.c.assignment).where(key)).first() is not None
+            return c.execute(select(assignments.c.device).where(key)).scalar()
 
     def has_round(self, number: int) -> bool:
         with self._engine.connect() as c:

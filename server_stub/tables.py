@@ -140,3 +140,36 @@ verdicts = Table(
     Column("counted", Double, nullable=False),
     Column("reason", Text, nullable=False),
 )
+
+# Permission to enrol.
+tokens = Table(
+    "tokens",
+    metadata,
+    # SHA-256 of the token.
+    Column("digest", String(64), primary_key=True),
+    Column("label", String(64), nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
+    Column("made_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("identity", String(16), primary_key=True),
+    Column("label", String(64), nullable=False),
+    Column("scheme", String(16), nullable=False),
+    # A public key of Ed25519; of HMAC the secret itself, which has to be here to check with.
+    Column("key", LargeBinary, nullable=False),
+    Column("token", String(64), nullable=False),
+    Column("enrolled_at", Double, nullable=False),
+    Column("revoked_at", Double, nullable=True),
+)
+
+admins = Table(
+    "admins",
+    metadata,
+    # SHA-256 of the admin token.
+    Column("digest", String(64), primary_key=True),
+)

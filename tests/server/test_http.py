@@ -238,6 +238,10 @@ def test_openapi_describes_every_route(shared):
     paths = json.loads(answer.body)["paths"]
 
     assert set(paths) == {
+        "/v1/enrol",
+        "/v1/admin/tokens",
+        "/v1/admin/devices",
+        "/v1/admin/devices/{identity}/revoked",
         "/v1/check-in",
         "/v1/bundle",
         "/v1/parameters/{version}",

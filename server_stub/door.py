@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate on an event loop: requests as ASGI has them, their bodies read once they may send one."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from fastapi import Request
+
+from edgefl.errors import Refused
+from edgefl.identity.messages import Enrol, Enrolled
+from edgefl.server_stub.bodies import parsed, read_body
+from edgefl.server_stub.identity import Caller, Gate
+from edgefl.server_stub.identity.gate import Ask, Entry
+from edgefl.wire import MAX_JSON_BYTES
+
+PARTY = "party"
+"""Key of the connection's state that has the name in the peer's certificate."""
+
+
+class Door:
+    """What routes ask before they answer."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    async def admit(self, request: Request) -> Caller:
+        """Who asks, of a request whose body does not matter."""
+        return (await self.enter(request)).confirm(b"")
+
+    async def admit_admin(self, request: Request) -> Caller:
+        """An administrator; anyone where the server is open."""
+        caller = await self.admit(request)
+        _insist_on_admin(caller, self.gate)
+        return caller
+
+    async def receive(self, request: Request, limit: int = MAX_JSON_BYTES) -> tuple[Caller, bytes]:
+        """The device that asks, and the body."""
+        caller, body = await self._receive(request, limit)
+        if caller.admin:
+            raise Refused(403, "not-a-device", "an administrator takes no part in rounds")
+        return caller, body
+
+    async def receive_from_admin(self, request: Request) -> bytes:
+        """The body an administrator sends."""
+        caller, body = await self._receive(request, MAX_JSON_BYTES)
+        _insist_on_admin(caller, self.gate)
+        return body
+
+    async def enter(self, request: Request) -> Entry:
+        """Whether the request may send its body."""
+        ask = _ask(request)
+        if self.gate.is_quick(ask):
+            return self.gate.enter(ask)
+        return await to_thread.run_sync(self.gate.enter, ask)
+
+    async def enrol(self, request: Request) -> Enrolled:
+        """Make a device known."""
+        ask = _ask(request)
+        claim = self.gate.enter_to_enrol(ask)
+        body = await read_body(request)
+        message: Enrol = parsed(Enrol, body)
+        identity = await to_thread.run_sync(self.gate.enrol, ask, claim, message, body)
+        return Enrolled(identity, self.gate.federation)
+
+    async def _receive(self, request: Request, limit: int) -> tuple[Caller, bytes]:
+        entry = await self.enter(request)
+        body = await read_body(request, limit)
+        return entry.confirm(body), body
+
+
+def _insist_on_admin(caller: Caller, gate: Gate) -> None:
+    if gate.enrolled and not caller.admin:
+        raise Refused(403, "not-admin", "only an administrator may ask for this")
+
+
+def _ask(request: Request) -> Ask:
+    scope = request.scope
+    query = scope["query_string"].decode("latin-1")
+    path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
+    return Ask(
+        method=request.method,
+        target=f"{path}?{query}" if query else path,
+        address=request.client.host if request.client else "",
+        authorization=request.headers.get("authorization", ""),
+        party=scope.get("state", {}).get(PARTY, ""),
+    )

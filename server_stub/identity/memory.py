@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The register of a server whose memory lasts as long as its process."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from edgefl.server_stub.identity.register import Device, Token, check_again, unusable
+
+
+class MemoryRegister:
+    """See `Register`."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, Token] = {}
+        self._devices: dict[str, Device] = {}
+        self._admin: str | None = None
+        self._lock = threading.Lock()
+
+    def put_token(self, token: Token) -> None:
+        self._tokens[token.digest] = token
+
+    def tokens(self) -> list[Token]:
+        return list(self._tokens.values())
+
+    def enrol(self, device: Device) -> None:
+        with self._lock:
+            known = self._devices.get(device.identity)
+            if known is not None:
+                return check_again(known, device)
+            token = self._tokens.get(device.token)
+            if (refusal := unusable(token, device.enrolled_at)) is not None:
+                raise refusal
+            assert token is not None  # such a token is unusable
+            self._tokens[token.digest] = replace(token, used=token.used + 1)
+            self._devices[device.identity] = device
+
+    def find(self, identity: str) -> Device | None:
+        return self._devices.get(identity)
+
+    def devices(self) -> list[Device]:
+        return list(self._devices.values())
+
+    def revoke(self, identity: str, at: float) -> bool:
+        with self._lock:
+            known = self._devices.get(identity)
+            if known is not None and known.revoked_at is None:
+                self._devices[identity] = replace(known, revoked_at=at)
+            return known is not None
+
+    def admin(self) -> str | None:
+        return self._admin
+
+    def put_admin(self, digest: str) -> None:
+        self._admin = digest
