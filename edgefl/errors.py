@@ -27,6 +27,7 @@ EdgeflError
 │   ├── DataType             a dtype that cannot be used without loss
 │   ├── LabelRange           a class label outside the model's classes
 │   ├── IndexRange           a number outside what the model looks up with it, such as a token id
+│   ├── NotResumable         a checkpoint of another training
 │   └── NotFinite            NaN or infinity in data, loss, gradients or parameters
 ├── BackendError             no engine can run a graph
 │   ├── BackendUnavailable   the engine is not installed or the bundle lacks its artifact
@@ -197,6 +198,10 @@ class LabelRange(DataError):
 
 class IndexRange(DataError):
     """A number outside what the model looks up with it, such as a token id."""
+
+
+class NotResumable(DataError):
+    """A checkpoint of other options, examples or parameters."""
 
 
 class NotFinite(DataError):

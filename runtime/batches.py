@@ -29,13 +29,15 @@ class Batches:
         """Batches in one pass."""
         return -(-self.examples // self._size)
 
-    def __call__(self, order: Array | None = None) -> Iterator[tuple[dict[str, Array], int]]:
+    def __call__(self, order: Array | None = None, skip: int = 0) -> Iterator[tuple[dict[str, Array], int]]:
         """One pass in the given order of indices: the batch, and how many of its first rows are real.
+
+        The first `skip` batches are left out.
 
         The arrays are valid until the next batch is taken.
         """
         order = np.arange(self.examples) if order is None else order
-        for start in range(0, len(order), self._size):
+        for start in range(skip * self._size, len(order), self._size):
             rows = order[start : start + self._size]
             padded = np.resize(rows, self._size)
             for name, buffer in self._buffers.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a device keeps for itself from round to round: its residual, personal parameters and buffers."""
+"""What a device keeps for itself: residual, personal parameters and buffers, training that was stopped."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from pathlib import Path
 from edgefl.bundle import Bundle
 from edgefl.delta import Residual
 from edgefl.parameters import Arrays, Schema
+from edgefl.runtime.checkpoint import Checkpoint
 from edgefl.runtime.owned import OwnedFile, model_key
 from edgefl.runtime.residual import ResidualStore
 
 log = logging.getLogger("edgefl.client")
 
-RESIDUAL, PERSONAL = "residual.safetensors", "personal.safetensors"
+RESIDUAL, PERSONAL, CHECKPOINT = "residual.safetensors", "personal.safetensors", "checkpoint.safetensors"
+
+_LOSSES_BYTES = 16 << 20
+_COPIES = 16
+"""Most that an update rule keeps beside parameters, in their sizes."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +31,21 @@ class Belongings:
     Attributes:
         owner: which model in which federation.
         own: shapes of personal parameters and updated buffers by name.
+        trained: bytes of all that steps change.
     """
 
     folder: Path
     owner: str
     own: Mapping[str, tuple[int, ...]]
+    trained: int
 
     @staticmethod
     def of(folder: Path, bundle: Bundle) -> Belongings:
         """Those of a model, before its federation is known."""
-        manifest = bundle.manifest
-        own = {
-            p.name: p.shape for p in manifest.parameters if p.role == "personal" or p.name in manifest.updated
-        }
-        return Belongings(folder, model_key(bundle), own)
+        updated = bundle.manifest.updated
+        changing = [p for p in bundle.manifest.parameters if p.trained or p.name in updated]
+        own = {p.name: p.shape for p in changing if p.role != "shared"}
+        return Belongings(folder, model_key(bundle), own, sum(8 * p.size for p in changing))
 
     def of_federation(self, federation: str) -> Belongings:
         """Those of the same model in a federation."""
@@ -55,8 +61,7 @@ class Belongings:
 
     def personal(self) -> Arrays | None:
         """Personal parameters and updated buffers as the last round left them, None before the first."""
-        limit = sum(8 * _size(shape) for shape in self.own.values())
-        found = self._personal.load(limit) if self.own else None
+        found = self._personal.load(self.trained) if self.own else None
         if found is None:
             return None
         values = found[1]
@@ -72,6 +77,35 @@ class Belongings:
         if personal:
             self._personal.save(personal, {})
 
+    # -- training under way
+
+    def checkpoint(self, assignment: str) -> Checkpoint | None:
+        """Where training for an assignment stopped; None where it did not. That for another is dropped."""
+        found = self._checkpoint.load(_COPIES * self.trained + _LOSSES_BYTES)
+        if found is None:
+            return None
+        metadata, arrays = found
+        try:
+            if metadata["assignment"] == assignment:
+                return Checkpoint.of_arrays(metadata["subject"], arrays, float(metadata["seconds"]))
+        except (KeyError, ValueError) as exc:
+            log.warning("%s dropped: %s", self._checkpoint.path, exc)
+        self.drop_checkpoint()
+        return None
+
+    def put_checkpoint(self, assignment: str, made: Checkpoint) -> None:
+        """Store where training for an assignment is; raises DiskFull where there is no room."""
+        said = {"assignment": assignment, "subject": made.subject, "seconds": repr(made.seconds)}
+        self._checkpoint.save(made.arrays(), said)
+
+    def drop_checkpoint(self) -> None:
+        """Training has come to its end, or begins anew."""
+        self._checkpoint.path.unlink(missing_ok=True)
+
+    @property
+    def _checkpoint(self) -> OwnedFile:
+        return OwnedFile(self.folder / CHECKPOINT, self.owner)
+
     @property
     def _residual(self) -> ResidualStore:
         return ResidualStore(self.folder / RESIDUAL, owner=self.owner)
@@ -79,10 +113,3 @@ class Belongings:
     @property
     def _personal(self) -> OwnedFile:
         return OwnedFile(self.folder / PERSONAL, self.owner)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count

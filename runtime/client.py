@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
-from edgefl.errors import DataError, DiskFull, EdgeflError, ProtocolError, Refused
+from edgefl.errors import DataError, DiskFull, EdgeflError, NotResumable, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.options import LimitOptions
 from edgefl.runtime.backends import Backend, proved
 from edgefl.runtime.belongings import Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
+from edgefl.runtime.checkpoint import EVERY_S, Checkpoint
 from edgefl.runtime.conditions import Guard, conditions_here
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
@@ -34,7 +35,7 @@ from edgefl.runtime.patience import Patience, Stopped, never
 from edgefl.runtime.pause import Interrupted, MayGoOn, always
 from edgefl.runtime.remote import BUNDLE_BYTES, Remote
 from edgefl.runtime.transport import Transport
-from edgefl.runtime.work import LASTING, PASSING, work
+from edgefl.runtime.work import LASTING, PASSING, Work, work
 from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
 
 log = logging.getLogger("edgefl.client")
@@ -97,6 +98,7 @@ class DeviceClient:
         bundle_bytes: int = BUNDLE_BYTES,
         guard: Guard | None = None,
         limits: LimitOptions | None = None,
+        checkpoint_s: float = EVERY_S,
     ) -> None:
         """
         Args:
@@ -110,6 +112,7 @@ class DeviceClient:
             bundle_bytes: the longest bundle to accept from the server.
             guard: says when the device may train; by default always, unless the server asks for something.
             limits: what a round may cost, whatever the server asks for.
+            checkpoint_s: seconds of training after which it is kept on disk; so much may be lost in a crash.
         """
         self.finished = False
         """Whether the server has said that it has no more rounds."""
@@ -118,7 +121,7 @@ class DeviceClient:
         self._cache = BundleCache(self._home, targets_for(backend, delegate))
         self._outbox = Outbox(self._home)
         self._name = device
-        self._limits = limits or LimitOptions()
+        self._limits, self._checkpoint_s = limits or LimitOptions(), checkpoint_s
         self._duty = Duty(self._limits.duty, self._patience.sleep)
         self._make = learner or partial(
             _trainer,
@@ -213,7 +216,6 @@ class DeviceClient:
             try:
                 report = self._work(bundle, learner, limited(answer.task, self._limits))
             except Interrupted:
-                log.info("round %d: training is interrupted", answer.task.round)
                 continue
             failures = failures + 1 if report.error else 0
             yield report
@@ -253,25 +255,30 @@ class DeviceClient:
         if pause := self._guard.pause():
             return self._decline(task, pause.reason)
         log.info("round %d: training from version %d", task.round, task.base_version)
+        until = self._patience.clock() + task.deadline_s
+        belongings = self._belongings.of_federation(task.federation)
         self._guard.doing(f"trains in round {task.round}")
         up, down, started = self._remote.bytes_up, self._remote.bytes_down, time.perf_counter()
         try:
-            held, belongings = self._held, self._belongings.of_federation(task.federation)
+            held = self._held
             values = self._insist(lambda: held.fetch(self._remote, task))
             schema = bundle.schema()
             residual = belongings.residual(schema, task.base_version)
-            stint = Stint(belongings.personal(), self._should_stop, self._limits.max_time_s)
-            self._duty.begin()
-            made = work(
-                task, values, learner, schema=schema, device=self.device, residual=residual, stint=stint
-            )
+            train = partial(work, task, values, learner, schema=schema, device=self.device, residual=residual)
+            made = self._interruptibly(task, belongings, until, train)
         except PASSING as exc:
+            belongings.drop_checkpoint()
             return self._decline(task, str(exc))
         except LASTING as exc:
             self._decline(task, str(exc))
             raise
         except Refused as exc:
             return RoundReport(task.round, task.base_version, False, error=str(exc))
+        except Interrupted:
+            if self._patience.clock() < until:
+                raise
+            late = "the round's deadline has passed; training goes on if the server still waits for it"
+            return RoundReport(task.round, task.base_version, False, error=late)
         seconds, learned = time.perf_counter() - started, made.learned
         note = Note(
             round=task.round,
@@ -285,7 +292,46 @@ class DeviceClient:
         pending = Pending(note, made.frame)
         self._guard.count_update()
         self._on_disk(lambda: self._outbox.put(pending, belongings, made.residual, learned.own))
+        belongings.drop_checkpoint()
         return replace(self._send(pending, up, down), placements=learned.placements)
+
+    def _interruptibly(
+        self, task: Task, belongings: Belongings, until: float, train: Callable[..., Work]
+    ) -> Work:
+        """Train from where an earlier stint stopped, and keep where this one does.
+
+        Raises:
+            Interrupted: the device may not go on, is asked to stop, or the deadline has passed.
+        """
+
+        def keep(made: Checkpoint) -> None:
+            try:
+                belongings.put_checkpoint(task.assignment, made)
+            except OSError as exc:
+                log.warning("round %d: training is not kept: %s", task.round, exc)
+
+        stint = Stint(
+            own=belongings.personal(),
+            should_stop=lambda: self._should_stop() or self._patience.clock() >= until,
+            seconds=self._limits.max_time_s,
+            resume=belongings.checkpoint(task.assignment),
+            keep=keep,
+            keep_every_s=self._checkpoint_s,
+        )
+        self._duty.begin()
+        try:
+            try:
+                return train(stint=stint)
+            except NotResumable as exc:
+                log.warning("round %d: training begins anew: %s", task.round, exc)
+                belongings.drop_checkpoint()
+                return train(stint=replace(stint, resume=None))
+        except Interrupted as stop:
+            found = stop.checkpoint
+            log.info("round %d: interrupted after %d steps", task.round, len(found.losses) if found else 0)
+            if found is not None:
+                self._on_disk(lambda: belongings.put_checkpoint(task.assignment, found))
+            raise
 
     def _send(self, pending: Pending, up: int | None = None, down: int | None = None) -> RoundReport:
         """Send until the server has answered for the update, then settle it on disk."""

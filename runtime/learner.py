@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from edgefl.errors import NotFinite
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.backends import Backend
+from edgefl.runtime.checkpoint import EVERY_S, Checkpoint
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.limits import Stopwatch
@@ -54,11 +55,16 @@ class Stint:
         own: `Learned.own` of the last round that came to an end; None before the first.
         should_stop: asked before each step; true ends training with `Interrupted`.
         seconds: most that steps may take; what they gave by then is the result.
+        resume: where an earlier stint for the same task stopped.
+        keep: given a checkpoint every `keep_every_s` seconds of training.
     """
 
     own: Arrays | None = None
     should_stop: Callable[[], bool] | None = None
     seconds: float | None = None
+    resume: Checkpoint | None = None
+    keep: Callable[[Checkpoint], None] | None = None
+    keep_every_s: float = EVERY_S
 
 
 ALONE = Stint()
@@ -82,6 +88,7 @@ class Learner(Protocol):
         Raises:
             DataError, BackendError: that is impossible.
             Interrupted: the stint said to stop before the end.
+            NotResumable: what the stint would have resumed was another training.
         """
         ...
 
@@ -124,17 +131,21 @@ class TrainerLearner:
     def learn(self, parameters: Arrays, options: FitOptions, stint: Stint = ALONE) -> Learned:
         """See `Learner`. Raises NotFinite where training diverges."""
         self._stand_in(parameters, stint.own)
-        watch = Stopwatch(stint.should_stop, stint.seconds)
+        keep, worked = stint.keep, (stint.resume.seconds if stint.resume else 0.0)
+        watch = Stopwatch(stint.should_stop, stint.seconds, worked)
         report = self._trainer.fit(
             self._data.x,
             self._data.y,
             options,
             sample_weight=self._data.weight,
             should_stop=watch,
+            resume=stint.resume,
+            keep=keep and (lambda made: keep(replace(made, seconds=watch.worked))),
+            keep_every_s=stint.keep_every_s,
         )
         self._tell(report)
         if watch.interrupted:
-            raise Interrupted
+            raise Interrupted(report.checkpoint and replace(report.checkpoint, seconds=watch.worked))
         delta = self._schema.flatten(self._trainer.delta())
         loss = math.fsum(report.losses) / max(1, len(report.losses))
         if not np.isfinite(delta).all() or not math.isfinite(loss):

@@ -31,31 +31,34 @@ class Stopwatch:
 
     Attributes:
         interrupted: `should_stop` said so, rather than the time.
+        worked: seconds that steps have taken.
     """
 
     def __init__(
         self,
         should_stop: Callable[[], bool] | None,
         seconds: float | None,
+        worked: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             seconds: most that steps may take together; the first is made in any case.
+            worked: seconds that steps have taken before.
         """
         self.interrupted = False
         self._should_stop, self._seconds, self._clock = should_stop, seconds, clock
-        self._worked, self._since = 0.0, clock()
+        self.worked, self._since = worked, clock()
         self._asked = False
 
     def __call__(self) -> bool:
-        self._worked += self._clock() - self._since if self._asked else 0.0
+        self.worked += self._clock() - self._since if self._asked else 0.0
         self._asked = True
         if self._should_stop is not None and self._should_stop():
             self.interrupted = True
             return True
         self._since = self._clock()
-        return self._seconds is not None and self._worked >= self._seconds
+        return self._seconds is not None and self.worked >= self._seconds
 
 
 class Duty:

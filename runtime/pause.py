@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgefl.runtime.checkpoint import Checkpoint
+
 
 @dataclass(frozen=True)
 class Pause:
@@ -33,4 +35,12 @@ def always() -> None:
 
 
 class Interrupted(Exception):
-    """Training stopped between two steps because it was told to."""
+    """Training stopped between two steps because it was told to.
+
+    Attributes:
+        checkpoint: where it goes on; None where the engine cannot say, so that the round starts over.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
+        super().__init__("training was interrupted")
+        self.checkpoint = checkpoint

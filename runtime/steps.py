@@ -15,7 +15,8 @@ from edgefl.bundle import Bundle
 from edgefl.errors import NotFinite
 from edgefl.options import FitOptions
 from edgefl.runtime.batches import Batches
-from edgefl.runtime.optimizer import Optimizer, adam, clip_by_norm, proximal, sgd
+from edgefl.runtime.checkpoint import Checkpoint, check_state
+from edgefl.runtime.optimizer import Optimizer, State, adam, clip_by_norm, proximal, sgd
 
 if TYPE_CHECKING:
     from edgefl.runtime.backends.base import Program
@@ -60,6 +61,7 @@ class Begin:
         base: what `mu` pulls towards.
         correction: a direction added to the gradients of some or all parameters.
         mode: what a step takes beside.
+        resume: training that is gone on with, from the parameters and buffers it had; None where it is new.
     """
 
     bundle: Bundle
@@ -68,6 +70,7 @@ class Begin:
     base: Mapping[str, Array] = field(default_factory=dict)
     correction: Mapping[str, Array] = field(default_factory=dict)
     mode: Mode = field(default_factory=lambda: Mode({}))
+    resume: Checkpoint | None = None
 
 
 class Steps(Protocol):
@@ -77,10 +80,14 @@ class Steps(Protocol):
         parameters: as they are now.
         losses: of every step, before its update.
         mode: holds the buffers as they are now.
+        state: of the update rule; None where the engine does not give it, so that nothing goes on from here.
     """
 
     @property
     def parameters(self) -> dict[str, Array]: ...
+
+    @property
+    def state(self) -> State | None: ...
 
     losses: list[float]
     mode: Mode
@@ -98,12 +105,14 @@ class GraphSteps:
         program: Program,
         rule: Optimizer,
         clip_norm: float | None,
-        parameters: dict[str, Array],
-        mode: Mode,
+        begin: Begin,
     ) -> None:
-        self.parameters, self.losses, self.mode = parameters, list[float](), mode
+        self.parameters, self.losses, self.mode = begin.parameters, list[float](), begin.mode
         self._program, self._rule, self._clip_norm = program, rule, clip_norm
-        self._state = rule.init(parameters)
+        self.state = rule.init(begin.parameters)
+        if begin.resume is not None:
+            check_state(begin.resume, self.state)
+            self.state, self.losses = begin.resume.state, list(begin.resume.losses)
 
     def step(self, feeds: Mapping[str, Array]) -> float:
         """Loss before the update; raises NotFinite and updates nothing where loss or gradients are not."""
@@ -111,7 +120,7 @@ class GraphSteps:
         loss, gradients = checked(made, self.parameters, len(self.losses) + 1)
         if self._clip_norm is not None:
             gradients = clip_by_norm(gradients, self._clip_norm)
-        self.parameters, self._state = self._rule.apply(self.parameters, gradients, self._state)
+        self.parameters, self.state = self._rule.apply(self.parameters, gradients, self.state)
         self.mode.take(made)
         self.losses.append(loss)
         return loss
@@ -125,14 +134,21 @@ def by_graph(options: FitOptions, begin: Begin) -> GraphSteps:
         rule = adam(options.lr, mu=options.mu, v=v)
     else:
         rule = sgd(options.lr, options.momentum, options.mu, v)
-    return GraphSteps(begin.load(), rule, options.clip_norm, begin.parameters, begin.mode)
+    return GraphSteps(begin.load(), rule, options.clip_norm, begin)
 
 
-def passes(batches: Batches, epochs: int, generator: np.random.Generator) -> Iterator[dict[str, Array]]:
-    """Batches of several passes over the examples, each in a new order."""
+def passes(
+    batches: Batches, epochs: int, generator: np.random.Generator, skip: int = 0
+) -> Iterator[dict[str, Array]]:
+    """Batches of several passes over the examples, each in a new order, without the first `skip`."""
     for _ in range(epochs):
-        for feeds, _count in batches(generator.permutation(batches.examples)):
+        order = generator.permutation(batches.examples)
+        if skip >= len(batches):
+            skip -= len(batches)
+            continue
+        for feeds, _count in batches(order, skip):
             yield feeds
+        skip = 0
 
 
 def checked(

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,17 +16,18 @@ import numpy.typing as npt
 
 from edgefl.bundle import Bundle
 from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight, shares
-from edgefl.errors import DataError, DataShape, DataType
+from edgefl.errors import DataError, DataShape, DataType, NotResumable
 from edgefl.options import FitOptions, changed
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.backends.fastest import Speed
 from edgefl.runtime.backends.proving import proving
 from edgefl.runtime.batches import Batches
+from edgefl.runtime.checkpoint import EVERY_S, Checkpoint, Keeper, subject_of
 from edgefl.runtime.delegates.choice import Placement
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.frozen import FrozenPart, map_batches
 from edgefl.runtime.metrics import Metrics
-from edgefl.runtime.steps import Begin, Mode, check_finite, checked, passes
+from edgefl.runtime.steps import SEEDS, Begin, Mode, Steps, check_finite, checked, passes
 from edgefl.scores import accuracy
 
 Array = npt.NDArray[Any]
@@ -47,11 +48,13 @@ class FitReport:
         seconds: wall time, checks and features included.
         backend: the engine's name.
         loss_first, loss_last: of the first and last step, NaN where none was made.
-        stopped: `should_stop` ended it early; the steps made so far count.
+        stopped: `should_stop` or the deadline ended it early; the steps made so far count.
         placements: which graph ran where, and which delegates were passed over and why.
         features_cached: examples whose features were on disk, so that the frozen part did not run for them.
         speeds: of the engines `auto` chose among, the fastest first, then those that were passed over and
             why; empty where there was no choice.
+        checkpoint: where training that was stopped can go on; None where it came to its end, or where the
+            engine cannot say.
     """
 
     losses: tuple[float, ...]
@@ -65,6 +68,7 @@ class FitReport:
     placements: tuple[Placement, ...] = ()
     features_cached: int = 0
     speeds: tuple[Speed, ...] = ()
+    checkpoint: Checkpoint | None = None
 
 
 class Trainer:
@@ -169,6 +173,10 @@ class Trainer:
         correction: Mapping[str, Array] | None = None,
         on_step: OnStep | None = None,
         should_stop: ShouldStop | None = None,
+        deadline_s: float | None = None,
+        resume: Checkpoint | None = None,
+        keep: Callable[[Checkpoint], None] | None = None,
+        keep_every_s: float = EVERY_S,
         sample_weight: Array | None = None,
         **keywords: Any,
     ) -> FitReport:
@@ -182,36 +190,46 @@ class Trainer:
             correction: a direction added to each gradient, such as SCAFFOLD's `c - c_i`.
             on_step: called after each step with its number, from 1, and its loss.
             should_stop: asked before each step; true ends training with the steps made so far.
+            deadline_s: seconds from now after which training ends likewise.
+            resume: goes on from a checkpoint of the same options, examples and parameters to count from, in
+                any process, to the bits of a training that was never stopped.
+            keep: given a checkpoint every `keep_every_s` seconds, and again after a step that took longer.
             sample_weight: how much each example counts within its batch, `[examples]`, 0 or more and not all
                 0; those of weight 0 are left out. All 1 where None.
 
         Raises:
             DataError: the examples do not fit the model (see `edgefl.data.check_examples`).
+            NotResumable: the checkpoint is of another training.
             NotFinite: NaN or infinity in a loss, gradient or parameter; the parameters stay as before.
             OptionError: an option outside what is allowed, or one there is not.
             BackendError: the engine cannot run the graphs.
         """
         started = time.perf_counter()
+        until = math.inf if deadline_s is None else time.monotonic() + deadline_s
         options = self._decided(changed(options or FitOptions(), keywords, "Trainer.fit"))
         direction = self._fitting(correction or {})
         counted = self._counted(x, y, sample_weight)
-        seeds = np.random.Generator(np.random.PCG64([options.seed, 1])) if self._manifest.seeded else None
-        mode = Mode(self._buffers, seeds)
-        load = partial(self._program, "step")
-        begin = Begin(self.bundle, self._parameters, load, self._base, direction, mode)
+        begin = self._begin(options, direction, resume)
+        subject = functools.cache(
+            lambda: subject_of(options, *counted[:2], {"": counted[2]}, self._base, direction)
+        )
+        if resume is not None and resume.subject != subject():
+            raise NotResumable("the checkpoint is of other options, other examples or other parameters")
         run = self.backend.start(options, begin)
         # After the start: an engine that cannot train does not first make features of everything.
         batches = self._batches(*counted)
-        cached = self._frozen.cached
+        features_found = self._frozen.cached
         order = np.random.Generator(np.random.PCG64(options.seed))
-        stopped = False
+        done, stopped, keeper = len(run.losses), False, Keeper(keep, keep_every_s)
+        most = options.steps - done if options.steps else None
         with np.errstate(all="ignore"):
-            for feeds in islice(passes(batches, options.epochs, order), options.steps or None):
-                if stopped := bool(should_stop and should_stop()):
+            for feeds in islice(passes(batches, options.epochs, order, done), most):
+                if stopped := time.monotonic() >= until or bool(should_stop and should_stop()):
                     break
                 loss = run.step(feeds)
                 if on_step:
                     on_step(len(run.losses), loss)
+                keeper.after_step(lambda: _checkpoint(run, subject))
         check_finite(run.parameters, len(run.losses))
         check_finite(run.mode.buffers, len(run.losses))
         self._parameters, self._buffers = run.parameters, run.mode.buffers
@@ -227,7 +245,8 @@ class Trainer:
             loss_last=losses[-1],
             stopped=stopped,
             placements=self.placements,
-            features_cached=cached,
+            features_cached=features_found,
+            checkpoint=_checkpoint(run, subject) if stopped else None,
         )
 
     def loss_and_gradients(
@@ -285,6 +304,19 @@ class Trainer:
         return {name.removeprefix("output/"): value for name, value in outputs.items()}
 
     # -- inside
+
+    def _begin(self, options: FitOptions, direction: Mapping[str, Array], resume: Checkpoint | None) -> Begin:
+        parameters, buffers, done = self._parameters, self._buffers, 0
+        if resume is not None:
+            fitting = self._fitting({**resume.parameters, **resume.buffers})
+            buffers = {name: fitting.pop(name) for name in self._buffers}
+            parameters = {name: fitting[name] for name in self._parameters}
+            done = len(resume.losses)
+        seeds = np.random.Generator(np.random.PCG64([options.seed, 1])) if self._manifest.seeded else None
+        if seeds is not None:
+            seeds.integers(0, SEEDS, done)
+        load = functools.partial(self._program, "step")
+        return Begin(self.bundle, parameters, load, self._base, direction, Mode(buffers, seeds), resume)
 
     def _outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self._map("infer", inputs, {**self._parameters, **self._buffers})
@@ -364,3 +396,10 @@ class Trainer:
                     f"{name!r} is a constant of the bundle's graphs, and its value there is another: "
                     "leave it out, or convert the model anew"
                 )
+
+
+def _checkpoint(run: Steps, subject: Callable[[], str]) -> Checkpoint | None:
+    state = run.state
+    if state is None:
+        return None
+    return Checkpoint(subject(), run.parameters, run.mode.buffers, state, tuple(run.losses))

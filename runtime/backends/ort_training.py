@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from edgefl.bundle import Bundle
-from edgefl.errors import BackendFailure, BackendUnavailable, NotFinite, OptionError
+from edgefl.errors import BackendFailure, BackendUnavailable, NotFinite, NotResumable, OptionError
 from edgefl.options import FitOptions
 from edgefl.requirements import pip_install
 from edgefl.runtime.backends.base import Array, Engine, Program, artifact_of
 from edgefl.runtime.backends.onnx import OnnxBackend
+from edgefl.runtime.checkpoint import Checkpoint
+from edgefl.runtime.optimizer import State
 from edgefl.runtime.steps import Begin, Mode
 
 _FILES = ("training", "eval", "checkpoint")
 _OPTIMIZERS = {"sgd": "optimizer-sgd", "adam": "optimizer-adamw"}
+_STATE = "ort-training"
 _INSTEAD = "backend onnx has it, on the same onnxruntime"
 
 
@@ -48,7 +51,7 @@ class OrtTrainingBackend(Engine):
             BackendUnavailable, BackendFailure: an artifact is missing or refused.
         """
         _check(options, begin)
-        return OrtSteps(self._engine, begin.bundle, options, begin.parameters, self._threads)
+        return OrtSteps(self._engine, options, begin, self._threads)
 
 
 class OrtSteps:
@@ -59,19 +62,18 @@ class OrtSteps:
         mode: holds no buffers.
     """
 
-    def __init__(
-        self, engine: Any, bundle: Bundle, options: FitOptions, parameters: Mapping[str, Array], threads: int
-    ) -> None:
-        self.losses, self.mode = list[float](), Mode({})
-        self._engine, self._names = engine, list(parameters)
+    def __init__(self, engine: Any, options: FitOptions, begin: Begin, threads: int) -> None:
+        bundle, resume = begin.bundle, begin.resume
+        self.losses, self.mode = list(resume.losses if resume else ()), Mode({})
+        self._engine, self._names = engine, list(begin.parameters)
         self._label = (
             f"{engine.__name__.split('.')[0]} on {artifact_of(bundle, 'ort-training', 'training').path}"
         )
         # The engine reads files by path only; it holds nothing open once they are loaded.
         with tempfile.TemporaryDirectory() as folder:
             try:
-                self._open(Path(folder), bundle, options, threads)
-                self._load(parameters)
+                self._open(Path(folder), bundle, options, threads, _kept(resume) if resume else None)
+                self._load(begin.parameters)
             except (RuntimeError, ValueError, OSError) as exc:
                 raise BackendFailure(f"{self._label}: {exc}") from exc
 
@@ -79,6 +81,18 @@ class OrtSteps:
     def parameters(self) -> dict[str, Array]:
         """The trained parameters as they are now, copied out of the engine, in the bundle's order."""
         return {n: np.array(self._state.get_parameter(n).data.numpy(), np.float32) for n in self._names}
+
+    @property
+    def state(self) -> State:
+        """The engine's own checkpoint, moments and count of steps of its optimizer included, as a file."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "checkpoint"
+            try:
+                self._engine.save_checkpoint(self._state, str(file), True)
+                data = file.read_bytes()
+            except (RuntimeError, OSError) as exc:
+                raise BackendFailure(f"{self._label}: {exc}") from exc
+        return {_STATE: {"file": np.frombuffer(data, np.uint8)}}
 
     def step(self, feeds: Mapping[str, Array]) -> float:
         """Loss before the update; raises NotFinite and updates nothing where the loss is not finite."""
@@ -95,7 +109,9 @@ class OrtSteps:
         self.losses.append(loss)
         return loss
 
-    def _open(self, folder: Path, bundle: Bundle, options: FitOptions, threads: int) -> None:
+    def _open(
+        self, folder: Path, bundle: Bundle, options: FitOptions, threads: int, kept: bytes | None
+    ) -> None:
         engine, paths = self._engine, {}
         for kind in (*_FILES, _OPTIMIZERS[options.optimizer]):
             artifact_of(bundle, "ort-training", kind)
@@ -104,6 +120,8 @@ class OrtSteps:
         session = engine.SessionOptions()
         session.intra_op_num_threads, session.log_severity_level = threads, 3
         device = _cpu(engine)
+        if kept is not None:
+            Path(paths["checkpoint"]).write_bytes(kept)
         self._state = engine.load_checkpoint(paths["checkpoint"])
         self._module = engine.Module(paths["training"], self._state, paths["eval"], device, session)
         self._inputs = self._module.input_names(True)
@@ -117,6 +135,14 @@ class OrtSteps:
             data = np.ascontiguousarray(value, np.float32)
             held = self._engine.OrtValue.ortvalue_from_numpy(data, _cpu(self._engine))
             self._state.get_parameter(name).copy_from(self._state, held)
+
+
+def _kept(resume: Checkpoint) -> bytes:
+    """The engine's checkpoint out of one of training; NotResumable where another engine made it."""
+    file = resume.state.get(_STATE, {}).get("file")
+    if file is None or file.dtype != np.uint8:
+        raise NotResumable("the checkpoint is of another engine than ort-training")
+    return file.tobytes()
 
 
 def _cpu(engine: Any) -> Any:

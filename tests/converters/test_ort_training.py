@@ -15,7 +15,7 @@ import edgefl
 from edgefl.bundle import ArtifactData
 from edgefl.cli.verify import check_engines
 from edgefl.converters.targets.ort_training import loss_graph, to_ort_training
-from edgefl.errors import BackendUnavailable, OptionError, UnsupportedOperator
+from edgefl.errors import BackendUnavailable, NotResumable, OptionError, UnsupportedOperator
 from edgefl.graph import read_onnx
 from edgefl.runtime.backends import open_backend
 
@@ -192,3 +192,23 @@ def test_device_needs_neither_torch_nor_onnx(bundle: edgefl.Bundle, tmp_path: Pa
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
 
     assert (done.stdout.strip(), done.returncode) == ("1", 0), done.stderr
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_stopped_training_goes_on_to_the_same_bits(bundle: edgefl.Bundle, optimizer: str) -> None:
+    """The engine's own checkpoint has the moments of its Adam and the count of its steps."""
+    options: dict[str, Any] = {"epochs": 2, "lr": 0.003, "optimizer": optimizer}
+    whole, steps = edgefl.Trainer(bundle, backend="ort-training"), iter(range(100))
+    report = whole.fit(X, Y, **options)
+
+    part = edgefl.Trainer(bundle, backend="ort-training").fit(
+        X, Y, **options, should_stop=lambda: next(steps) >= 5
+    )
+    trainer = edgefl.Trainer(bundle, backend="ort-training")
+    rest = trainer.fit(X, Y, **options, resume=part.checkpoint)
+
+    assert part.steps == 5 and rest.losses == report.losses
+    for name, value in whole.parameters().items():
+        np.testing.assert_array_equal(trainer.parameters()[name], value)
+    with pytest.raises(NotResumable, match="optimizer"):
+        edgefl.Trainer(bundle, backend="onnx").fit(X, Y, **options, resume=part.checkpoint)

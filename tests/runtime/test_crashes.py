@@ -48,6 +48,7 @@ class Device:
         default_factory=lambda: FakeServer(ROUNDS, NORM, epochs=2, density=0.2, momentum=0.5)
     )
     on_sleep: Callable[[], None] = lambda: None
+    checkpoint_s: float = 60.0
 
     def run(self) -> None:
         client = DeviceClient(
@@ -57,6 +58,7 @@ class Device:
             backend="numpy",
             learner=lambda bundle: TrainerLearner(bundle, examples(), trainer=self.trainer),
             patience=Patience(sleep=lambda _: self.on_sleep(), random=random.Random(1)),
+            checkpoint_s=self.checkpoint_s,
         )
         list(client.run())
 
@@ -90,11 +92,15 @@ def undisturbed(trainer, tmp_path_factory) -> Device:
     return device
 
 
-def test_a_crash_at_any_operation_loses_and_doubles_nothing(trainer, undisturbed, tmp_path, disk):
+@pytest.mark.parametrize("checkpoint_s", [60.0, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_a_crash_at_any_operation_loses_and_doubles_nothing(
+    trainer, undisturbed, tmp_path, disk, checkpoint_s
+):
+    """In the slow case training is kept after every step too."""
     at = 0
     while True:
         at += 1
-        device = Device(tmp_path / "device", trainer)
+        device = Device(tmp_path / "device", trainer, checkpoint_s=checkpoint_s)
         disk.arm(at)
         try:
             device.run()

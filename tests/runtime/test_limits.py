@@ -161,7 +161,7 @@ def test_a_stopwatch_does_not_count_rests() -> None:
         clock.now += 100.0
         return False
 
-    watch = Stopwatch(should_stop, 2.5, clock)
+    watch = Stopwatch(should_stop, 2.5, clock=clock)
     clock.now += 50.0  # features
     asked = []
     for _ in range(4):
