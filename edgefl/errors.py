@@ -52,6 +52,7 @@ EdgeflError
 │   └── DeltaValue           values that are not finite or over the task's bound
 ├── DiskFull                 no room on the disk (worth a retry); an OSError too
 ├── StoreError               the server's database cannot be used, or belongs to another model
+│   └── StoreLost            it was usable, and is gone or another server's now
 └── ProtocolError            client and server disagree
     ├── ServerUnreachable    no answer within the time allowed (worth a retry)
     ├── ServerNonsense       an answer that is not the protocol's
@@ -298,6 +299,10 @@ class DiskFull(EdgeflError, OSError):
 
 class StoreError(EdgeflError):
     """The server's database cannot be used, or belongs to another model."""
+
+
+class StoreLost(StoreError):
+    """The database a server worked on was deleted, or another server has taken it over."""
 
 
 class ProtocolError(EdgeflError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,31 @@ def disk_space(where: Path) -> Iterator[None]:
         if exc.errno in _FULL:
             raise DiskFull(f"no room on the disk for {where}: {exc}") from exc
         raise
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def try_lock(descriptor: int) -> bool:
+        """Lock an open file where nobody else holds it; closing the file lets go, and so does dying."""
+        try:
+            # Beyond the text, so that others can read it.
+            os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def try_lock(descriptor: int) -> bool:
+        """Lock an open file where nobody else holds it; closing the file lets go, and so does dying."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -213,6 +213,12 @@ class ServerOptions(FederationOptions):
         number(0.0, 1000.0),
         "Devices that may start beyond the goal, as a part of it; they stand in for dropouts.",
     ] = 0.3
+    keep_versions: Annotated[
+        int,
+        integer(1, _MANY),
+        "Newest versions of the parameters that are kept; the first one is too, and those on the way of "
+        "devices that are a little behind.",
+    ] = 50
     pace_s: Annotated[
         float,
         number(0.0, 86_400.0),

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgefl.errors import OptionError
-from edgefl.files import disk_space
+from edgefl.files import disk_space, try_lock
 
 
 @contextlib.contextmanager
@@ -42,39 +41,16 @@ def only_one(folder: Path) -> Iterator[None]:
 def _lock_soon(descriptor: int) -> bool:
     """Whoever asks for the owner holds the lock for a moment too."""
     for wait_s in (0.01, 0.1):
-        if _lock(descriptor):
+        if try_lock(descriptor):
             return True
         time.sleep(wait_s)
-    return _lock(descriptor)
+    return try_lock(descriptor)
 
 
 def owner(folder: Path) -> str | None:
     """The process that holds a folder's lock; None where nobody does. The folder is left as it is."""
     try:
         with open(folder / "lock", "r+", encoding="ascii", errors="replace") as handle:
-            return None if _lock(handle.fileno()) else handle.read().strip() or "unknown"
+            return None if try_lock(handle.fileno()) else handle.read().strip() or "unknown"
     except OSError:
         return None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            # Beyond the text, so that others can read it.
-            os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from edgefl._version import __version__
-from edgefl.errors import Refused
+from edgefl.errors import Refused, StoreLost
 from edgefl.identity.messages import Enrol, Enrolled
 from edgefl.server_stub import admin
 from edgefl.server_stub.answers import BYTES, IMMUTABLE, REVALIDATE, UPDATE
@@ -45,6 +45,10 @@ AssignmentKey = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Form = Annotated[str, Query(pattern="^(int8|float16)$")]
 Target = Annotated[str | None, Query(max_length=64)]
 
+_OF_UPDATES = (
+    "too-large", "malformed-request", "unknown-round", "unknown-assignment", "round-closed", "declined"
+)  # fmt: skip
+"""Refusals before a body is read that are about the update, not about who sends it."""
 _FRAME = {"requestBody": {"required": True, "content": {UPDATE: {}}}}
 _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
 _MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {UPDATE: {}}}}
@@ -82,6 +86,7 @@ def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
     app.state.gate = gate
     app.include_router(_routes(service, Door(gate)))
     app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(StoreLost, _on_lost)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_crash)
@@ -140,9 +145,11 @@ def _routes(service: Service, door: Door) -> APIRouter:
         """Send the update of an assignment. The same bytes again are acknowledged again and count once."""
         coordinator = service.coordinator
         try:
-            caller, frame = await door.receive(request, coordinator.max_bytes(round))
+            caller, frame = await door.receive(
+                request, lambda: service.call(coordinator.expect, round, assignment)
+            )
         except Refused as exc:
-            if exc.reason in ("too-large", "malformed-request"):
+            if exc.reason in _OF_UPDATES:
                 # Whose it is was not known yet where devices sign.
                 mine = "" if door.gate.enrolled else assignment
                 await service.call(coordinator.note_refusal, round, mine, exc)
@@ -196,6 +203,10 @@ def _entity(
 async def _on_refused(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, Refused)
     return failure(exc.status, exc.reason, exc.detail, exc.headers)
+
+
+async def _on_lost(_: Request, exc: Exception) -> Response:
+    return failure(503, "unavailable", str(exc))
 
 
 async def _on_invalid(_: Request, exc: Exception) -> Response:

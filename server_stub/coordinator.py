@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -22,6 +22,9 @@ from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict
 from edgefl.server_stub.checks import Checks, reported_loss
+from edgefl.server_stub.clock import ServerClock
+from edgefl.server_stub.decoded import Decoded
+from edgefl.server_stub.present import Present
 from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
@@ -31,6 +34,10 @@ from edgefl.server_stub.values import Traffic, Version
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Participants, RoundInfo, Status, Task
 
 log = logging.getLogger("edgefl.server")
+_NOTED_S = 60.0
+"""How old a device's `last_seen` may be while it waits."""
+_KNOWN = 1 << 16
+"""Devices whose last check-in is remembered."""
 
 
 def _no_traffic() -> Traffic:
@@ -57,17 +64,18 @@ class Coordinator:
         *,
         store: Storage | None = None,
         traffic: Callable[[], Traffic] = _no_traffic,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """Open bundle and database and go on where the database left off.
 
         Args:
             store: in place of the database of the settings.
             traffic: bytes at the socket since the process started.
-            clock: seconds since the epoch.
+            clock: seconds since the epoch, in place of this machine's clocks.
 
         Raises:
-            BundleError, StoreError: the bundle or the database cannot be used, or do not belong together.
+            BundleError, StoreError: the bundle or the database cannot be used, or do not belong together, or
+                another server uses the database.
             OptionError: no update of this model fits the payload.
         """
         self.settings = settings
@@ -75,14 +83,25 @@ class Coordinator:
         check_whole(self.bundle.manifest)
         self._schema: Schema = self.bundle.schema()
         check_payload(settings.training.coding, self._schema)
-        self._traffic, self._clock = traffic, clock
-        self._counted = traffic()
-        self._lock, self._closing = threading.RLock(), threading.Lock()
+        self._traffic, self._counted = traffic, traffic()
+        self._closing = threading.Lock()
+        self._known: dict[str, tuple[CheckIn, float]] = {}
         self._store = store or _database(settings)
-        self.shelf = Shelf(self._store, self.bundle, settings, clock())
+        try:
+            self._open(clock)
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _open(self, clock: Callable[[], float] | None) -> None:
+        self._store.own()
+        last = self._store.last_alive()
+        self._clock = ServerClock(last) if clock is None else ServerClock(last, clock, clock)
+        self.shelf = Shelf(self._store, self.bundle, self.settings, self._clock())
         self.bundle = self.shelf.as_founded(self.bundle)
         self.federation, self.register = self._store.federation(), self._store.register()
-        self._round = self._store.current_round()
+        self._present = Present(self._store, self._clock)
+        self._decoded = Decoded()
         self._start()
 
     def close(self) -> None:
@@ -100,20 +119,39 @@ class Coordinator:
             raise Refused(
                 409, "wrong-schema", f"device has schema {message.schema}, the model {self._schema.id.hex()}"
             )
-        with self._lock:
-            at = self._clock()
+        if self._nothing_for(message):
+            return self._later()
+        with self._present.event() as at:
             self._pass_time(at)
             self._store.put_device(message, at)
-            if self._round is None:
+            self._remember(message, at)
+            before = self._present.round
+            if before is None:
                 return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
-            after = apply(Assign(message.device, secrets.token_hex(16), at), self._round)
-            if after is self._round:
-                return CheckInAnswer(None, self.settings.retry_after_s, window_s=self.settings.pace_s)
+            after = apply(Assign(message.device, secrets.token_hex(16), at), before)
+            if after is before:
+                return self._later()
             place = after.places[message.device]
             examples = min(message.examples, self.settings.max_examples)
             self._store.put_place(after.number, message.device, place, examples)
-            self._round = after
+            self._present.round = after
             return CheckInAnswer(self._task(after, place, at))
+
+    def _nothing_for(self, message: CheckIn) -> bool:
+        """Whether a device known of late can be told that there is no work, without a transaction."""
+        current, at = self._present.glance(), self._clock()
+        known, noted = self._known.get(message.device, (None, 0.0))
+        if current is None or known != message or at - noted > _NOTED_S or at >= current.deadline:
+            return False
+        return apply(Assign(message.device, "", at), current) is current
+
+    def _remember(self, message: CheckIn, at: float) -> None:
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[message.device] = message, at
+
+    def _later(self) -> CheckInAnswer:
+        return CheckInAnswer(None, self.settings.retry_after_s, window_s=self.settings.pace_s)
 
     def accept(self, number: int, assignment: str, frame: bytes, device: str | None = None) -> Accepted:
         """Check and store an update. On return it is on disk and counts exactly once.
@@ -133,7 +171,7 @@ class Coordinator:
 
     def note_refusal(self, number: int, assignment: str, refusal: Refused) -> None:
         """Log and count an update that is refused, by `accept` or before its bytes were all here."""
-        with self._lock:
+        with self._present.event():
             device = self._store.put_refusal(number, assignment, refusal.reason)
         log.warning(
             "update refused: round=%d device=%s reason=%s detail=%s",
@@ -150,76 +188,95 @@ class Coordinator:
             return Accepted(True, duplicate=True)
         # Decoding is the slow part and needs no lock; the round is asked again after it.
         update = Checks.of(self._schema, self._terms(current)).decode(frame, current.base_version)
-        with self._lock:
+        with self._present.event() as at:
+            self._pass_time(at)
             current = self._expecting(number, assignment, name)
             if current is None:
                 return Accepted(True, duplicate=True)
-            at, pending = self._clock(), self._uncounted()
+            pending = self._uncounted()
             after = apply(Accept(assignment, name, at), current)
             self._store.put_update(number, assignment, name, frame, reported_loss(update), at, pending)
             self._count(pending)
-            self._round = after
+            self._present.round = after
+        self._decoded.put(number, name, update)
         return Accepted(True, duplicate=False)
+
+    def expect(self, number: int, assignment: str) -> int:
+        """The largest frame that may come for an assignment; Refused where none may."""
+        current = self._present.glance()
+        if current is not None and current.number == number:
+            if assignment not in current.updates:
+                check_accept(Accept(assignment, "", self._clock()), current)
+            return self._terms(current).max_bytes
+        self._check_known(number, assignment)
+        if self._store.digest_of(number, assignment) is None:
+            raise _over(number)
+        # The same bytes may come again, and are as long as they were.
+        terms = self._store.terms(number) or self.settings.terms(self._schema, number)
+        return terms.max_bytes
 
     def give_back(self, number: int, assignment: str, reason: str, device: str | None = None) -> None:
         """Take a place back from a device that cannot train. A round that is over takes it without effect."""
         self._check_owner(number, assignment, device)
-        with self._lock:
-            before = self._round
+        with self._present.event() as at:
+            before = self._present.round
             if before is None or before.number != number:
                 self._check_known(number, assignment)
                 return
-            after = apply(GiveBack(assignment, self._clock()), before)
+            after = apply(GiveBack(assignment, at), before)
             if after is not before:
                 self._store.give_back(assignment, reason)
-                self._round = after
+                self._present.round = after
                 log.info("round %d: a device declined: %s", number, reason)
 
     def release(self, device: str, reason: str) -> None:
         """Take back the place of a device that is not to take part any more; what it has sent counts."""
-        with self._lock:
-            place = self._round and self._round.places.get(device)
-            if self._round and place and place.id not in self._round.updates:
-                self.give_back(self._round.number, place.id, reason)
+        current = self._present.glance()
+        place = current.places.get(device) if current is not None else None
+        if current is not None and place is not None and place.id not in current.updates:
+            self.give_back(current.number, place.id, reason)
 
     # -- time
 
     def tick(self) -> None:
-        """Enforce the deadline, and aggregate the round if it is full."""
-        with self._lock:
-            self._pass_time(self._clock())
+        """Enforce the deadline, and aggregate the round if it is full.
+
+        Raises:
+            StoreLost: the database was deleted, or is another server's now.
+        """
+        current = self._present.glance(careful=True)
+        due = current is not None and not current.full and self._clock() >= current.deadline
+        if due or not self._present.beating():
+            with self._present.event() as at:
+                self._pass_time(at)
         with self._closing:
-            full = self._round
+            full = self._present.round
             if full is not None and full.full:
                 self._finish(full)
 
     def due(self) -> float:
         """Seconds until the current round needs a `tick`; infinity where none ever does."""
-        current = self._round
+        current = self._present.round
         if current is None:
-            return float("inf")
+            return math.inf
         return 0.0 if current.full else max(0.0, current.deadline - self._clock())
 
-    # -- looking
+    @property
+    def poll_s(self) -> float:
+        """Longest time between two ticks: what another server did is seen by looking."""
+        return 0.2 if self._store.shared else 1.0
 
-    def max_bytes(self, number: int) -> int:
-        """The largest frame a round takes; of a round that is over, what the present one does."""
-        current = self._round
-        if current is None:
-            return self.settings.max_frame_bytes(self._schema)
-        return self._terms(current).max_bytes
+    # -- looking
 
     @property
     def round_number(self) -> int | None:
         """Number of the current round, None when all are done."""
-        return None if self._round is None else self._round.number
+        current = self._present.round
+        return None if current is None else current.number
 
     def rounds(self) -> list[RoundInfo]:
         """All rounds, oldest first, with bytes up to now."""
-        with self._lock:
-            current, pending = self._round, self._uncounted()
-            infos = self._store.round_infos()
-        return [info if info.state == "closed" else _live(info, current, pending) for info in infos]
+        return [self._live(info) for info in self._store.round_infos()]
 
     def participants(self, number: int) -> Participants:
         """The devices of a round; Refused (`unknown-round`) where there is none."""
@@ -228,16 +285,16 @@ class Coordinator:
         return Participants(number, self._store.participants(number))
 
     def status(self) -> Status:
-        infos, total = self.rounds(), self._traffic()
-        current = infos[-1] if infos and infos[-1].state != "closed" else None
+        current, total = self._present.glance(), self._traffic()
+        found = self._store.round_infos(current.number) if current is not None else []
         return Status(
             model=self.bundle.manifest.name,
             schema=self._schema.id.hex(),
             version=self._store.newest_number(),
-            rounds_done=sum(i.state == "closed" for i in infos),
+            rounds_done=self._store.rounds_done(),
             rounds_total=self.settings.rounds,
             finished=current is None,
-            round=current,
+            round=self._live(found[0]) if found else None,
             devices=self._store.count_devices(),
             bytes_up=total.up,
             bytes_down=total.down,
@@ -247,10 +304,11 @@ class Coordinator:
     # -- inside
 
     def _start(self) -> None:
-        at = self._clock()
-        if self._round is None and (fresh := self._following(self._store.rounds_done(), at)) is not None:
-            self._store.open_round(fresh, at)
-            self._round = fresh
+        with self._present.event() as at:
+            fresh = self._following(self._store.rounds_done(), at)
+            if self._present.round is None and fresh is not None:
+                self._store.open_round(fresh, at)
+                self._present.round = fresh
         log.info(
             "model %r: at round %s of %d", self.bundle.manifest.name, self.round_number, self.settings.rounds
         )
@@ -282,7 +340,8 @@ class Coordinator:
         )
 
     def _pass_time(self, at: float) -> None:
-        before = self._round
+        """Within an event: what time does to the round."""
+        before = self._present.round
         after = before and apply(Tick(at), before)
         if after is None or after is before:
             return
@@ -294,19 +353,17 @@ class Coordinator:
                 len(after.updates),
                 after.plan.minimum,
             )
-        self._round = after
+        self._present.round = after
 
     def _expecting(self, number: int, assignment: str, name: str) -> Round | None:
         """The round, where it waits for this update; None where it has it. Refused where neither is so."""
-        with self._lock:
-            self._pass_time(self._clock())
-            current = self._round
-            if current is not None and current.number == number:
-                return current if check_accept(Accept(assignment, name, self._clock()), current) else None
-            self._check_known(number, assignment)
-            stored = self._store.digest_of(number, assignment)
+        current = self._present.glance()
+        if current is not None and current.number == number:
+            return current if check_accept(Accept(assignment, name, self._clock()), current) else None
+        self._check_known(number, assignment)
+        stored = self._store.digest_of(number, assignment)
         if stored is None:
-            raise Refused(409, "round-closed", f"round {number} closed without this update")
+            raise _over(number)
         if stored != name:
             raise Refused(
                 409, "already-sent-different", f"assignment {assignment} has sent other bytes before"
@@ -325,15 +382,29 @@ class Coordinator:
             raise Refused(404, "unknown-assignment", f"round {number} gave no assignment {assignment}")
 
     def _finish(self, full: Round) -> None:
+        with self._store.closing(full.number) as mine:
+            if mine and self._is_current(self._present.glance(), full):
+                self._close(full)
+
+    def _close(self, full: Round) -> None:
         made, verdicts = self._next_version(full)
-        with self._lock:
-            at, pending = self._clock(), self._uncounted()
+        with self._present.event() as at:
+            if not self._is_current(self._present.round, full):
+                return
+            pending = self._uncounted()
             following = self._following(full.number, at, made.number)
             self._store.close_round(full.number, made, verdicts, following, at, pending)
+            self._store.prune(self.settings.keep_versions)
             self._count(pending)
-            self._round = following
+            self._present.round = following
+        self._decoded.clear()
         self._tell(full, verdicts)
         log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)
+
+    @staticmethod
+    def _is_current(current: Round | None, full: Round) -> bool:
+        """Whether no other server has closed a round meanwhile."""
+        return current is not None and (current.number, current.updates) == (full.number, full.updates)
 
     def _next_version(self, full: Round) -> tuple[Version, Mapping[str, Verdict]]:
         updates = Gathered(self._schema.size, lambda: self._contributions(full))
@@ -341,8 +412,11 @@ class Coordinator:
 
     def _contributions(self, full: Round) -> Iterator[Contribution]:
         for u in self._store.updates_of(full.number):
-            checks = Checks.passed(self._schema, u.frame)
-            yield Contribution(checks.decode(u.frame, full.base_version), u.weight, u.assignment)
+            update = self._decoded.get(u.digest)
+            if update is None:
+                frame = self._store.frame(u.assignment)
+                update = Checks.passed(self._schema, frame).decode(frame, full.base_version)
+            yield Contribution(update, u.weight, u.assignment)
 
     def _tell(self, closed: Round, verdicts: Mapping[str, Verdict]) -> None:
         """Name the devices whose updates did not count as they were."""
@@ -356,6 +430,19 @@ class Coordinator:
         total = self._traffic()
         return Traffic(total.up - self._counted.up, total.down - self._counted.down)
 
+    def _live(self, info: RoundInfo) -> RoundInfo:
+        """A round that is not closed, with what only memory knows."""
+        if info.state == "closed":
+            return info
+        current, pending = self._present.round, self._uncounted()
+        full = current is not None and current.number == info.round and current.full
+        return replace(
+            info,
+            state="full" if full else "open",
+            bytes_up=info.bytes_up + pending.up,
+            bytes_down=info.bytes_down + pending.down,
+        )
+
     def _count(self, stored: Traffic) -> None:
         self._counted = Traffic(self._counted.up + stored.up, self._counted.down + stored.down)
 
@@ -364,12 +451,5 @@ def _no_round(number: int) -> Refused:
     return Refused(404, "unknown-round", f"there is no round {number}")
 
 
-def _live(info: RoundInfo, current: Round | None, pending: Traffic) -> RoundInfo:
-    """A round that is not closed, with what only memory knows."""
-    full = current is not None and current.number == info.round and current.full
-    return replace(
-        info,
-        state="full" if full else "open",
-        bytes_up=info.bytes_up + pending.up,
-        bytes_down=info.bytes_down + pending.down,
-    )
+def _over(number: int) -> Refused:
+    return Refused(409, "round-closed", f"round {number} closed without this update")

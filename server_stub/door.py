@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from anyio import to_thread
 from fastapi import Request
 
@@ -13,6 +15,7 @@ from edgefl.server_stub.identity import Caller, Gate
 from edgefl.server_stub.identity.gate import Ask, Entry
 from edgefl.wire import MAX_JSON_BYTES
 
+Limit = Callable[[], Awaitable[int]]
 PARTY = "party"
 """Key of the connection's state that has the name in the peer's certificate."""
 
@@ -33,8 +36,13 @@ class Door:
         _insist_on_admin(caller, self.gate)
         return caller
 
-    async def receive(self, request: Request, limit: int = MAX_JSON_BYTES) -> tuple[Caller, bytes]:
-        """The device that asks, and the body."""
+    async def receive(self, request: Request, limit: Limit | None = None) -> tuple[Caller, bytes]:
+        """The device that asks, and the body.
+
+        Args:
+            limit: gives its largest size, or raises Refused where none is wanted; asked before any of it is
+                read. None for that of a message.
+        """
         caller, body = await self._receive(request, limit)
         if caller.admin:
             raise Refused(403, "not-a-device", "an administrator takes no part in rounds")
@@ -42,7 +50,7 @@ class Door:
 
     async def receive_from_admin(self, request: Request) -> bytes:
         """The body an administrator sends."""
-        caller, body = await self._receive(request, MAX_JSON_BYTES)
+        caller, body = await self._receive(request, None)
         _insist_on_admin(caller, self.gate)
         return body
 
@@ -62,9 +70,9 @@ class Door:
         identity = await to_thread.run_sync(self.gate.enrol, ask, claim, message, body)
         return Enrolled(identity, self.gate.federation)
 
-    async def _receive(self, request: Request, limit: int) -> tuple[Caller, bytes]:
+    async def _receive(self, request: Request, limit: Limit | None) -> tuple[Caller, bytes]:
         entry = await self.enter(request)
-        body = await read_body(request, limit)
+        body = await read_body(request, MAX_JSON_BYTES if limit is None else await limit())
         return entry.confirm(body), body
 
 

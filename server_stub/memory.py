@@ -6,18 +6,22 @@ It keeps what rounds to come can ask for: thousands of them take no more memory 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from edgefl.server_stub.aggregators import Verdict
+from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import CHAIN, Link
 from edgefl.server_stub.identity.memory import MemoryRegister
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.storage import other_model
-from edgefl.server_stub.values import Publication, Traffic, Update, Version, became
+from edgefl.server_stub.terms import Terms
+from edgefl.server_stub.values import Head, Publication, Traffic, Update, Version, became
 from edgefl.wire import CheckIn, Participant, Refusals, RoundInfo
 
 _STANDINGS = 2
@@ -113,13 +117,36 @@ class MemoryStore:
         self._first, self._schema, self._model = 0, "", ""
         self._federation = secrets.token_hex(8)
         self._register = MemoryRegister()
+        self._head = Head()
+        self._alive: Moment | None = None
         self._engines: dict[str, str] = {}
         self._closed: list[RoundInfo] = []
         self._record: _Record | None = None
         self._last: _Record | None = None
 
+    shared = False
+
     def close(self) -> None:
         """Nothing to close."""
+
+    def own(self) -> None:
+        """Nobody else can reach it."""
+
+    @contextlib.contextmanager
+    def event(self) -> Iterator[Head]:
+        yield self._head
+
+    def head(self) -> Head:
+        return self._head
+
+    def put_head(self, head: Head, moment: Moment) -> None:
+        self._head, self._alive = head, moment
+
+    def last_alive(self) -> Moment | None:
+        return self._alive
+
+    def closing(self, number: int) -> AbstractContextManager[bool]:
+        return contextlib.nullcontext(True)
 
     def found(self, schema_id: str, model: str, first: Version, at: float) -> None:
         if not self._versions:
@@ -174,10 +201,14 @@ class MemoryStore:
     def has_round(self, number: int) -> bool:
         return 1 <= number <= len(self._closed) + (self._record is not None)
 
-    def updates_of(self, number: int) -> Iterator[Update]:
+    def updates_of(self, number: int) -> list[Update]:
         record = self._open(number)
-        found = [Update(s.digest, record.weight(key), s.frame, key) for key, s in record.sent.items()]
-        yield from sorted(found, key=lambda update: (update.digest, update.weight, update.assignment))
+        found = [Update(s.digest, record.weight(key), key) for key, s in record.sent.items()]
+        return sorted(found, key=lambda update: (update.digest, update.weight, update.assignment))
+
+    def frame(self, assignment: str) -> bytes:
+        assert self._record is not None  # the coordinator asks about the open round only
+        return self._record.sent[assignment].frame
 
     def put_refusal(self, number: int, assignment: str, reason: str) -> str:
         record = self._recent(number)
@@ -224,8 +255,13 @@ class MemoryStore:
     def rounds_done(self) -> int:
         return len(self._closed)
 
-    def round_infos(self) -> list[RoundInfo]:
-        return [*self._closed, *([] if self._record is None else [self._record.info()])]
+    def terms(self, number: int) -> Terms | None:
+        record = self._recent(number)
+        return None if record is None else record.state.terms
+
+    def round_infos(self, number: int | None = None) -> list[RoundInfo]:
+        found = [*self._closed, *([] if self._record is None else [self._record.info()])]
+        return found if number is None else found[number - 1 : number]
 
     def participants(self, number: int) -> tuple[Participant, ...]:
         record = self._recent(number)
@@ -239,6 +275,9 @@ class MemoryStore:
         return len(self._engines)
 
     # -- versions
+
+    def prune(self, keep: int) -> None:
+        """Only what rounds to come can ask for is here at all."""
 
     def newest_version(self) -> Version:
         return self._versions[self.newest_number()]

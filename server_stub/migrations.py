@@ -73,4 +73,5 @@ STEPS: tuple[Step, ...] = (
     added(tables.refusals, tables.verdicts, tables.federation),
     widened(tables.rounds, "terms"),
     added(tables.tokens, tables.identities, tables.admins),
+    widened(tables.deployment, "revision", "owner", "clock", "wall"),
 )

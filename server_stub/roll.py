@@ -29,14 +29,15 @@ def put_refusal(c: Connection, number: int, assignment: str, reason: str) -> str
     return device
 
 
-def refused(c: Connection) -> dict[int, tuple[Refusals, ...]]:
-    """Refused updates of every round, by reason."""
+def refused(c: Connection, number: int | None = None) -> dict[int, tuple[Refusals, ...]]:
+    """Refused updates of every round, or of one, by reason."""
     row = refusals.c
     total = func.sum(row.count).label("total")
     query = select(row.round, row.reason, total).group_by(row.round, row.reason).order_by(row.reason)
+    query = query if number is None else query.where(row.round == number)
     found: dict[int, tuple[Refusals, ...]] = {}
-    for number, reason, count in c.execute(query):
-        found[number] = (*found.get(number, ()), Refusals(reason, int(count)))
+    for each, reason, count in c.execute(query):
+        found[each] = (*found.get(each, ()), Refusals(reason, int(count)))
     return found
 
 
@@ -47,9 +48,10 @@ def put_verdicts(c: Connection, found: Mapping[str, Verdict]) -> None:
         c.execute(insert(verdicts), values)
 
 
-def bounded(c: Connection) -> dict[int, int]:
-    """How many updates of every round were shortened or set aside, where there are any."""
+def bounded(c: Connection, number: int | None = None) -> dict[int, int]:
+    """How many updates of every round, or of one, were shortened or set aside, where there are any."""
     query = select(assignments.c.round, func.count()).select_from(verdicts.join(updates).join(assignments))
+    query = query if number is None else query.where(assignments.c.round == number)
     return {row.round: row[1] for row in c.execute(query.group_by(assignments.c.round))}
 
 

@@ -7,9 +7,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Integer, RowMapping, cast, func, insert, select, update
+from sqlalchemy import Connection, Integer, RowMapping, cast, delete, func, insert, select, true, update
 
 from edgefl.errors import ProtocolError, StoreError
+from edgefl.server_stub import roll
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.rounds import Place, Plan, Round
 from edgefl.server_stub.tables import assignments, federation, publications, rounds, updates, versions
@@ -17,14 +18,13 @@ from edgefl.server_stub.terms import Terms
 from edgefl.server_stub.values import Publication, Traffic, Version
 from edgefl.wire import Refusals, RoundInfo
 
-PLACES = select(
+_WEIGHT = assignments.c.examples
+_PLACES = select(
     assignments.c.round,
     func.count().label("assigned"),
     func.sum(cast(assignments.c.declined, Integer)).label("declined"),
 ).group_by(assignments.c.round)
-
-_WEIGHT = assignments.c.examples
-SENT = (
+_SENT = (
     select(
         assignments.c.round,
         func.count().label("updates"),
@@ -45,7 +45,22 @@ def federation_name(c: Connection) -> str:
     return known
 
 
-def info(
+def infos(c: Connection, number: int | None) -> list[RoundInfo]:
+    """Every round with what became of it, oldest first; or only one."""
+    of = true() if number is None else assignments.c.round == number
+    mine = true() if number is None else rounds.c.number == number
+    places = {r["round"]: dict(r) for r in c.execute(_PLACES.where(of)).mappings()}
+    sent = {r["round"]: dict(r) for r in c.execute(_SENT.where(of)).mappings()}
+    refused, bounded = roll.refused(c, number), roll.bounded(c, number)
+    found = c.execute(select(rounds).where(mine).order_by(rounds.c.number)).mappings().all()
+    return [
+        _info(r, places.get(n, {}), sent.get(n, {}), refused.get(n, ()), bounded.get(n, 0))
+        for r in found
+        for n in [r["number"]]
+    ]
+
+
+def _info(
     row: RowMapping,
     places: Mapping[str, Any],
     sent: Mapping[str, Any],
@@ -91,11 +106,11 @@ def load_round(c: Connection, row: RowMapping) -> Round:
         places={p["device"]: Place(p["assignment"], p["at"], p["declined"]) for p in places},
         updates={row.assignment: row.digest for row in sent},
         full=len(sent) >= row["goal"],
-        terms=None if row["terms"] is None else _terms(row["terms"]),
+        terms=None if row["terms"] is None else load_terms(row["terms"]),
     )
 
 
-def _terms(stored: str) -> Terms:
+def load_terms(stored: str) -> Terms:
     try:
         return Terms.from_bytes(stored.encode())
     except ProtocolError as exc:
@@ -140,6 +155,16 @@ def insert_version(c: Connection, version: Version, at: float) -> None:
                 standing=made.standing,
             )
         )
+
+
+def prune(c: Connection, keep: int) -> None:
+    """Empty the versions before the newest `keep` but the first, and forget what led to them."""
+    number = versions.c.version
+    newest, first = c.execute(select(func.max(number), func.min(number))).one()
+    c.execute(update(versions).where(number < newest, versions.c.optimizer != b"").values(optimizer=b""))
+    old = (number <= newest - keep) & (number > first) & (versions.c.parameters != b"")
+    c.execute(update(versions).where(old).values(parameters=b""))
+    c.execute(delete(publications).where(publications.c.version <= newest - keep))
 
 
 def load_publication(row: RowMapping) -> Publication:

@@ -27,6 +27,9 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
 
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._service.lost is not None
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.stop()
         await super().shutdown(sockets)
@@ -50,6 +53,7 @@ def run_server(
 
     Raises:
         BundleError, StoreError: the bundle or the database cannot be used.
+        StoreLost: the database was deleted, or another server has taken it over; the server has stopped.
         OSError: the address cannot be bound.
     """
     meter = Meter()
@@ -74,6 +78,8 @@ def run_server(
             write_atomically(Path(port_file), f"{chosen}\n".encode())
         log.info("serving %s on %s port %d", app.state.service.coordinator.bundle.manifest.name, host, chosen)
         _Server(config, app.state.service).run(sockets=[listener])
+    if app.state.service.lost is not None:
+        raise app.state.service.lost
 
 
 def _listen(host: str, port: int) -> socket.socket:

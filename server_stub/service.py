@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from anyio import to_thread
 
-from edgefl.errors import BundleEntry, Refused
+from edgefl.errors import BundleEntry, Refused, StoreLost
 from edgefl.server_stub.answers import etag
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer
@@ -22,10 +22,15 @@ _KEPT = 16
 
 
 class Service:
-    """A coordinator on an event loop: slow work in threads, waiting check-ins woken when a round opens."""
+    """A coordinator on an event loop: slow work in threads, waiting check-ins woken when a round opens.
+
+    Attributes:
+        lost: why the server cannot go on, None while it can.
+    """
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
+        self.lost: StoreLost | None = None
         self._news, self._wake = asyncio.Event(), asyncio.Event()
         self._stopping = False
         self._slices: dict[str | None, tuple[bytes, str]] = {}
@@ -38,6 +43,12 @@ class Service:
         before = self.coordinator.round_number
         try:
             return await to_thread.run_sync(work, *arguments)
+        except StoreLost as exc:
+            if self.lost is None:
+                log.critical("the server stops: %s", exc)
+            self.lost = exc
+            self.stop()
+            raise
         finally:
             if self.coordinator.round_number != before:
                 self._announce()
@@ -102,11 +113,15 @@ class Service:
         while not self._stopping:
             try:
                 await self.call(self.coordinator.tick)
+            except StoreLost:
+                return
             except Exception:
                 log.exception("closing the round failed; it will be tried again")
                 await asyncio.sleep(1.0)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(1.0, self.coordinator.due()))
+                await asyncio.wait_for(
+                    self._wake.wait(), min(self.coordinator.poll_s, self.coordinator.due())
+                )
             self._wake.clear()
 
     def stop(self) -> None:

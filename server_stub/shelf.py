@@ -67,7 +67,8 @@ class Shelf:
             raise Refused(
                 404,
                 "unknown-version",
-                f"there is no version {version} of the parameters; there are {self.line.first} to {newest}",
+                f"there is no version {version} of the parameters; there are {self.line.first} to {newest}, "
+                "of which old ones are not kept",
             )
         return found
 

@@ -6,20 +6,28 @@ A method returns only once a restart, where the storage survives one, can go on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from edgefl.errors import StoreError
 from edgefl.server_stub.aggregators import Verdict
+from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.identity.register import Register
 from edgefl.server_stub.rounds import Place, Round
-from edgefl.server_stub.values import Publication, Traffic, Update, Version
+from edgefl.server_stub.terms import Terms
+from edgefl.server_stub.values import Head, Publication, Traffic, Update, Version
 from edgefl.wire import CheckIn, Participant, RoundInfo
 
 
 class Storage(Protocol):
     """The memory of one server."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may work on it at the same time."""
+        ...
 
     def close(self) -> None: ...
 
@@ -33,6 +41,34 @@ class Storage(Protocol):
 
     def register(self) -> Register:
         """Who is enrolled."""
+        ...
+
+    def own(self) -> None:
+        """Be the server of this storage, where only one can be; StoreError where another one is."""
+        ...
+
+    def event(self) -> AbstractContextManager[Head]:
+        """One transaction for all that this thread does within, one after the other of all servers.
+
+        Raises:
+            StoreLost: the storage is gone or another server's; nothing that was done within counts.
+        """
+        ...
+
+    def head(self) -> Head:
+        """What `event` would begin with."""
+        ...
+
+    def put_head(self, head: Head, moment: Moment) -> None:
+        """Store that the current round has changed, or only that the server is alive."""
+        ...
+
+    def last_alive(self) -> Moment | None:
+        """When a server last said so, None where none ever did."""
+        ...
+
+    def closing(self, number: int) -> AbstractContextManager[bool]:
+        """Whether this server is the one to close a round; until the end no other is."""
         ...
 
     def put_device(self, message: CheckIn, at: float) -> None:
@@ -72,8 +108,12 @@ class Storage(Protocol):
         """Whether there is such a round, closed or not."""
         ...
 
-    def updates_of(self, number: int) -> Iterator[Update]:
-        """The frames of a round that is not closed, one at a time, by digest, weight and assignment."""
+    def updates_of(self, number: int) -> list[Update]:
+        """The updates of a round that is not closed, by digest, weight and assignment."""
+        ...
+
+    def frame(self, assignment: str) -> bytes:
+        """The frame a place of a round that is not closed has sent."""
         ...
 
     def put_refusal(self, number: int, assignment: str, reason: str) -> str:
@@ -112,8 +152,12 @@ class Storage(Protocol):
         """Rounds closed."""
         ...
 
-    def round_infos(self) -> list[RoundInfo]:
-        """Every round with what became of it, oldest first."""
+    def terms(self, number: int) -> Terms | None:
+        """What the devices of a round were told and held to, None where it is not known."""
+        ...
+
+    def round_infos(self, number: int | None = None) -> list[RoundInfo]:
+        """Every round with what became of it, oldest first; or only one."""
         ...
 
     def participants(self, number: int) -> tuple[Participant, ...]:
@@ -122,6 +166,10 @@ class Storage(Protocol):
 
     def count_devices(self) -> int:
         """Devices that ever checked in."""
+        ...
+
+    def prune(self, keep: int) -> None:
+        """Forget versions nobody needs: all but the first, the newest `keep` and what leads to them."""
         ...
 
     def newest_version(self) -> Version: ...

@@ -34,6 +34,13 @@ deployment = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("schema_id", String(16), nullable=False),
     Column("model", Text, nullable=False),
+    # Counts the changes of the current round, so that a server sees what another one did.
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    # Which server's turn it is, where only one may work on the database.
+    Column("owner", String(32), nullable=True),
+    # The server's time and the wall clock's when a server was last alive.
+    Column("clock", Double, nullable=True),
+    Column("wall", Double, nullable=True),
 )
 
 # What tells the rounds of this database from those of any other, for devices.

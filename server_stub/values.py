@@ -46,8 +46,20 @@ class Update:
 
     digest: str
     weight: float
-    frame: bytes
     assignment: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """What tells whether the current round has changed.
+
+    Attributes:
+        revision: counts its changes, whoever made them.
+        at: the server's time of the last one.
+    """
+
+    revision: int = 0
+    at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from edgefl.server_stub.database import Database
 from edgefl.server_stub.identity.register import Device, Token, check_again, unusable
 from edgefl.server_stub.tables import admins, devices, identities, tokens
 
@@ -20,15 +21,15 @@ _DEVICES = select(identities, _SEEN).select_from(
 class SqlRegister:
     """See `Register`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def put_token(self, token: Token) -> None:
-        with self._engine.begin() as c:
+        with self._database.writing() as c:
             c.execute(insert(tokens).values(vars(token)))
 
     def tokens(self) -> list[Token]:
-        with self._engine.connect() as c:
+        with self._database.reading() as c:
             rows = c.execute(select(tokens).order_by(tokens.c.made_at, tokens.c.digest)).mappings()
             return [Token(**row) for row in rows]
 
@@ -40,31 +41,31 @@ class SqlRegister:
             self._enrol(device)
 
     def find(self, identity: str) -> Device | None:
-        with self._engine.connect() as c:
+        with self._database.reading() as c:
             return _find(c, identity)
 
     def devices(self) -> list[Device]:
         query = _DEVICES.order_by(identities.c.enrolled_at, identities.c.identity)
-        with self._engine.connect() as c:
+        with self._database.reading() as c:
             return [Device(**row) for row in c.execute(query).mappings()]
 
     def revoke(self, identity: str, at: float) -> bool:
         mine = identities.c.identity == identity
-        with self._engine.begin() as c:
+        with self._database.writing() as c:
             c.execute(update(identities).where(mine, identities.c.revoked_at.is_(None)).values(revoked_at=at))
             return c.execute(select(identities.c.identity).where(mine)).first() is not None
 
     def admin(self) -> str | None:
-        with self._engine.connect() as c:
+        with self._database.reading() as c:
             return c.execute(select(admins.c.digest)).scalar()
 
     def put_admin(self, digest: str) -> None:
-        with self._engine.begin() as c:
+        with self._database.writing() as c:
             c.execute(delete(admins))
             c.execute(insert(admins).values(digest=digest))
 
     def _enrol(self, device: Device) -> None:
-        with self._engine.begin() as c:
+        with self._database.writing() as c:
             row, at = tokens.c, device.enrolled_at
             # Written before anything is read: of two that want the last use, one waits for the other here.
             good = (row.digest == device.token) & (row.used < row.uses) & (row.expires_at > at)

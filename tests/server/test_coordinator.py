@@ -339,7 +339,7 @@ def test_tighter_limits_after_a_restart_are_for_the_rounds_to_come(start, make_f
     with start(goal=2, **tighter) as second:
         again = second.check_in(hello("b")).task
         assert (again.training, again.max_bytes) == (b.training, b.max_bytes)
-        assert second.max_bytes(1) == b.max_bytes
+        assert second.expect(1, b.assignment) == b.max_bytes
         second.accept(1, b.assignment, make_frame(2))
         second.tick()
 
