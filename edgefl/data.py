@@ -8,12 +8,12 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edgefl.bundle.manifest import Head, Manifest, TensorSpec
+from edgefl.bundle.manifest import Head, TensorSpec
 from edgefl.errors import (
     DataError,
     DataShape,
@@ -39,6 +39,16 @@ Inputs = Array | Mapping[str, Array]
 """Examples along the first dimension: one array, or arrays by name where a model has several inputs."""
 Labels = Array | Mapping[str, Array]
 """Labels along the first dimension: one array, or arrays by output where several outputs are trained."""
+
+
+class Wanted(Protocol):
+    """What a model's examples are made of; its manifest says so."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def heads(self) -> tuple[Head, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +97,7 @@ def load_examples(
     return Examples(arrays.get("x", arrays), labels.get("y", labels) if labels else None, weight)
 
 
-def check_examples(x: Inputs, y: Labels, manifest: Manifest) -> tuple[dict[str, Array], dict[str, Array]]:
+def check_examples(x: Inputs, y: Labels, manifest: Wanted) -> tuple[dict[str, Array], dict[str, Array]]:
     """Inputs and labels by contract name, in the dtypes the graphs take.
 
     Raises:
@@ -110,7 +120,7 @@ def check_examples(x: Inputs, y: Labels, manifest: Manifest) -> tuple[dict[str, 
     return inputs, labels
 
 
-def labels_by_name(y: Labels, manifest: Manifest) -> dict[str, Array]:
+def labels_by_name(y: Labels, manifest: Wanted) -> dict[str, Array]:
     """Labels by contract name; a mapping may name outputs without `y/`. DataShape for other names."""
     names = [head.label.name for head in manifest.heads]
     if not isinstance(y, Mapping):

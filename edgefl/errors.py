@@ -51,7 +51,7 @@ EdgeflError
 │   ├── DeltaIndex           positions outside their section, or padding that is not zero
 │   └── DeltaValue           values that are not finite or over the task's bound
 ├── DiskFull                 no room on the disk (worth a retry); an OSError too
-├── StoreError               the server's database cannot be used, or belongs to another model
+├── StoreError               a database of the server or of examples cannot be used, or is another model's
 │   └── StoreLost            it was usable, and is gone or another server's now
 └── ProtocolError            client and server disagree
     ├── ServerUnreachable    no answer within the time allowed (worth a retry)
@@ -298,7 +298,7 @@ class DiskFull(EdgeflError, OSError):
 
 
 class StoreError(EdgeflError):
-    """The server's database cannot be used, or belongs to another model."""
+    """A database of the server or of examples cannot be used, or belongs to another model."""
 
 
 class StoreLost(StoreError):

@@ -300,6 +300,16 @@ class LimitOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoreOptions(Checked):
+    """How much an example store keeps; what is beyond goes, the oldest first. 0 sets no limit."""
+
+    keep_examples: Annotated[int, integer(0, _MANY), "Most examples that are kept; 0: any."] = 0
+    keep_bytes: Annotated[int, byte_count(MAX_BYTES), "Most bytes of examples, such as 50MB; 0: any."] = 0
+    keep_days: Annotated[float, number(0.0, 36_500.0), "Days an example is kept; 0: any."] = 0.0
+    keep_per_label: Annotated[int, integer(0, _MANY), "Most examples of one class; 0: any."] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions(Checked):
     """What runs the graphs, see `edgefl.runtime.open_backend`."""
 
@@ -357,6 +367,7 @@ SECTIONS: Mapping[str, type[Checked]] = {
     "when": WhenOptions,
     "limits": LimitOptions,
     "device": DeviceOptions,
+    "store": StoreOptions,
 }
 """What stands together in a file of options."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,22 @@ class FeatureCache:
         self._keep(subject, [keys[i] for i in missing], found, used)
         return _gather(keys, found), len(keys) - len(missing)
 
+    def forget(self, keys: Collection[bytes]) -> None:
+        """Delete the features of some examples, by `example_digests`, whatever made them.
+
+        Raises:
+            OSError: they cannot be deleted.
+        """
+        for file in self._folder.glob(f"*/*{_SUFFIX}"):
+            found = dict(_read(file, file.stat().st_size))
+            left = [key for key in found if key not in keys]
+            if found and len(left) == len(found):
+                continue
+            if left:
+                data = _segment(left, found)
+                write_atomically(file.parent / (_digest(data) + _SUFFIX), data)
+            file.unlink(missing_ok=True)  # one that cannot be read may hold them too
+
     # -- reading
 
     def _find(self, subject: str, wanted: set[bytes]) -> tuple[dict[bytes, Arrays], set[Path]]:
@@ -96,10 +112,7 @@ class FeatureCache:
             home.mkdir(parents=True, exist_ok=True)
             for start in range(0, len(unique), count):
                 part = unique[start : start + count]
-                data = write_tensors(
-                    {_KEYS: np.frombuffer(b"".join(part), np.uint8).reshape(-1, _DIGEST)}
-                    | {f"f/{name}": value for name, value in _gather(part, features).items()}
-                )
+                data = _segment(part, features)
                 if not self._make_room(len(data), used):
                     log.info(
                         "features of %d examples are not kept: %s is full", len(unique) - start, self._folder
@@ -151,14 +164,18 @@ class MemoryFeatures(FeatureCache):
             self._kept.setdefault(subject, {})[key] = copied
 
 
-def example_digests(inputs: Mapping[str, Array]) -> list[bytes]:
-    """16 bytes per example that depend on every value, shape and dtype of its inputs and on their names."""
+def example_digests(inputs: Mapping[str, Array], key: bytes = b"") -> list[bytes]:
+    """16 bytes per example that depend on every value, shape and dtype of its inputs and on their names.
+
+    Args:
+        key: secret that makes them tell nothing to whoever lacks it.
+    """
     names = sorted(inputs)
     head = repr([(n, inputs[n].shape[1:], inputs[n].dtype.str) for n in names]).encode()
     rows = [np.ascontiguousarray(inputs[n]) for n in names]
     digests = []
     for i in range(len(rows[0])):
-        digest = hashlib.blake2b(head, digest_size=_DIGEST)
+        digest = hashlib.blake2b(head, digest_size=_DIGEST, key=key)
         for array in rows:
             digest.update(array[i].data if array.ndim > 1 else array[i].tobytes())
         digests.append(digest.digest())
@@ -167,6 +184,13 @@ def example_digests(inputs: Mapping[str, Array]) -> list[bytes]:
 
 def _gather(keys: list[bytes], features: Mapping[bytes, Arrays]) -> Arrays:
     return {name: np.stack([features[key][name] for key in keys]) for name in features[keys[0]]}
+
+
+def _segment(keys: list[bytes], features: Mapping[bytes, Arrays]) -> bytes:
+    return write_tensors(
+        {_KEYS: np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _DIGEST)}
+        | {f"f/{name}": value for name, value in _gather(keys, features).items()}
+    )
 
 
 def _segments(home: Path) -> list[Path]:

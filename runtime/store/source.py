@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a device trains from where its examples change meanwhile: the seam between the client and a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from edgefl.data import Examples
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Examples that come and go. `ExampleStore` is one."""
+
+    def __len__(self) -> int:
+        """How many there are now."""
+        ...
+
+    def ever_added(self) -> int:
+        """How many there have ever been, so that new ones show where old ones make room for them."""
+        ...
+
+    def take(self, seed: int) -> Examples:
+        """What one round trains on; DataError where there is nothing.
+
+        What was derived from examples that have been forgotten meanwhile is gone when this returns.
+        """
+        ...
+
+    def forgotten_since(self) -> bool:
+        """Whether something was forgotten since the latest `take`; cheap, for it is asked at every step."""
+        ...
+
+    def derives(self, features: Path | None, checkpoints: Path | None) -> None:
+        """Remember where a device keeps what it makes of the examples, so that forgetting reaches it."""
+        ...
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the examples are encrypted where they lie, so that their features stay off the disk."""
+        ...
