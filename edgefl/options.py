@@ -344,6 +344,14 @@ class DeviceOptions(Checked):
         "Examples: .npz with arrays x and y, or one array per input and y.",
         "-d",
     ] = None
+    store: Annotated[
+        str | None, optional(text(".+")), "Example store, in place of --data; read anew for each round."
+    ] = None
+    store_key: Annotated[
+        str | None,
+        optional(text(".+")),
+        "File with the key of an encrypted store: 32 bytes, or as 64 digits.",
+    ] = None
     workdir: Annotated[str, text(".+"), "Kept between runs: model, residual, unsent update, history."] = (
         "edgefl-device"
     )

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from edgefl.runtime.download import pull
     from edgefl.runtime.feature_cache import FeatureCache
     from edgefl.runtime.metrics import Metrics
+    from edgefl.runtime.store import ExampleStore
     from edgefl.runtime.trainer import FitReport, Trainer
 
 _DOORS = {
     "BACKENDS": "edgefl.runtime.backends",
     "Backend": "edgefl.runtime.backends",
+    "ExampleStore": "edgefl.runtime.store",
     "FeatureCache": "edgefl.runtime.feature_cache",
     "FitReport": "edgefl.runtime.trainer",
     "Metrics": "edgefl.runtime.metrics",
@@ -33,6 +35,7 @@ _DOORS = {
 __all__ = [
     "BACKENDS",
     "Backend",
+    "ExampleStore",
     "FeatureCache",
     "FitReport",
     "Metrics",

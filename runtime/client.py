@@ -24,6 +24,7 @@ from edgefl.runtime.belongings import Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.checkpoint import EVERY_S, Checkpoint
 from edgefl.runtime.conditions import Guard, conditions_here
+from edgefl.runtime.conditions.guard import LOOK_AGAIN_S
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
@@ -34,6 +35,7 @@ from edgefl.runtime.outbox import Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped, never
 from edgefl.runtime.pause import Interrupted, MayGoOn, always
 from edgefl.runtime.remote import BUNDLE_BYTES, Remote
+from edgefl.runtime.store.source import Fixed, Source
 from edgefl.runtime.transport import Transport
 from edgefl.runtime.work import LASTING, PASSING, Work, work
 from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
@@ -73,6 +75,8 @@ class RoundReport:
     placements: tuple[Placement, ...] = ()
 
 
+CHECKPOINT = "checkpoint.safetensors"
+
 MakeLearner = Callable[[Bundle], Learner]
 
 
@@ -85,7 +89,7 @@ class DeviceClient:
     def __init__(
         self,
         transport: Transport,
-        examples: Examples | None,
+        examples: Examples | Source | None,
         workdir: str | os.PathLike[str],
         *,
         backend: str | Backend = "auto",
@@ -102,7 +106,8 @@ class DeviceClient:
     ) -> None:
         """
         Args:
-            examples: what to train on; may be None where `learner` brings its own.
+            examples: what to train on, or an `ExampleStore` to look into before each round; may be None
+                where `learner` brings its own.
             device: the device's name; None makes one up and keeps it in the folder.
             learner: makes what trains, given the bundle; a `TrainerLearner` by default.
             patience: how to wait for the server.
@@ -123,13 +128,17 @@ class DeviceClient:
         self._name = device
         self._limits, self._checkpoint_s = limits or LimitOptions(), checkpoint_s
         self._duty = Duty(self._limits.duty, self._patience.sleep)
+        self._source = Fixed(examples) if isinstance(examples, Examples) else examples
+        if self._source is not None and self._source.sealed:
+            feature_bytes = 0  # what is encrypted where it lies is not to lie beside it in another form
+        self._features = self._home / "features"
         self._make = learner or partial(
             _trainer,
             examples=examples,
             backend=backend,
             delegate=delegate,
             threads=self._limits.threads,
-            features=FeatureCache(self._home / "features", feature_bytes) if feature_bytes else None,
+            features=FeatureCache(self._features, feature_bytes) if feature_bytes else None,
         )
         self._guard = guard or Guard(self._home, conditions=conditions_here(self._home))
         self._until: Callable[[], bool] = never
@@ -160,6 +169,8 @@ class DeviceClient:
             except Stopped:
                 return
             self._guard.begin()
+            if self._source is not None:
+                self._source.derives(self._features, self._home / CHECKPOINT)
             yield from self._run(max_rounds)
 
     @property
@@ -197,7 +208,12 @@ class DeviceClient:
         bundle, learner = self._prepare()
         failures = 0
         while True:
-            self._guard.has(learner.examples)
+            if self._source is None:
+                self._guard.has(learner.examples)
+            if not learner.examples:
+                self._guard.doing("waits for examples")
+                self._patience.wait(LOOK_AGAIN_S, stop=self._until)
+                continue
             self._guard.doing("waits for the server")
             try:
                 answer = self._insist(partial(self._check_in, bundle, learner))
@@ -245,7 +261,7 @@ class DeviceClient:
         return bundle, learner
 
     def _check_in(self, bundle: Bundle, learner: Learner) -> CheckInAnswer:
-        message = CheckIn(self.device, bundle.schema().id.hex(), learner.engine, learner.examples)
+        message = CheckIn(self.device, bundle.schema().id.hex(), learner.engine, max(1, learner.examples))
         return self._remote.check_in(message)
 
     # -- one round
@@ -403,6 +419,8 @@ class DeviceClient:
         told = ""
         while True:
             self._stop_if_asked()
+            if self._source is not None:
+                self._guard.has(self._source.ever_added())
             pause = self._may_go_on() or self._guard.pause(sending)
             if pause is None:
                 return
@@ -431,7 +449,9 @@ class DeviceClient:
         return file.read_text().strip()
 
 
-def _trainer(bundle: Bundle, examples: Examples | None, backend: str | Backend, **options: Any) -> Learner:
+def _trainer(
+    bundle: Bundle, examples: Examples | Source | None, backend: str | Backend, **options: Any
+) -> Learner:
     if examples is None:
         raise DataError("there are no examples to train on")
     if not isinstance(backend, str):

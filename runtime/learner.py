@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.pause import Interrupted
+from edgefl.runtime.store.source import Fixed, Source
 from edgefl.runtime.trainer import FitReport, Trainer
 
 log = logging.getLogger("edgefl.client")
@@ -80,7 +82,9 @@ class Learner(Protocol):
     """
 
     engine: str
-    examples: int
+
+    @property
+    def examples(self) -> int: ...
 
     def learn(self, parameters: Arrays, options: FitOptions, stint: Stint) -> Learned:
         """Train from shared parameters.
@@ -94,7 +98,7 @@ class Learner(Protocol):
 
 
 class TrainerLearner:
-    """A `Trainer` over fixed examples, which keeps nothing from one round to the next but the features.
+    """A `Trainer` over a device's examples, which keeps nothing from one round to the next but the features.
 
     Learners may share a trainer: each puts its own personal parameters, buffers and features in place.
     """
@@ -102,7 +106,7 @@ class TrainerLearner:
     def __init__(
         self,
         bundle: Bundle,
-        examples: Examples,
+        examples: Examples | Source,
         *,
         backend: str | Backend = "auto",
         delegate: str = "auto",
@@ -113,6 +117,7 @@ class TrainerLearner:
         """Check the examples and choose the engine.
 
         Args:
+            examples: those of every round, or what gives each round its own.
             features: keeps features of the frozen part over rounds and restarts.
             trainer: of the same bundle, in place of one with the engine asked for.
 
@@ -120,30 +125,41 @@ class TrainerLearner:
             DataError: the examples do not fit the model.
             BackendError: no engine can run it.
         """
-        check_examples(examples.x, examples.y, bundle.manifest)
-        check_weight(examples.weight, len(examples))
+        if isinstance(examples, Examples):
+            check_examples(examples.x, examples.y, bundle.manifest)
+            check_weight(examples.weight, len(examples))
+            examples = Fixed(examples)
         self._trainer = trainer or Trainer(bundle, backend, delegate, threads)
-        self._data, self._schema, self._features = examples, bundle.schema(), features
+        self._source, self._schema, self._features = examples, bundle.schema(), features
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
-        self.examples = len(examples)
         self._told: set[Placement] = set()
+
+    @property
+    def examples(self) -> int:
+        """How many there are now."""
+        return len(self._source)
 
     def learn(self, parameters: Arrays, options: FitOptions, stint: Stint = ALONE) -> Learned:
         """See `Learner`. Raises NotFinite where training diverges."""
+        if not self.examples:
+            raise Interrupted  # all of them were forgotten since the device asked for work
+        data = self._source.take(options.seed)
         self._stand_in(parameters, stint.own)
         keep, worked = stint.keep, (stint.resume.seconds if stint.resume else 0.0)
-        watch = Stopwatch(stint.should_stop, stint.seconds, worked)
+        watch = Stopwatch(partial(self._should_stop, stint), stint.seconds, worked)
         report = self._trainer.fit(
-            self._data.x,
-            self._data.y,
+            data.x,
+            data.y,
             options,
-            sample_weight=self._data.weight,
+            sample_weight=data.weight,
             should_stop=watch,
             resume=stint.resume,
             keep=keep and (lambda made: keep(replace(made, seconds=watch.worked))),
             keep_every_s=stint.keep_every_s,
         )
         self._tell(report)
+        if self._source.forgotten_since():
+            raise Interrupted  # what was learnt so far is not kept
         if watch.interrupted:
             raise Interrupted(report.checkpoint and replace(report.checkpoint, seconds=watch.worked))
         delta = self._schema.flatten(self._trainer.delta())
@@ -155,7 +171,11 @@ class TrainerLearner:
     def evaluate(self, parameters: Arrays, own: Arrays | None = None) -> Metrics:
         """How good shared parameters are on this device's examples, beside what it keeps to itself."""
         self._stand_in(parameters, own)
-        return self._trainer.evaluate(self._data.x, self._data.y, self._data.weight)
+        data = self._source.take(0)
+        return self._trainer.evaluate(data.x, data.y, data.weight)
+
+    def _should_stop(self, stint: Stint) -> bool:
+        return self._source.forgotten_since() or bool(stint.should_stop and stint.should_stop())
 
     def _stand_in(self, parameters: Arrays, own: Arrays | None) -> None:
         self._trainer.stand_in(own, self._features)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "edgefl-train-device"
 ELSEWHERE = ("edgefl.cli", "edgefl.simulation", "edgefl.converters", "edgefl.server_stub")
 """Packages that only workstations and servers run, with all that is below them."""
-EXTRAS = ("onnx", "tflite", "tflite-runtime", "openvino", "ort-training", "zstd")
+EXTRAS = ("onnx", "tflite", "tflite-runtime", "openvino", "ort-training", "zstd", "keys")
 MAIN = b"from edgefl.runtime.command import main\n\nmain()\n"
 OPTIONS = "edgefl/options.py"
 """Its docstrings are what --help says."""

@@ -26,6 +26,7 @@ from edgefl.cli import (
     serve,
     simulate,
     status,
+    store,
     train,
     verify,
 )
@@ -43,6 +44,7 @@ app = typer.Typer(
     help="Turn a model into something that trains on the device, and sends home kilobytes.",
 )
 delta = typer.Typer(no_args_is_help=True, help="Look into payloads.")
+store_app = typer.Typer(no_args_is_help=True, help="Keep examples for a device, and forget them.")
 adapters_app = typer.Typer(no_args_is_help=True, help="LoRA factors to and from Hugging Face's PEFT.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure payload sizes and step times of your own model.")
 
@@ -93,6 +95,16 @@ adapters_app.command(
     help=_help(adapters.import_adapters),
     epilog="Example: edgefl adapters import bert.edgefl adapter -o b.edgefl",
 )(adapters.import_adapters)
+for action, example in (
+    (store.add, "add mine.db --bundle watch.edgefl -d today.npz --key today --keep-days 30"),
+    (store.info, "info mine.db"),
+    (store.forget, "forget mine.db --key today"),
+    (store.export, "export mine.db -o mine.npz"),
+):
+    store_app.command(action.__name__, help=_help(action), epilog=f"Example: edgefl store {example}")(
+        expanded(action)
+    )
+app.add_typer(store_app, name="store", rich_help_panel="Device")
 app.add_typer(adapters_app, name="adapters", rich_help_panel="Workstation")
 app.add_typer(delta, name="delta", rich_help_panel="Server")
 app.add_typer(bench_app, name="bench", rich_help_panel="Try it")

@@ -8,13 +8,14 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from edgefl.data import load_examples
+from edgefl.data import Examples, load_examples
 from edgefl.errors import OptionError
 from edgefl.options import DeviceOptions, EngineOptions, LimitOptions, WhenOptions
 from edgefl.plain import print_json_line, print_line, size
 from edgefl.runtime.client import DeviceClient, RoundReport
 from edgefl.runtime.command.look import show_history, show_status
 from edgefl.runtime.conditions import Guard, conditions_here
+from edgefl.runtime.store.source import Source
 from edgefl.runtime.transport import HttpTransport
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -36,13 +37,15 @@ def serve_owner(
         if device.history:
             show_history(folder, device.json)
         return
-    if device.server is None or device.data is None:
-        raise OptionError("give --server and --data to take part, or --status or --history to look")
+    if device.server is None or (device.data is None) == (device.store is None):
+        raise OptionError(
+            "give --server and either --data or --store to take part, or --status or --history to look"
+        )
     os.nice(limits.nice)
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     client = DeviceClient(
         HttpTransport(device.server),
-        load_examples(device.data),
+        _examples(device),
         folder,
         device=device.id,
         backend=engine.backend,
@@ -53,6 +56,16 @@ def serve_owner(
     told: set[str] = set()
     for report in client.run(max_rounds=device.max_rounds):
         _tell(report, device.json, told)
+
+
+def _examples(device: DeviceOptions) -> Examples | Source:
+    if device.store is None:
+        return load_examples(str(device.data))
+    from edgefl.runtime.store import ExampleStore, cipher_from
+
+    return ExampleStore(
+        device.store, cipher=cipher_from(Path(device.store_key) if device.store_key else None)
+    )
 
 
 def _tell(report: RoundReport, as_json: bool, told: set[str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Protocol
 
 from edgefl.errors import MissingDependency, OptionError, StoreError
@@ -58,3 +59,24 @@ class AesGcm:
             return self._aes.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], about)
         except (self._invalid, ValueError) as exc:
             raise StoreError("the key is another, or what was sealed has been altered") from exc
+
+
+def cipher_from(file: Path | None) -> AesGcm | None:
+    """A cipher with the key in a file: its bytes, or hexadecimal digits; None without a file.
+
+    Raises:
+        OptionError: the file cannot be read, or holds no key.
+        MissingDependency: `cryptography` is not installed.
+    """
+    if file is None:
+        return None
+    try:
+        data = file.read_bytes()
+    except OSError as exc:
+        raise OptionError(f"the store's key cannot be read: {file}: {exc.strerror}") from exc
+    if len(data) not in KEY_BYTES:
+        try:
+            data = bytes.fromhex(data.decode().strip())
+        except ValueError as exc:
+            raise OptionError(f"{file} holds no key: it has {len(data)} bytes that are no digits") from exc
+    return AesGcm(data)

@@ -102,4 +102,6 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        # A writer that was killed may have left its temporary file.
+        for file in (path, *path.parent.glob(f".{path.name}.*")):
+            file.unlink(missing_ok=True)

@@ -75,9 +75,7 @@ class Layout:
             size, shape = _size(spec), (len(rows), *spec.example_shape)
             joined = b"".join(data[at : at + size] for data in rows)
             dtype = np.dtype(spec.dtype)
-            arrays[spec.name] = (
-                np.frombuffer(joined, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
-            )
+            arrays[spec.name] = np.frombuffer(joined, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
             at += size
         return arrays
 

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from edgefl.data import Examples
 
 
-@runtime_checkable
 class Source(Protocol):
     """Examples that come and go. `ExampleStore` is one."""
 
@@ -40,3 +39,27 @@ class Source(Protocol):
     def sealed(self) -> bool:
         """Whether the examples are encrypted where they lie, so that their features stay off the disk."""
         ...
+
+
+class Fixed:
+    """Examples that stay as they are."""
+
+    sealed = False
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def ever_added(self) -> int:
+        return len(self._examples)
+
+    def take(self, seed: int) -> Examples:
+        return self._examples
+
+    def forgotten_since(self) -> bool:
+        return False
+
+    def derives(self, features: Path | None, checkpoints: Path | None) -> None:
+        pass

@@ -250,9 +250,7 @@ class ExampleStore:
     def added_since(self, moment: float) -> int:
         """How many of the examples were added at this moment or later, in seconds since the epoch."""
         return int(
-            self._db.value(
-                "SELECT COUNT(*) FROM examples WHERE added >= ?", (max(moment, self._since()),)
-            )
+            self._db.value("SELECT COUNT(*) FROM examples WHERE added >= ?", (max(moment, self._since()),))
         )
 
     def info(self) -> StoreInfo:
@@ -354,9 +352,7 @@ class ExampleStore:
         """A key or label as a column has it: a keyed digest where the store is sealed."""
         if not self._secret:
             return text.encode()
-        return hashlib.blake2b(
-            text.encode(), key=self._secret, digest_size=16, person=what.encode()
-        ).digest()
+        return hashlib.blake2b(text.encode(), key=self._secret, digest_size=16, person=what.encode()).digest()
 
     def _since(self) -> float:
         """Examples added before this are past their age."""
@@ -378,9 +374,7 @@ class ExampleStore:
         for start in range(0, len(ids), _CHUNK):
             part = [int(i) for i in ids[start : start + _CHUNK]]
             marks = ",".join("?" * len(part))
-            rows = self._db.rows(
-                f"SELECT id, added, digest, data FROM examples WHERE id IN ({marks})", part
-            )
+            rows = self._db.rows(f"SELECT id, added, digest, data FROM examples WHERE id IN ({marks})", part)
             found = {row[0]: row for row in rows}
             for i in part:
                 if i in found:

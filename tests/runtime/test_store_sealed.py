@@ -56,9 +56,7 @@ def test_a_plain_store_does_not_become_a_sealed_one(tmp_path: Path, mlp: Bundle)
 
 
 def test_what_was_altered_or_moved_is_refused(store: ExampleStore) -> None:
-    store._db.change(
-        "UPDATE examples SET data = (SELECT data FROM examples WHERE id = 1) WHERE id = 2"
-    )
+    store._db.change("UPDATE examples SET data = (SELECT data FROM examples WHERE id = 1) WHERE id = 2")
 
     with pytest.raises(StoreError, match="has been altered"):
         store.take()
