@@ -20,7 +20,7 @@ from edgefl.errors import DataError, DiskFull, EdgeflError, NotResumable, Protoc
 from edgefl.files import write_atomically
 from edgefl.options import LimitOptions
 from edgefl.runtime.backends import Backend, proved
-from edgefl.runtime.belongings import Belongings
+from edgefl.runtime.belongings import CHECKPOINT, Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.checkpoint import EVERY_S, Checkpoint
 from edgefl.runtime.conditions import Guard, conditions_here
@@ -74,8 +74,6 @@ class RoundReport:
     error: str = ""
     placements: tuple[Placement, ...] = ()
 
-
-CHECKPOINT = "checkpoint.safetensors"
 
 MakeLearner = Callable[[Bundle], Learner]
 
