@@ -95,7 +95,7 @@ def test_a_folder_no_device_ran_in(call: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [(), ("-s", "http://127.0.0.1:9"), ("-d", "mine.npz")], ids=str)
 def test_a_device_needs_a_server_and_data(call: Command, given: tuple[str, ...]) -> None:
-    assert "--server and --data" in call("device", *given, "--json").refusal()["message"]
+    assert "--server and either --data or --store" in call("device", *given, "--json").refusal()["message"]
 
 
 def test_conditions_in_a_file(call: Command, tmp_path: Path) -> None:
