@@ -7,6 +7,10 @@ DEVICE_TESTS := tests/bundle tests/delta tests/graph tests/runtime tests/cli tes
 DEMO_EXTRAS := keras,ort-training,tflite,zstd,server,cli,sim
 WS_INPUTS := pyproject.toml constraints/workstation.txt
 DEV_INPUTS := pyproject.toml constraints/device.txt
+# Two test processes, each on one core: a third would need memory for another TensorFlow.
+TEST_WORKERS ?= 2
+SIDE_BY_SIDE := -n $(TEST_WORKERS) --dist worksteal
+ONE_CORE_EACH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
 .PHONY: help setup demo test test-all check format bench docs links clean device wheels
 
@@ -20,15 +24,17 @@ demo: .venv/.ready-demo .venv-device/.ready links  ## the main job: convert, tra
 
 test: setup  ## the test suite, in the workstation and in the device environment
 	@status=0; \
-	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q --cov --cov-report=term $(TEST_ARGS) || status=$$?; \
+	$(ONE_CORE_EACH) EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) \
+	  $(WS) -m pytest -q $(SIDE_BY_SIDE) --cov --cov-report=term $(TEST_ARGS) || status=$$?; \
 	$(DEV) -m pytest -q -m 'device and not slow' $(DEVICE_TESTS) || status=$$?; \
 	exit $$status
 
 test-all: setup  ## the same with the slow matrices, and under the BLAS kernels of other processors
 	@status=0; \
-	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) -m pytest -q -m '' $(TEST_ARGS) || status=$$?; \
+	$(ONE_CORE_EACH) EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) \
+	  $(WS) -m pytest -q $(SIDE_BY_SIDE) -m '' $(TEST_ARGS) || status=$$?; \
 	$(DEV) -m pytest -q -m device $(DEVICE_TESTS) || status=$$?; \
-	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) scripts/kernels.py -- $(TEST_ARGS) || status=$$?; \
+	EDGEFL_DEVICE_PYTHON=$(CURDIR)/$(DEV) $(WS) scripts/kernels.py -- $(SIDE_BY_SIDE) $(TEST_ARGS) || status=$$?; \
 	exit $$status
 
 check: .venv/.ready-all links  ## ruff and mypy --strict
