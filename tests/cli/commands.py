@@ -44,7 +44,7 @@ Command = Callable[..., Ran]
 def in_own_process(arguments: tuple[object, ...], folder: Path, columns: int = 100) -> Ran:
     environment = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "edgefl", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=600)
     return Ran(done.returncode, done.stdout, done.stderr)
 
 

@@ -270,8 +270,8 @@ def test_unknown_target(call: Command, tmp_path: Path) -> None:
     assert "tpu" in error["message"] and "onnx, tflite" in error["message"]
 
 
-def test_what_is_not_trained_is_said_at_the_end(folder: Path) -> None:
-    ran = in_own_process(("convert", "models.py:idle", "-t", "onnx", "-o", "idle.edgefl", "--json"), folder)
+def test_what_is_not_trained_is_said_at_the_end(call: Command, folder: Path) -> None:
+    ran = call("convert", f"{folder}/models.py:idle", "-t", "onnx", "-o", "idle.edgefl", "--json")
 
     assert ran.json()["report"]["untrained"].keys() == {"spare.weight", "spare.bias"}
     assert "spare.weight: the loss does not depend on it" in ran.err

@@ -41,7 +41,7 @@ def by_path(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def on_older(*arguments: object) -> str:
     """The command where tflite-runtime is installed and LiteRT is not."""
     command = [sys.executable, "-c", _ON_OLDER, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
 def with_target(bundle: Bundle, target: str, kind: str) -> Bundle:

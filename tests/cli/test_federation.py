@@ -77,10 +77,10 @@ def test_two_devices_run_two_rounds_and_everyone_ends_well(
     common = ("device", "-s", server.url, "-d", data)
     first = start(tmp_path, *common, "--workdir", "a", "--id", "a", "-b", "onnx")
     second = start(tmp_path, *common, "--workdir", "b", "--id", "b", "-b", "tflite", "--json")
-    ended = [device.communicate(timeout=60) for device in (first, second)]
+    ended = [device.communicate(timeout=600) for device in (first, second)]
     rounds = server.get("/v1/rounds")
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(timeout=30)
+    server.process.wait(timeout=600)
 
     assert [first.returncode, second.returncode, server.process.returncode] == [0, 0, 0]
     place, *lines = ended[0][0].splitlines()
@@ -113,7 +113,7 @@ def test_a_device_with_nan_in_its_data_says_so_and_sends_nothing(server: Server,
     bad = save_examples(tmp_path / "bad.npz", x=np.full((96, 6), np.nan, np.float32))
 
     device = start(tmp_path, "device", "-s", server.url, "-d", bad, "--id", "bad", "--json")
-    out, err = device.communicate(timeout=60)
+    out, err = device.communicate(timeout=600)
 
     assert device.returncode == 1
     assert json.loads(out.splitlines()[-1])["error"] == "NotFinite"
@@ -125,7 +125,7 @@ def test_a_device_with_nan_in_its_data_says_so_and_sends_nothing(server: Server,
 @needs_server
 def test_a_port_that_is_taken(server: Server, mlp: Path, tmp_path: Path) -> None:
     second = start(tmp_path, "serve", mlp, "--db", "second.db", "--port", server.url.rpartition(":")[2])
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=600)
 
     assert second.returncode == 1
     assert "in use" in err.splitlines()[-1] and "Traceback" not in err
@@ -341,7 +341,7 @@ def test_processes_and_simulation_end_with_the_same_bits(
                 "onnx",
             )
             devices.append(start(tmp_path, *joined))
-        assert [device.communicate(timeout=120)[1] for device in devices] == ["", ""]
+        assert [device.communicate(timeout=600)[1] for device in devices] == ["", ""]
         with urllib.request.urlopen(server.url + "/v1/parameters/2", timeout=10) as answer:
             real = read_tensors(answer.read())
         rounds = server.get("/v1/rounds")["rounds"]

@@ -182,7 +182,7 @@ def _devices(engines: Sequence[str], url: str, folder: Path) -> dict[str, dict[s
     ]
     found: dict[str, dict[str, Any]] = {}
     for process in processes:
-        out, _ = process.communicate(timeout=300)
+        out, _ = process.communicate(timeout=600)
         found.update(json.loads(out.splitlines()[-1]))
     return {engine: found[engine] for engine in engines}
 
