@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,40 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.graph import read_onnx, run
+from edgefl.graph import Graph, read_onnx, run
+from edgefl.runtime.host import run_round
 from edgefl.tensorfile import read_tensors, write_tensors
+
+
+def run_onnx(artifact: str, tensors: bytes) -> bytes:
+    """What an ONNX file makes of tensors."""
+    made = run(_graph(artifact), read_tensors(tensors))
+    return write_tensors({name: np.asarray(value) for name, value in made.items()})
+
+
+@functools.cache
+def _graph(artifact: str) -> Graph:
+    return read_onnx(Path(artifact).read_bytes())
+
+
+def fill(folder: str, seed: int = 5, count: int = 40) -> None:
+    """Put a device's examples in its folder."""
+    rng = np.random.default_rng(seed)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    x = rng.normal(size=(count, 6)).astype(np.float32)
+    np.savez(Path(folder) / "examples.npz", x=x, y=rng.integers(0, 3, count).astype(np.int32))
+
+
+def frame_of(bundle: str, folder: str, settings: str) -> bytes:
+    """The frame of a round whose engine is Python's own."""
+    return run_round(bundle, folder, NumpyEngine(), Phone(), settings)
 
 
 class NumpyEngine:
     """Runs ONNX files by the project's own interpreter, from the file as an app has it."""
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
-        self.runs, self._before, self._graphs = 0, before, dict[str, Any]()
+        self.runs, self._before = 0, before
 
     def describe(self) -> str:
         return json.dumps({"name": "host-numpy", "version": "1", "target": "onnx"})
@@ -26,9 +52,7 @@ class NumpyEngine:
     def run(self, artifact: str, signature: str, tensors: bytes) -> bytes:
         self._before()
         self.runs += 1
-        graph = self._graphs.setdefault(artifact, read_onnx(Path(artifact).read_bytes()))
-        made = run(graph, read_tensors(tensors))
-        return write_tensors({name: np.asarray(value) for name, value in made.items()})
+        return run_onnx(artifact, tensors)
 
 
 class Phone:

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Declarations after Apple's documentation of Network, for type-checking on Linux. Nothing here runs.
+import Foundation
+
+public struct NWPath {
+    public var isExpensive: Bool { fatalError("Network is not here") }
+    public var isConstrained: Bool { fatalError("Network is not here") }
+}
+
+public final class NWPathMonitor {
+    public init() { fatalError("Network is not here") }
+    public var currentPath: NWPath { fatalError("Network is not here") }
+    public func start(queue: DispatchQueue) { fatalError("Network is not here") }
+    public func cancel() { fatalError("Network is not here") }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import XCTest
+
+@testable import EdgeFl
+
+/// An engine whose kernels are Python's: what runs files here; on a phone it is Core ML.
+private final class HostEngine: Engine {
+    let python: PythonRuntime
+    var runs = 0
+    var refuses = false
+
+    init(_ python: PythonRuntime) {
+        self.python = python
+    }
+
+    func describe() -> String {
+        #"{"name":"host-numpy","version":"1","target":"onnx"}"#
+    }
+
+    func run(artifact: String, signature: String, tensors: Data) throws -> Data {
+        runs += 1
+        if refuses { throw PackError("no memory on this phone") }
+        guard
+            case .bytes(let made) = try python.call(
+                "tests.host.doubles", "run_onnx", [.text(artifact), .bytes(tensors)])
+        else { throw PackError("no bytes") }
+        return made
+    }
+}
+
+private final class Phone: Device {
+    var said = "{}"
+    var told = false
+    private(set) var events: [String] = []
+
+    func reading() -> String { said }
+    func stopped() -> Bool { told }
+    func notify(_ event: String) { events.append(event) }
+}
+
+final class RoundTests: XCTestCase {
+    private let root = ProcessInfo.processInfo.environment["EDGEFL_ROOT"] ?? "/edgefl"
+    private let training = #""training":{"fit":{"epochs":2,"lr":0.1},"coding":{"density":0.5}}"#
+    private var folder = URL(fileURLWithPath: NSTemporaryDirectory())
+
+    override func setUpWithError() throws {
+        folder = URL(fileURLWithPath: NSTemporaryDirectory())
+            .appendingPathComponent("Zoës Gerät \(UUID().uuidString)")
+        _ = try python().call("tests.host.doubles", "fill", [.text(folder.path)])
+    }
+
+    override func tearDownWithError() throws {
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    private func python() throws -> PythonRuntime {
+        try PythonRuntime.start(home: nil, paths: [root])
+    }
+
+    private func door() throws -> EdgeFl {
+        EdgeFl(folder: folder, python: try python())
+    }
+
+    private var model: URL { URL(fileURLWithPath: "\(root)/tests/fixtures/mlp.edgefl") }
+
+    func testARoundGivesTheBytesOfPython() throws {
+        let engine = HostEngine(try python()), phone = Phone()
+        let frame = try door().runRound(
+            bundle: model, engine: engine, device: phone, settings: "{\(training)}")
+        XCTAssertEqual(String(decoding: frame.prefix(4), as: UTF8.self), "EFLU")
+        XCTAssertGreaterThanOrEqual(engine.runs, 10)
+        XCTAssertTrue(try XCTUnwrap(phone.events.last).contains("trained"))
+        let settings = PythonValue.text("{\(training)}")
+        guard
+            case .bytes(let expected) = try python().call(
+                "tests.host.doubles", "frame_of", [.text(model.path), .text(folder.path), settings])
+        else { return XCTFail("no frame") }
+        XCTAssertEqual(frame, expected)
+    }
+
+    func testAPhoneThatMayNotTrainGivesNothing() throws {
+        let phone = Phone()
+        phone.said = #"{"thermal":"serious"}"#
+        let frame = try door().runRound(
+            bundle: model, engine: HostEngine(try python()), device: phone,
+            settings: #"{\#(training),"when":{"cool":true}}"#)
+        XCTAssertTrue(frame.isEmpty)
+        XCTAssertTrue(try XCTUnwrap(phone.events.last).contains("slows itself down for heat"))
+    }
+
+    func testATaskThatExpiresStopsTraining() throws {
+        let phone = Phone()
+        phone.told = true
+        let frame = try door().runRound(
+            bundle: model, engine: HostEngine(try python()), device: phone, settings: "{\(training)}")
+        XCTAssertTrue(frame.isEmpty)
+    }
+
+    func testWhatPythonRaisesArrivesInSwift() throws {
+        let engine = HostEngine(try python())
+        engine.refuses = true
+        XCTAssertThrowsError(
+            try door().runRound(bundle: model, engine: engine, device: Phone(), settings: "{\(training)}")
+        ) { error in
+            XCTAssertTrue("\(error)".contains("BackendFailure"), "\(error)")
+            XCTAssertTrue("\(error)".contains("no memory on this phone"), "\(error)")
+        }
+        XCTAssertThrowsError(
+            try door().takePart(
+                server: "http://127.0.0.1:9", engine: engine, device: Phone(), settings: #"{"rounds":-1}"#))
+    }
+
+    func testManyThreadsMayCall() throws {
+        let python = try python(), root = root
+        DispatchQueue.concurrentPerform(iterations: 16) { _ in
+            guard case .flag(true)? = try? python.call("os.path", "isdir", [.text(root)]) else {
+                return XCTFail("a call from another thread failed")
+            }
+        }
+    }
+
+    func testObjectsAreLetGo() throws {
+        let python = try python()
+        weak var held: HostEngine?
+        try {
+            let engine = HostEngine(python)
+            held = engine
+            _ = try door().runRound(
+                bundle: model, engine: engine, device: Phone(), settings: "{\(training)}")
+        }()
+        _ = try python.call("gc", "collect", [])
+        XCTAssertNil(held, "Python holds an engine that Swift let go")
+    }
+
+    /// The server runs outside, started by whoever runs the tests.
+    func testARoundWithAServer() throws {
+        guard let server = ProcessInfo.processInfo.environment["EDGEFL_SERVER"] else {
+            throw XCTSkip("EDGEFL_SERVER names no server")
+        }
+        let answer = try door().takePart(
+            server: server, engine: HostEngine(try python()), device: Phone(), settings: "{}")
+        XCTAssertTrue(answer.contains(#""finished": true"#), answer)
+        XCTAssertTrue(answer.contains(#""engine": "host-numpy 1""#), answer)
+    }
+}
