@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from anyio import move_on_after
 from fastapi import Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter
@@ -15,6 +17,8 @@ from edgefl.errors import ProtocolError, Refused
 from edgefl.message import Message
 from edgefl.server_stub.answers import JSON
 from edgefl.wire import MAX_JSON_BYTES, MAX_TEXT, Failure
+
+_GLIMPSE_S = 2.0
 
 
 async def read_body(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
@@ -32,6 +36,23 @@ async def read_body(request: Request, limit: int = MAX_JSON_BYTES) -> bytes:
     except ClientDisconnect as exc:
         raise Refused(400, "malformed-request", f"the body ended after {total} bytes") from exc
     return b"".join(chunks)
+
+
+async def glimpse(request: Request, most: int = 8 << 20) -> bytes | None:
+    """The body of a request that is refused already, where it is short and comes at once; None of any other.
+
+    It is read although nobody wants it: a connection closed on unread bytes may take the answer with it. Of
+    more than a message nothing is kept, and after `most` bytes, or a moment, the answer goes out as it may.
+    """
+    kept, total = b"", 0
+    with contextlib.suppress(ClientDisconnect), move_on_after(_GLIMPSE_S):
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > most:
+                return None
+            kept = kept + chunk if total <= MAX_JSON_BYTES else b""
+        return kept if total <= MAX_JSON_BYTES else None
+    return None
 
 
 def parsed(kind: type[Message], body: bytes) -> Any:

@@ -119,8 +119,8 @@ class Coordinator:
             raise Refused(
                 409, "wrong-schema", f"device has schema {message.schema}, the model {self._schema.id.hex()}"
             )
-        if self._nothing_for(message):
-            return self._later()
+        if (answer := self._at_once(message)) is not None:
+            return answer
         with self._present.event() as at:
             self._pass_time(at)
             self._store.put_device(message, at)
@@ -137,13 +137,16 @@ class Coordinator:
             self._present.round = after
             return CheckInAnswer(self._task(after, place, at))
 
-    def _nothing_for(self, message: CheckIn) -> bool:
-        """Whether a device known of late can be told that there is no work, without a transaction."""
+    def _at_once(self, message: CheckIn) -> CheckInAnswer | None:
+        """What a device known of late is told without a transaction where there is no work for it."""
         current, at = self._present.glance(), self._clock()
         known, noted = self._known.get(message.device, (None, 0.0))
-        if current is None or known != message or at - noted > _NOTED_S or at >= current.deadline:
-            return False
-        return apply(Assign(message.device, "", at), current) is current
+        if known != message or at - noted > _NOTED_S:
+            return None
+        if current is None:
+            return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
+        idle = at < current.deadline and apply(Assign(message.device, "", at), current) is current
+        return self._later() if idle else None
 
     def _remember(self, message: CheckIn, at: float) -> None:
         if len(self._known) >= _KNOWN:
@@ -273,6 +276,12 @@ class Coordinator:
         """Number of the current round, None when all are done."""
         current = self._present.round
         return None if current is None else current.number
+
+    @property
+    def places(self) -> int | None:
+        """Devices that may start now; None where none ever will, as all rounds are done."""
+        current = self._present.round
+        return None if current is None else current.room()
 
     def rounds(self) -> list[RoundInfo]:
         """All rounds, oldest first, with bytes up to now."""

@@ -10,7 +10,7 @@ from fastapi import Request
 
 from edgefl.errors import Refused
 from edgefl.identity.messages import Enrol, Enrolled
-from edgefl.server_stub.bodies import parsed, read_body
+from edgefl.server_stub.bodies import glimpse, parsed, read_body
 from edgefl.server_stub.identity import Caller, Gate
 from edgefl.server_stub.identity.gate import Ask, Entry
 from edgefl.wire import MAX_JSON_BYTES
@@ -72,7 +72,14 @@ class Door:
 
     async def _receive(self, request: Request, limit: Limit | None) -> tuple[Caller, bytes]:
         entry = await self.enter(request)
-        body = await read_body(request, MAX_JSON_BYTES if limit is None else await limit())
+        try:
+            most = MAX_JSON_BYTES if limit is None else await limit()
+        except Refused:
+            # Why is told to who signed, as far as that shows in few bytes.
+            if (body := await glimpse(request)) is not None:
+                entry.confirm(body)
+            raise
+        body = await read_body(request, most)
         return entry.confirm(body), body
 
 

@@ -40,7 +40,7 @@ class _Counting:
         return getattr(self._transport, name)
 
 
-def metered(meter: Meter) -> type[asyncio.Protocol]:
+def metered(meter: Meter) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1 protocol with every byte in and out counted."""
 
     class MeteredProtocol(H11Protocol):

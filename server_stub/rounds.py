@@ -101,9 +101,9 @@ class Round:
         waiting = (p for p in self.places.values() if p.id not in self.updates and not p.declined)
         return sum(p.at >= self.stretch_start for p in waiting)
 
-    def has_room(self) -> bool:
-        """Whether another device may start: places are for updates that are still to come."""
-        return not self.full and self.at_work() + len(self.updates) < self.plan.places
+    def room(self) -> int:
+        """How many more devices may start: places are for updates that are still to come."""
+        return 0 if self.full else max(0, self.plan.places - self.at_work() - len(self.updates))
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _assign(event: Assign, state: Round) -> Round:
     known = state.places.get(event.device)
     if known is None:
         fresh = Place(event.assignment, event.at)
-        return replace(state, places=_with(state.places, event.device, fresh)) if state.has_room() else state
+        return replace(state, places=_with(state.places, event.device, fresh)) if state.room() else state
     if state.full or known.id in state.updates or (known.declined and known.at >= state.stretch_start):
         return state
     # Asking again renews the place: the answer was lost, the device restarted, or the deadline was put off.

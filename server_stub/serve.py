@@ -13,11 +13,14 @@ import uvicorn
 from edgefl.files import write_atomically
 from edgefl.server_stub.app import create_app
 from edgefl.server_stub.meter import Meter, metered
+from edgefl.server_stub.quiet import hush
 from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
+from edgefl.server_stub.sockets import Limits, guarded
 
 log = logging.getLogger("edgefl.server")
 _GRACE_S = 10
+_LIMITS = Limits()
 
 
 class _Server(uvicorn.Server):
@@ -43,6 +46,7 @@ def run_server(
     port_file: str | os.PathLike[str] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     key: str | os.PathLike[str] | None = None,
+    limits: Limits = _LIMITS,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first.
 
@@ -50,6 +54,7 @@ def run_server(
         port: 0 lets the system choose.
         port_file: where to write the port once devices can connect.
         certificate, key: PEM files; with them the server speaks HTTPS.
+        limits: what connections may cost.
 
     Raises:
         BundleError, StoreError: the bundle or the database cannot be used.
@@ -57,11 +62,12 @@ def run_server(
         OSError: the address cannot be bound.
     """
     meter = Meter()
+    hush("edgefl.server", "uvicorn.error", "asyncio")
     with _listen(host, port) as listener:
         app = create_app(settings, meter)
         config = uvicorn.Config(
             app,
-            http=metered(meter),
+            http=guarded(metered(meter), limits),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from anyio import to_thread
@@ -14,11 +15,14 @@ from anyio import to_thread
 from edgefl.errors import BundleEntry, Refused, StoreLost
 from edgefl.server_stub.answers import etag
 from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.waiting import WaitingRoom
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer
 
 log = logging.getLogger("edgefl.server")
 T = TypeVar("T")
 _KEPT = 16
+_CHECK_INS_PER_S = 100
+"""What devices that found no work are spread to."""
 
 
 class Service:
@@ -31,7 +35,7 @@ class Service:
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
         self.lost: StoreLost | None = None
-        self._news, self._wake = asyncio.Event(), asyncio.Event()
+        self._waiting, self._wake = WaitingRoom(), asyncio.Event()
         self._stopping = False
         self._slices: dict[str | None, tuple[bytes, str]] = {}
         self._parameters: tuple[int, bytes, str] | None = None
@@ -40,7 +44,7 @@ class Service:
 
     async def call(self, work: Callable[..., T], *arguments: object) -> T:
         """Run work in a thread and pass news of a changed round on to those who wait for it."""
-        before = self.coordinator.round_number
+        before = self.coordinator.places
         try:
             return await to_thread.run_sync(work, *arguments)
         except StoreLost as exc:
@@ -50,8 +54,8 @@ class Service:
             self.stop()
             raise
         finally:
-            if self.coordinator.round_number != before:
-                self._announce()
+            if (now := self.coordinator.places) != before:
+                self._waiting.call(now)
 
     async def check_in(self, message: CheckIn, check_still: Callable[[], None]) -> CheckInAnswer:
         """Answer at once where there is work, else hold the device until there is or its time is up.
@@ -61,15 +65,18 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.coordinator.settings.long_poll_s
-        while True:
-            news = self._news
-            answer = await self.call(self.coordinator.check_in, message)
-            left = until - loop.time()
-            if answer.task is not None or answer.finished or left <= 0 or self._stopping:
-                return answer
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(news.wait(), left)
-            await to_thread.run_sync(check_still)
+        answer = await self.call(self.coordinator.check_in, message)
+        while (left := until - loop.time()) > 0 and not self._settled(answer):
+            async with self._waiting.turn(left):
+                await to_thread.run_sync(check_still)
+                answer = await self.call(self.coordinator.check_in, message)
+        if self._settled(answer):
+            return answer
+        # A crowd that was turned away together must not come back together.
+        return replace(answer, window_s=max(answer.window_s, len(self._waiting) / _CHECK_INS_PER_S))
+
+    def _settled(self, answer: CheckInAnswer) -> bool:
+        return answer.task is not None or answer.finished or self._stopping
 
     async def accept(self, number: int, assignment: str, frame: bytes, device: str | None) -> Accepted:
         """Store an update, then let the watch see whether the round is full."""
@@ -128,7 +135,7 @@ class Service:
         """Let go of everyone who waits."""
         self._stopping = True
         self._wake.set()
-        self._announce()
+        self._waiting.call(None)
 
     async def _once(self, make: Callable[..., bytes], *key: object) -> tuple[bytes, str]:
         """What work in a thread makes of a key, kept until others have been asked for since."""
@@ -151,7 +158,3 @@ class Service:
         except BundleEntry as exc:
             raise Refused(404, "unknown-target", str(exc)) from exc
         return data, etag(data)
-
-    def _announce(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()

@@ -26,10 +26,12 @@ START = """
 import json, sys
 from edgefl.server_stub.serve import run_server
 from edgefl.server_stub.settings import Settings
+from edgefl.server_stub.sockets import Limits
 from edgefl.wire import Training
 options = json.loads(sys.argv[1])
 training = Training.of(**options.pop("training", {}))
 process = {name: options.pop(name) for name in ("port_file", "certificate", "key") if name in options}
+process["limits"] = Limits(**options.pop("limits", {}))
 run_server(Settings(training=training, **options), **process)
 """
 
