@@ -38,6 +38,8 @@ SHARED_MODES = ("subset", "dense8", "dense4", "float16", "float32")
 OPTIMIZERS = ("sgd", "adam")
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi", "adagrad")
 AGGREGATORS = ("mean", "fednova", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median")
+LABELS = r"|[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}(,[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}){0,7}"
+"""What a device says of itself: at most eight pairs of name and value."""
 NORM_BOUND = 4.0
 """Length of an update that counts whole by default, as a multiple of its round's median."""
 
@@ -219,6 +221,24 @@ class ServerOptions(FederationOptions):
         "Newest versions of the parameters that are kept; the first one is too, and those on the way of "
         "devices that are a little behind.",
     ] = 50
+    extensions: Annotated[
+        int | None,
+        optional(integer(0, _MANY)),
+        "Times a deadline below the minimum is put off; then a round closes with what it has. Default: any.",
+    ] = None
+    selection: Annotated[
+        str,
+        one_of("uniform", "examples", "waiting"),
+        "How places are drawn in the selection's window: all alike, by examples, or who waited longest.",
+    ] = "uniform"
+    selection_window_s: Annotated[
+        float,
+        number(0.0, 86_400.0),
+        "Seconds in which devices check in before the places of a round are drawn. 0: first come.",
+    ] = 0.0
+    only: Annotated[
+        str, text(LABELS), "Labels a device needs to take part, as in app=1.4,target=tflite. Default: none."
+    ] = ""
     pace_s: Annotated[
         float,
         number(0.0, 86_400.0),
@@ -356,6 +376,7 @@ class DeviceOptions(Checked):
         "edgefl-device"
     )
     id: Annotated[str | None, optional(text(".+")), "This device's name; made once if absent."] = None
+    labels: Annotated[str, text(LABELS), "What the server may choose by, as in app=1.4,beta=yes."] = ""
     max_rounds: Annotated[
         int | None, optional(integer(1, _MANY)), "Stop after this many rounds. Default: never."
     ] = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from edgefl.delta.budget import warm_up
 from edgefl.errors import OptionError
 from edgefl.message import Message, nested, several
-from edgefl.options import FIRST_DENSITY, MAX_BYTES, CodingOptions, FitOptions, WhenOptions, nearest
+from edgefl.options import FIRST_DENSITY, LABELS, MAX_BYTES, CodingOptions, FitOptions, WhenOptions, nearest
 from edgefl.rules import flag, integer, number, optional, text
 
 MAX_JSON_BYTES = 64 * 1024
@@ -48,12 +48,15 @@ class CheckIn(Message):
         schema: id of the parameter schema its bundle has, 16 hexadecimal digits.
         engine: what will run the step, for the record only.
         examples: how many examples it holds, the weight of its update.
+        labels: what a server may choose by, `name=value` with commas between; the target its engine runs is
+            known without.
     """
 
     device: Name
     schema: SchemaId
     engine: Engine
     examples: Number
+    labels: Annotated[str, text(LABELS)] = ""
 
 
 @dataclass(frozen=True)

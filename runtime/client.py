@@ -93,6 +93,7 @@ class DeviceClient:
         backend: str | Backend = "auto",
         delegate: str = "auto",
         device: str | None = None,
+        labels: str = "",
         learner: MakeLearner | None = None,
         patience: Patience | None = None,
         may_go_on: MayGoOn = always,
@@ -107,6 +108,7 @@ class DeviceClient:
             examples: what to train on, or an `ExampleStore` to look into before each round; may be None
                 where `learner` brings its own.
             device: the device's name; None makes one up and keeps it in the folder.
+            labels: what the server may choose devices by, as in `app=1.4,beta=yes`.
             learner: makes what trains, given the bundle; a `TrainerLearner` by default.
             patience: how to wait for the server.
             may_go_on: asked before every request and every step; where it names a reason, the device stops
@@ -123,7 +125,7 @@ class DeviceClient:
         self._remote, self._patience = Remote(transport, bundle_bytes), patience or Patience()
         self._cache = BundleCache(self._home, targets_for(backend, delegate))
         self._outbox = Outbox(self._home)
-        self._name = device
+        self._name, self._labels = device, labels
         self._limits, self._checkpoint_s = limits or LimitOptions(), checkpoint_s
         self._duty = Duty(self._limits.duty, self._patience.sleep)
         self._source = Fixed(examples) if isinstance(examples, Examples) else examples
@@ -259,7 +261,8 @@ class DeviceClient:
         return bundle, learner
 
     def _check_in(self, bundle: Bundle, learner: Learner) -> CheckInAnswer:
-        message = CheckIn(self.device, bundle.schema().id.hex(), learner.engine, max(1, learner.examples))
+        schema, examples = bundle.schema().id.hex(), max(1, learner.examples)
+        message = CheckIn(self.device, schema, learner.engine, examples, self._labels)
         return self._remote.check_in(message)
 
     # -- one round

@@ -26,6 +26,7 @@ from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.decoded import Decoded
 from edgefl.server_stub.present import Present
 from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
+from edgefl.server_stub.selection import labels_of, wanted
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
 from edgefl.server_stub.storage import Storage
@@ -85,6 +86,7 @@ class Coordinator:
         check_payload(settings.training.coding, self._schema)
         self._traffic, self._counted = traffic, traffic()
         self._closing = threading.Lock()
+        self._drawing = settings.drawing()
         self._known: dict[str, tuple[CheckIn, float]] = {}
         self._store = store or _database(settings)
         try:
@@ -128,11 +130,15 @@ class Coordinator:
             before = self._present.round
             if before is None:
                 return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
+            if not wanted(labels_of(message.engine, message.labels), self._drawing.only):
+                return self._later()
+            if (moment := self._drawing.moment(before)) is not None and at < moment:
+                return self._later(moment - at)
             after = apply(Assign(message.device, secrets.token_hex(16), at), before)
             if after is before:
                 return self._later()
             place = after.places[message.device]
-            examples = min(message.examples, self.settings.max_examples)
+            examples = self._drawing.weight(message.examples)
             self._store.put_place(after.number, message.device, place, examples)
             self._present.round = after
             return CheckInAnswer(self._task(after, place, at))
@@ -153,8 +159,10 @@ class Coordinator:
             self._known.clear()
         self._known[message.device] = message, at
 
-    def _later(self) -> CheckInAnswer:
-        return CheckInAnswer(None, self.settings.retry_after_s, window_s=self.settings.pace_s)
+    def _later(self, seconds: float = 0.0) -> CheckInAnswer:
+        """No work now, and none before so many seconds."""
+        retry = max(seconds, self.settings.retry_after_s)
+        return CheckInAnswer(None, retry, window_s=self.settings.pace_s)
 
     def accept(self, number: int, assignment: str, frame: bytes, device: str | None = None) -> Accepted:
         """Check and store an update. On return it is on disk and counts exactly once.
@@ -248,7 +256,10 @@ class Coordinator:
             StoreLost: the database was deleted, or is another server's now.
         """
         current = self._present.glance(careful=True)
-        due = current is not None and not current.full and self._clock() >= current.deadline
+        due = current is not None and (
+            (not current.full and self._clock() >= current.deadline)
+            or self._drawing.due(current, self._clock())
+        )
         if due or not self._present.beating():
             with self._present.event() as at:
                 self._pass_time(at)
@@ -259,10 +270,13 @@ class Coordinator:
 
     def due(self) -> float:
         """Seconds until the current round needs a `tick`; infinity where none ever does."""
-        current = self._present.round
+        current, at = self._present.round, self._clock()
         if current is None:
             return math.inf
-        return 0.0 if current.full else max(0.0, current.deadline - self._clock())
+        moment = self._drawing.moment(current)
+        if moment is not None and at < moment:
+            return min(moment, current.deadline) - at
+        return 0.0 if current.full else max(0.0, current.deadline - at)
 
     @property
     def poll_s(self) -> float:
@@ -282,6 +296,15 @@ class Coordinator:
         """Devices that may start now; None where none ever will, as all rounds are done."""
         current = self._present.round
         return None if current is None else current.room()
+
+    @property
+    def offer(self) -> tuple[int, bool] | None:
+        """The round's number and whether its places were drawn: a change is news for all who wait. None where
+        no places are drawn."""
+        current = self._present.round
+        if current is None or not self._drawing.window:
+            return None
+        return current.number, self._drawing.moment(current) is None
 
     def rounds(self) -> list[RoundInfo]:
         """All rounds, oldest first, with bytes up to now."""
@@ -348,8 +371,21 @@ class Coordinator:
             federation=self.federation,
         )
 
+    def _draw(self, at: float) -> None:
+        """Within an event: give places to some of those who checked in while the round's window was open."""
+        current = self._present.round
+        if current is None or not self._drawing.due(current, at):
+            return
+        candidates = self._store.candidates(current.stretch_start)
+        examples = {c.device: self._drawing.weight(c.examples) for c in candidates}
+        after = self._drawing.drawn(current, candidates, at)
+        for device, place in after.places.items():
+            self._store.put_place(after.number, device, place, examples[device])
+        self._present.round = after
+
     def _pass_time(self, at: float) -> None:
         """Within an event: what time does to the round."""
+        self._draw(at)
         before = self._present.round
         after = before and apply(Tick(at), before)
         if after is None or after is before:

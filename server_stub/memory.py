@@ -19,6 +19,7 @@ from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import CHAIN, Link
 from edgefl.server_stub.identity.memory import MemoryRegister
 from edgefl.server_stub.rounds import Place, Round
+from edgefl.server_stub.selection import Candidate, labels_of
 from edgefl.server_stub.storage import other_model
 from edgefl.server_stub.terms import Terms
 from edgefl.server_stub.values import Head, Publication, Traffic, Update, Version, became
@@ -120,6 +121,8 @@ class MemoryStore:
         self._head = Head()
         self._alive: Moment | None = None
         self._engines: dict[str, str] = {}
+        self._seen: dict[str, tuple[CheckIn, float]] = {}
+        self._served: dict[str, float] = {}
         self._closed: list[RoundInfo] = []
         self._record: _Record | None = None
         self._last: _Record | None = None
@@ -165,10 +168,19 @@ class MemoryStore:
 
     def put_device(self, message: CheckIn, at: float) -> None:
         self._engines[message.device] = message.engine
+        self._seen[message.device] = message, at
+
+    def candidates(self, since: float) -> list[Candidate]:
+        return [
+            Candidate(m.device, m.examples, self._served.get(m.device), labels_of(m.engine, m.labels))
+            for m, at in self._seen.values()
+            if at >= since
+        ]
 
     def put_place(self, number: int, device: str, place: Place, examples: int) -> None:
         record = self._open(number)
         record.places[place.id] = (device, place, examples)
+        self._served[device] = place.at
         record.declined.pop(place.id, None)
 
     def give_back(self, assignment: str, reason: str) -> None:

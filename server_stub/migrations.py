@@ -74,4 +74,6 @@ STEPS: tuple[Step, ...] = (
     widened(tables.rounds, "terms"),
     added(tables.tokens, tables.identities, tables.admins),
     widened(tables.deployment, "revision", "owner", "clock", "wall"),
+    widened(tables.devices, "labels"),
+    widened(tables.rounds, "staleness", "patience"),
 )

@@ -29,12 +29,16 @@ class Plan:
         minimum: number of updates that fills it at its deadline.
         seconds: time from opening (or extension) to deadline.
         places: devices that may be at work at once, at least the goal; the surplus stands in for dropouts.
+        staleness: versions an update may be behind; 0 is synchronous.
+        patience: extensions after which it is full with any update at all; None for no end of them.
     """
 
     goal: int
     minimum: int
     seconds: float
     places: int
+    staleness: int = 0
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.goal <= self.places or not self.seconds > 0:
@@ -59,6 +63,19 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Behind:
+    """A device still at work on a place of an earlier round.
+
+    Attributes:
+        id: the assignment's id.
+        base_version: of the parameters it started from.
+    """
+
+    id: str
+    base_version: int
+
+
+@dataclass(frozen=True)
 class Round:
     """State of one open or full round.
 
@@ -72,6 +89,7 @@ class Round:
         updates: assignment id -> digest of the accepted frame.
         full: nothing more is taken; ready to aggregate.
         terms: what devices are told and held to; None where the server's present ones apply.
+        behind: device -> its place in an earlier round, where it may still send.
     """
 
     number: int
@@ -83,13 +101,37 @@ class Round:
     updates: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
     terms: Terms | None = None
+    behind: Mapping[str, Behind] = field(default_factory=dict)
 
     @staticmethod
-    def open(number: int, base_version: int, plan: Plan, at: float, terms: Terms | None = None) -> Round:
-        return Round(number, base_version, plan, at + plan.seconds, terms=terms)
+    def open(
+        number: int,
+        base_version: int,
+        plan: Plan,
+        at: float,
+        terms: Terms | None = None,
+        before: Round | None = None,
+    ) -> Round:
+        """A round that begins; `before` is the one that was full."""
+        late = {} if before is None else before.left_behind(base_version, plan.staleness)
+        return Round(number, base_version, plan, at + plan.seconds, terms=terms, behind=late)
 
-    def place_of(self, assignment: str) -> Place | None:
-        return next((p for p in self.places.values() if p.id == assignment), None)
+    def left_behind(self, version: int, staleness: int) -> Mapping[str, Behind]:
+        """Who is still at work when a version comes, and may be for so many versions."""
+        waiting = {d: p for d, p in self.places.items() if p.id not in self.updates and not p.declined}
+        mine = {device: Behind(place.id, self.base_version) for device, place in waiting.items()}
+        older = {device: late for device, late in self.behind.items() if late.id not in self.updates}
+        everyone = {**older, **mine}
+        return {d: late for d, late in everyone.items() if version - late.base_version <= staleness}
+
+    def place_of(self, assignment: str) -> Place | Behind | None:
+        everyone: list[Place | Behind] = [*self.places.values(), *self.behind.values()]
+        return next((place for place in everyone if place.id == assignment), None)
+
+    def base_of(self, assignment: str) -> int:
+        """The version that a place's update starts from."""
+        place = self.place_of(assignment)
+        return place.base_version if isinstance(place, Behind) else self.base_version
 
     @property
     def stretch_start(self) -> float:
@@ -103,7 +145,10 @@ class Round:
 
     def room(self) -> int:
         """How many more devices may start: places are for updates that are still to come."""
-        return 0 if self.full else max(0, self.plan.places - self.at_work() - len(self.updates))
+        taken = len(self.updates)
+        if self.plan.staleness:
+            taken = sum(place.id not in self.updates for place in self.behind.values())
+        return 0 if self.full else max(0, self.plan.places - self.at_work() - taken)
 
 
 @dataclass(frozen=True)
@@ -171,17 +216,25 @@ def check_accept(event: Accept, state: Round) -> bool:
             409, "already-sent-different", f"assignment {event.assignment} has sent other bytes before"
         )
     if stored is None and state.full:
+        if state.plan.staleness:
+            # The buffer after this one takes it, in a moment.
+            raise Refused(503, "round-closing", f"round {state.number} is being closed; send it again")
         raise Refused(409, "round-closed", f"round {state.number} has all its updates")
-    if stored is None and place.declined:
+    if stored is None and isinstance(place, Place) and place.declined:
         raise Refused(409, "declined", f"assignment {event.assignment} was given back")
     return stored is None
 
 
 def _assign(event: Assign, state: Round) -> Round:
+    before = state
     known = state.places.get(event.device)
     if known is None:
+        # Who asks anew has given up what it was at.
+        late = state.behind.get(event.device)
+        if late is not None and late.id not in state.updates:
+            state = replace(state, behind=_without(state.behind, event.device))
         fresh = Place(event.assignment, event.at)
-        return replace(state, places=_with(state.places, event.device, fresh)) if state.room() else state
+        return replace(state, places=_with(state.places, event.device, fresh)) if state.room() else before
     if state.full or known.id in state.updates or (known.declined and known.at >= state.stretch_start):
         return state
     # Asking again renews the place: the answer was lost, the device restarted, or the deadline was put off.
@@ -203,16 +256,27 @@ def _give_back(event: GiveBack, state: Round) -> Round:
         if place.declined or place.id in state.updates:
             return state
         return replace(state, places=_with(state.places, device, replace(place, declined=True)))
+    for device, late in state.behind.items():
+        if late.id == event.assignment:
+            return (
+                state if late.id in state.updates else replace(state, behind=_without(state.behind, device))
+            )
     raise Refused(404, "unknown-assignment", f"round {state.number} gave no assignment {event.assignment}")
 
 
 def _tick(event: Tick, state: Round) -> Round:
     if state.full or event.at < state.deadline:
         return state
-    if len(state.updates) >= state.plan.minimum:
+    patience = state.plan.patience
+    enough = state.plan.minimum if patience is None or state.extensions < patience else 1
+    if len(state.updates) >= enough:
         return replace(state, full=True)
     return replace(state, deadline=event.at + state.plan.seconds, extensions=state.extensions + 1)
 
 
 def _with(mapping: Mapping[str, V], key: str, value: V) -> Mapping[str, V]:
     return {**mapping, key: value}
+
+
+def _without(mapping: Mapping[str, V], key: str) -> Mapping[str, V]:
+    return {name: value for name, value in mapping.items() if name != key}

@@ -44,7 +44,7 @@ class Service:
 
     async def call(self, work: Callable[..., T], *arguments: object) -> T:
         """Run work in a thread and pass news of a changed round on to those who wait for it."""
-        before = self.coordinator.places
+        before = self.coordinator.places, self.coordinator.offer
         try:
             return await to_thread.run_sync(work, *arguments)
         except StoreLost as exc:
@@ -54,8 +54,9 @@ class Service:
             self.stop()
             raise
         finally:
-            if (now := self.coordinator.places) != before:
-                self._waiting.call(now)
+            now = self.coordinator.places, self.coordinator.offer
+            if now != before:
+                self._waiting.call(None if now[1] != before[1] else now[0])
 
     async def check_in(self, message: CheckIn, check_still: Callable[[], None]) -> CheckInAnswer:
         """Answer at once where there is work, else hold the device until there is or its time is up.

@@ -13,7 +13,9 @@ from edgefl.options import FIRST_DENSITY, MAX_BYTES, ServerOptions
 from edgefl.parameters import Schema
 from edgefl.rules import integer, number, optional
 from edgefl.server_stub.aggregators.asked import check
+from edgefl.server_stub.drawing import Drawing
 from edgefl.server_stub.rounds import Plan
+from edgefl.server_stub.selection import pairs
 from edgefl.server_stub.terms import Terms
 from edgefl.wire import Training
 
@@ -49,7 +51,18 @@ class Settings(ServerOptions):
     def plan(self) -> Plan:
         """What each round asks for."""
         minimum = math.ceil(self.goal / 2) if self.minimum is None else self.minimum
-        return Plan(self.goal, minimum, self.deadline_s, self.goal + math.ceil(self.goal * self.surplus))
+        places = self.goal + math.ceil(self.goal * self.surplus)
+        return Plan(self.goal, minimum, self.deadline_s, places, patience=self.extensions)
+
+    def drawing(self) -> Drawing:
+        """How the places of a round are drawn."""
+        return Drawing(
+            window=self.selection_window_s,
+            selection=self.selection,
+            only=pairs(self.only),
+            seed=self.training.fit.seed,
+            max_examples=self.max_examples,
+        )
 
     def terms(self, schema: Schema, number: int) -> Terms:
         """What the devices of a round are told and held to."""

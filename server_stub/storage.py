@@ -16,6 +16,7 @@ from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.identity.register import Register
 from edgefl.server_stub.rounds import Place, Round
+from edgefl.server_stub.selection import Candidate
 from edgefl.server_stub.terms import Terms
 from edgefl.server_stub.values import Head, Publication, Traffic, Update, Version
 from edgefl.wire import CheckIn, Participant, RoundInfo
@@ -73,6 +74,10 @@ class Storage(Protocol):
 
     def put_device(self, message: CheckIn, at: float) -> None:
         """Note that a device was here."""
+        ...
+
+    def candidates(self, since: float) -> list[Candidate]:
+        """Devices that checked in since a moment."""
         ...
 
     def put_place(self, number: int, device: str, place: Place, examples: int) -> None:

@@ -26,6 +26,7 @@ from edgefl.server_stub.identity.sql import SqlRegister
 from edgefl.server_stub.ownership import Ownership
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
+from edgefl.server_stub.selection import Candidate, labels_of
 from edgefl.server_stub.storage import other_model
 from edgefl.server_stub.tables import (
     assignments,
@@ -131,11 +132,29 @@ class Store:
 
     def put_device(self, message: CheckIn, at: float) -> None:
         """Note that a device was here."""
-        seen = {"engine": message.engine, "examples": message.examples, "last_seen": at}
+        seen = {
+            "engine": message.engine,
+            "examples": message.examples,
+            "labels": message.labels,
+            "last_seen": at,
+        }
         with self._writing() as c:
             done = c.execute(update(devices).where(devices.c.device == message.device).values(seen))
             if done.rowcount == 0:
                 c.execute(insert(devices).values(device=message.device, first_seen=at, **seen))
+
+    def candidates(self, since: float) -> list[Candidate]:
+        """Devices that checked in since a moment."""
+        served = select(assignments.c.device, func.max(assignments.c.at).label("served"))
+        found = served.group_by(assignments.c.device).subquery()
+        row = devices.c
+        query = select(row.device, row.examples, found.c.served, row.engine, row.labels)
+        query = query.select_from(devices.outerjoin(found, found.c.device == row.device))
+        with self._reading() as c:
+            return [
+                Candidate(device, examples, at, labels_of(engine, labels))
+                for device, examples, at, engine, labels in c.execute(query.where(row.last_seen >= since))
+            ]
 
     def put_place(self, number: int, device: str, place: Place, examples: int) -> None:
         """Store a new or renewed place."""

@@ -83,6 +83,9 @@ rounds = Table(
     Column("minimum", Integer, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("places", Integer, nullable=False),
+    # What the plan has besides; empty where a release before these wrote the round.
+    Column("staleness", Integer, nullable=True),
+    Column("patience", Integer, nullable=True),
     Column("opened_at", Double, nullable=False),
     Column("deadline", Double, nullable=False),
     Column("extensions", Integer, nullable=False),
@@ -99,6 +102,7 @@ devices = Table(
     Column("device", String(64), primary_key=True),
     Column("engine", String(64), nullable=False),
     Column("examples", BigInteger, nullable=False),
+    Column("labels", Text, nullable=False, server_default=""),
     Column("first_seen", Double, nullable=False),
     Column("last_seen", Double, nullable=False),
 )

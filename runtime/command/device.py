@@ -48,6 +48,7 @@ def serve_owner(
         _examples(device),
         folder,
         device=device.id,
+        labels=device.labels,
         backend=engine.backend,
         delegate=engine.delegate,
         guard=Guard(folder, when, conditions_here(folder)),

@@ -181,3 +181,98 @@ def _event(what, device, arguments, state, now):
 
 def _id(state: Round, device: str) -> str:
     return state.places[device].id if device in state.places else "nobody"
+
+
+# -- patience
+
+
+def test_a_round_out_of_patience_is_full_with_what_it_has():
+    patient = Round.open(1, 0, Plan(3, 3, 10.0, 3, patience=2), at=100.0)
+    state = after(Assign("a", "A", 100), Accept("A", "x", 101), state=patient)
+
+    state = after(Tick(110), Tick(120), state=state)
+    assert not state.full and state.extensions == 2
+    assert apply(Tick(130), state).full
+
+
+def test_a_round_without_any_update_waits_on_whatever_its_patience():
+    state = after(
+        Tick(110), Tick(120), Tick(130), state=Round.open(1, 0, Plan(1, 1, 10.0, 1, patience=0), 100.0)
+    )
+
+    assert not state.full and state.extensions == 3
+
+
+# -- asynchronous rounds
+
+BUFFER = Plan(goal=2, minimum=1, seconds=10.0, places=3, staleness=2)
+
+
+def filled(state: Round, *assignments: str) -> Round:
+    return after(*(Accept(a, a, 101) for a in assignments), state=state)
+
+
+def next_round(full: Round, plan: Plan = BUFFER) -> Round:
+    return Round.open(full.number + 1, full.base_version + 1, plan, 110.0, before=full)
+
+
+def three_at_work() -> Round:
+    events = [Assign(name, name.upper(), 100) for name in "abc"]
+    return after(*events, state=Round.open(1, 0, BUFFER, 100.0))
+
+
+def test_places_are_for_devices_at_work_at_once():
+    state = three_at_work()
+    assert apply(Assign("d", "D", 100), state) is state
+
+    assert apply(Assign("d", "D", 102), filled(state, "A")).places["d"].id == "D"
+
+
+def test_who_is_behind_goes_on_and_its_update_counts_in_the_next_buffer():
+    state = next_round(filled(three_at_work(), "A", "B"))
+
+    assert list(state.behind) == ["c"] and state.base_of("C") == 0
+    state = filled(state, "C")
+    assert dict(state.updates) == {"C": "C"} and not state.full
+    assert apply(Accept("C", "C", 103), state) is state
+
+
+def test_behind_by_more_than_the_staleness_is_over():
+    state = filled(three_at_work(), "A", "B")
+    for number in (2, 3, 4):
+        state = next_round(state)
+        assert ("c" in state.behind) == (number < 4)
+        state = after(Assign("d", f"D{number}", 110), Assign("e", f"E{number}", 110), state=state)
+        state = filled(state, f"D{number}", f"E{number}")
+    with pytest.raises(Refused, match="gave no assignment"):
+        apply(Accept("C", "C", 120), state)
+
+
+def test_devices_behind_take_places():
+    state = after(
+        Assign("d", "D", 110), Assign("e", "E", 110), state=next_round(filled(three_at_work(), "A", "B"))
+    )
+
+    assert not state.room()
+    assert apply(GiveBack("C", 111), state).room()
+    assert filled(state, "C").room()
+
+
+def test_who_asks_anew_has_given_up_what_it_was_at():
+    state = after(Assign("c", "C2", 110), state=next_round(filled(three_at_work(), "A", "B")))
+
+    assert not state.behind and state.places["c"].id == "C2" and state.base_of("C2") == 1
+
+
+def test_an_update_for_a_buffer_that_is_full_is_to_come_again():
+    with pytest.raises(Refused) as caught:
+        apply(Accept("C", "C", 102), filled(three_at_work(), "A", "B"))
+
+    assert (caught.value.status, caught.value.reason) == (503, "round-closing")
+
+
+def test_synchronous_rounds_leave_nobody_behind():
+    events = [Assign(name, name.upper(), 100) for name in "abc"]
+    full = after(*events, Accept("A", "x", 101), Accept("B", "y", 102))
+
+    assert not next_round(full, PLAN).behind
