@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from edgefl.errors import StoreError
+from edgefl.errors import MissingDependency, StoreError
 from edgefl.server_stub.migrations import migrate
 
 _WRITES = "edgefl_writes"
@@ -45,9 +45,10 @@ class Database:
                 if self.shared:
                     c.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
                 migrate(c)
-        except (SQLAlchemyError, ImportError) as exc:
-            shown = url if "://" not in url else make_url(url).render_as_string()
-            raise StoreError(f"cannot open the database {shown}: {exc}") from exc
+        except ImportError as exc:
+            raise MissingDependency("psycopg", "postgres", "a PostgreSQL database") from exc
+        except SQLAlchemyError as exc:
+            raise StoreError(f"cannot open the database {_without_password(url)}: {exc}") from exc
 
     def close(self) -> None:
         self._engine.dispose()
@@ -86,6 +87,13 @@ class Database:
 
     def _mine(self) -> Connection | None:
         return getattr(self._local, "connection", None)
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string()
+    except SQLAlchemyError:
+        return "of this URL"
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -169,7 +169,9 @@ class Store:
     def give_back(self, assignment: str, reason: str) -> None:
         with self._writing() as c:
             key = assignments.c.assignment == assignment
-            c.execute(update(assignments).where(key).values(declined=True, reason=reason))
+            # PostgreSQL's text has no NUL.
+            shown = reason.replace("\0", "\ufffd")
+            c.execute(update(assignments).where(key).values(declined=True, reason=shown))
 
     # -- updates
 

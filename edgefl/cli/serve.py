@@ -31,9 +31,12 @@ def serve(
     fit: FitOptions,
     coding: CodingOptions,
     when: WhenOptions,
-    database: Annotated[Path, typer.Option("--db", help="SQLite file; a restart goes on from it.")] = Path(
-        "edgefl.db"
-    ),
+    database: Annotated[
+        str,
+        typer.Option(
+            "--database", "--db", help="SQLite file, or postgresql:// URL for more than one server; kept on."
+        ),
+    ] = "edgefl.db",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = 8017,
     port_file: Annotated[Path | None, typer.Option(help="Write the port here once ready.")] = None,
@@ -45,7 +48,7 @@ def serve(
         Path | None, typer.Option(help="PEM file of the certificate's key.", exists=True, dir_okay=False)
     ] = None,
 ) -> None:
-    """Run the reference server: rounds, weighted averaging, SQLite. OpenAPI is at /docs.
+    """Run the reference server: rounds, weighted averaging, a database. OpenAPI is at /docs.
 
     It goes on answering after the last round, so that late devices learn that it is over and `edgefl pull`
     can fetch the trained model; SIGINT or SIGTERM ends it. Started again on the same database it goes on

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ class Server:
         port_file = self.folder / "port"
         port_file.unlink(missing_ok=True)
         options = {"database": str(self.folder / "rounds.db"), "port_file": str(port_file), **self.options}
+        options.setdefault("admin_file", str(self.folder / "rounds.db.admin"))
         with open(self.folder / "log.txt", "ab") as log:
             command = [sys.executable, "-c", START, json.dumps({"bundle": str(MODEL), **options})]
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -101,15 +104,43 @@ class Server:
             time.sleep(0.02)
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A function that makes an empty database of a PostgreSQL server, and gives its URL."""
+    with warnings.catch_warnings():
+        # On import it looks for a folder of the user's session, which machines for tests do not have.
+        warnings.simplefilter("ignore")
+        import pgserver
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    numbers = itertools.count(1)
+
+    def make() -> str:
+        name = f"test_{next(numbers)}"
+        server.psql(f"CREATE DATABASE {name};")
+        return str(server.get_uri(name))
+
+    yield make
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a server process keeps its rounds: what `--database` takes."""
+    if request.param == "sqlite":
+        return str(tmp_path / "rounds.db")
+    return str(request.getfixturevalue("postgres")())
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Any]:
+def serve(tmp_path: Path, database: str) -> Iterator[Any]:
     """A function that starts a server process with given settings."""
     servers: list[Server] = []
 
     def start(**options: Any) -> Server:
         defaults = {"goal": 2, "rounds": 2, "long_poll_s": 0.2, "retry_after_s": 0.05, "downlink": 0.0}
         training = {"density": 0.2, **options.pop("training", {})}
-        servers.append(Server(tmp_path, {**defaults, **options, "training": training}))
+        options = {**defaults, "database": database, **options, "training": training}
+        servers.append(Server(tmp_path, options))
         return servers[-1].start()
 
     yield start

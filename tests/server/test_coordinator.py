@@ -22,7 +22,8 @@ from edgefl.tensorfile import read_tensors
 from edgefl.wire import Training
 from tests.fixtures import minimal
 
-on_disk = pytest.mark.parametrize("storage", ["sqlite"])
+on_disk = pytest.mark.parametrize("storage", ["sqlite", "postgres"])
+on_sqlite = pytest.mark.parametrize("storage", ["sqlite"])
 MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
 
 
@@ -38,15 +39,16 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 def storage(request) -> str:
     """Where the rounds are kept; what the disk does is `on_disk` alone."""
     return request.param
 
 
 @pytest.fixture
-def start(tmp_path, clock, storage):
+def start(tmp_path, clock, storage, request):
     """A context with a coordinator; a second one continues on the same database."""
+    database = request.getfixturevalue("postgres")() if storage == "postgres" else tmp_path / "rounds.db"
     kept = MemoryStore() if storage == "memory" else None
 
     @contextmanager
@@ -58,7 +60,7 @@ def start(tmp_path, clock, storage):
             "training": Training.of(density=0.2),
             "downlink": 0.0,
         }
-        settings = Settings(database=tmp_path / "rounds.db", **{**defaults, **options})
+        settings = Settings(database=database, **{**defaults, **options})
         coordinator = Coordinator(settings, store=kept, clock=clock)
         try:
             yield coordinator
@@ -226,7 +228,7 @@ def test_more_rounds_may_be_asked_for_later(start, make_frame, hello):
         assert second.check_in(hello("a")).task.round == 2
 
 
-@on_disk
+@on_sqlite
 def test_frames_are_kept_no_longer_than_needed(start, tmp_path, make_frame, hello):
     with start(goal=1) as c:
         _one_round(c, make_frame, hello)
@@ -303,7 +305,7 @@ def _renamed(bundle: Bundle) -> Bundle:
     )
 
 
-@on_disk
+@on_sqlite
 def test_database_that_cannot_be_opened_is_said(start, tmp_path):
     (tmp_path / "rounds.db").write_bytes(b"this is no database, and long enough to be looked at" * 20)
 
@@ -347,6 +349,14 @@ def test_tighter_limits_after_a_restart_are_for_the_rounds_to_come(start, make_f
         task = second.check_in(hello("a")).task
         with pytest.raises(Refused, match=r"norm-exceeded|too-large"):
             second.accept(2, task.assignment, make_frame(1, 1))
+
+
+def test_reason_with_characters_that_no_database_likes_is_kept(start, hello):
+    with start() as c:
+        task = c.check_in(hello("a")).task
+        c.give_back(1, task.assignment, "no\0 memory \U0001f600")
+
+        assert c.participants(1).participants[0].reason.endswith("memory \U0001f600")
 
 
 def test_same_bytes_from_many_threads_count_once(start, make_frame, hello):

@@ -377,6 +377,7 @@ def test_a_key_is_enrolled_by_who_has_it(shared_place, tmp_path):
     assert shared_place.admin.tokens()[-1].used == 0
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_only_administrators_administer(place):
     device = place.transport(place.credential("a"))
     guessing = AdminTransport(place.server.transport(), "guessed")

@@ -13,6 +13,7 @@ from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import Training
 
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
 
 
@@ -68,6 +69,7 @@ def test_server_whose_database_another_one_took_stops(coordinator, tmp_path, mak
     second.close()
 
 
+@on_sqlite
 def test_server_process_stops_cleanly_when_its_database_is_deleted(serve, make_frame, hello):
     server = serve(goal=2)
     remote = server.remote()
@@ -81,6 +83,7 @@ def test_server_process_stops_cleanly_when_its_database_is_deleted(serve, make_f
     assert "was deleted or replaced while the server used it" in (server.folder / "log.txt").read_text()
 
 
+@on_sqlite
 def test_server_process_that_is_killed_leaves_its_database_to_the_next(serve, hello):
     server = serve(goal=2)
     task = server.remote().check_in(hello("a")).task

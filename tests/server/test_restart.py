@@ -17,6 +17,8 @@ from edgefl.runtime.patience import Patience
 from edgefl.runtime.transport import HttpTransport, Response
 from edgefl.server_stub import aggregate
 
+pytestmark = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+
 
 def test_kill_between_two_updates(serve, bundle, make_frame, hello):
     frames = [make_frame(1), make_frame(2)]
