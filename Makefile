@@ -12,7 +12,7 @@ TEST_WORKERS ?= 2
 SIDE_BY_SIDE := -n $(TEST_WORKERS) --dist worksteal
 ONE_CORE_EACH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
-.PHONY: help setup demo test test-all check format bench docs links clean device wheels
+.PHONY: help setup demo test test-all check format bench docs links clean device wheels boards
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -58,6 +58,9 @@ device:  ## dist/edgefl-device.pyz: one file that runs `edgefl device`, given Py
 wheels:  ## dist/: the whole distribution, and the device's part of it
 	@$(PYTHON) -m pip wheel $(PIP_FLAGS) --no-deps -w dist .
 	@$(PYTHON) scripts/device.py wheel dist
+
+boards: .venv/.ready-all  ## train on emulated Raspberry Pis, 64 and 32 bits; skipped with its reason offline
+	@PYTHON=$(CURDIR)/$(WS) sh scripts/aarch64.sh build/aarch64 all
 
 links:
 	@for d in converters runtime server_stub; do [ -e edgefl/$$d ] || ln -s ../$$d edgefl/$$d; done

@@ -113,12 +113,13 @@ class FieldReader:
 
     def read(self, widths: Ints) -> npt.NDArray[np.uint64]:
         """The next `len(widths)` integers."""
-        ends = np.cumsum(widths)
+        ends = np.cumsum(widths, dtype=np.int64)
         offsets = ends - widths
         offsets += self._bits & 31
-        fields = self._windows[self._bits >> 5 :].take(offsets >> 5)
+        # Places are of the machine's own width, 32 bits on small ones.
+        fields = self._windows[self._bits >> 5 :].take((offsets >> 5).astype(np.intp, copy=False))
         offsets &= 31
         fields >>= offsets.view(np.uint64)
-        fields &= _MASKS.take(widths)
+        fields &= _MASKS.take(widths.astype(np.intp, copy=False))
         self._bits += int(ends[-1])
         return fields

@@ -44,7 +44,7 @@ class Grid:
         """float32 magnitudes, computed in float64 and rounded once: every machine gets the same bits."""
         top = int(levels.max(initial=0))
         if top < min(_TABLE, len(levels)):
-            return self._exact(np.arange(top + 1)).take(levels)
+            return self._exact(np.arange(top + 1)).take(levels.astype(np.intp, copy=False))
         return self._exact(levels)
 
     def _exact(self, levels: Array) -> Vector:

@@ -32,7 +32,7 @@ def _checked(indices: Array, size: int) -> Array:
     indices = indices.astype(np.int64, copy=False)
     if indices.size and not (-size <= indices.min() and indices.max() < size):
         raise IndexError(f"indices from {indices.min()} to {indices.max()} for a dimension of {size}")
-    return np.where(indices < 0, indices + size, indices)
+    return np.where(indices < 0, indices + size, indices).astype(np.intp, copy=False)
 
 
 @kernel("Gather")

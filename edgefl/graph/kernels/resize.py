@@ -83,7 +83,7 @@ def _interpolate(x: Array, axis: int, places: Array, scale: float, attributes: A
     n, mode = x.shape[axis], text(attributes, "mode", "nearest")
     if mode == "nearest":
         rounding = _NEAREST[text(attributes, "nearest_mode", "round_prefer_floor")]
-        return np.take(x, np.clip(rounding(places).astype(np.int64), 0, n - 1), axis)
+        return np.take(x, np.clip(rounding(places).astype(np.intp), 0, n - 1), axis)
     if mode not in ("linear", "cubic"):
         raise ValueError(f"mode {mode!r} is none of nearest, linear, cubic")
     stretch = max(1.0, 1 / scale) if integer(attributes, "antialias", 0) else 1.0
