@@ -226,6 +226,12 @@ class ServerOptions(FederationOptions):
         optional(integer(0, _MANY)),
         "Times a deadline below the minimum is put off; then a round closes with what it has. Default: any.",
     ] = None
+    staleness: Annotated[
+        int,
+        integer(0, 1000),
+        "Versions an update may be behind; 0 is synchronous. With more, a round is a buffer of its goal that "
+        "takes late updates too, weighed by 1/sqrt(1 + versions behind) (FedBuff).",
+    ] = 0
     selection: Annotated[
         str,
         one_of("uniform", "examples", "waiting"),

@@ -20,12 +20,22 @@ from edgefl.delta.asked import check_payload
 from edgefl.errors import Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import digest
-from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict
+from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict, discount
 from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.decoded import Decoded
 from edgefl.server_stub.present import Present
-from edgefl.server_stub.rounds import Accept, Assign, GiveBack, Place, Round, Tick, apply, check_accept
+from edgefl.server_stub.rounds import (
+    Accept,
+    Assign,
+    Behind,
+    GiveBack,
+    Place,
+    Round,
+    Tick,
+    apply,
+    check_accept,
+)
 from edgefl.server_stub.selection import labels_of, wanted
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
@@ -35,6 +45,8 @@ from edgefl.server_stub.values import Traffic, Version
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Participants, RoundInfo, Status, Task
 
 log = logging.getLogger("edgefl.server")
+_LATER = 503
+"""Status of a refusal that only asks for patience."""
 _NOTED_S = 60.0
 """How old a device's `last_seen` may be while it waits."""
 _KNOWN = 1 << 16
@@ -177,7 +189,8 @@ class Coordinator:
         try:
             return self._accept(number, assignment, frame)
         except Refused as exc:
-            self.note_refusal(number, assignment, exc)
+            if exc.status != _LATER:
+                self.note_refusal(number, assignment, exc)
             raise
 
     def note_refusal(self, number: int, assignment: str, refusal: Refused) -> None:
@@ -198,7 +211,8 @@ class Coordinator:
         if current is None:
             return Accepted(True, duplicate=True)
         # Decoding is the slow part and needs no lock; the round is asked again after it.
-        update = Checks.of(self._schema, self._terms(current)).decode(frame, current.base_version)
+        terms = self._terms(current) if current.number == number else self._terms_of(number)
+        update = Checks.of(self._schema, terms).decode(frame, current.base_of(assignment))
         with self._present.event() as at:
             self._pass_time(at)
             current = self._expecting(number, assignment, name)
@@ -206,32 +220,33 @@ class Coordinator:
                 return Accepted(True, duplicate=True)
             pending = self._uncounted()
             after = apply(Accept(assignment, name, at), current)
-            self._store.put_update(number, assignment, name, frame, reported_loss(update), at, pending)
+            self._store.put_update(
+                current.number, assignment, name, frame, reported_loss(update), at, pending
+            )
             self._count(pending)
             self._present.round = after
-        self._decoded.put(number, name, update)
+        self._decoded.put(current.number, name, update)
         return Accepted(True, duplicate=False)
 
     def expect(self, number: int, assignment: str) -> int:
         """The largest frame that may come for an assignment; Refused where none may."""
         current = self._present.glance()
-        if current is not None and current.number == number:
+        if current is not None and self._takes(current, number, assignment):
             if assignment not in current.updates:
                 check_accept(Accept(assignment, "", self._clock()), current)
-            return self._terms(current).max_bytes
+            return (self._terms(current) if current.number == number else self._terms_of(number)).max_bytes
         self._check_known(number, assignment)
         if self._store.digest_of(number, assignment) is None:
             raise _over(number)
         # The same bytes may come again, and are as long as they were.
-        terms = self._store.terms(number) or self.settings.terms(self._schema, number)
-        return terms.max_bytes
+        return self._terms_of(number).max_bytes
 
     def give_back(self, number: int, assignment: str, reason: str, device: str | None = None) -> None:
         """Take a place back from a device that cannot train. A round that is over takes it without effect."""
         self._check_owner(number, assignment, device)
         with self._present.event() as at:
             before = self._present.round
-            if before is None or before.number != number:
+            if before is None or not self._takes(before, number, assignment):
                 self._check_known(number, assignment)
                 return
             after = apply(GiveBack(assignment, at), before)
@@ -345,15 +360,26 @@ class Coordinator:
             "model %r: at round %s of %d", self.bundle.manifest.name, self.round_number, self.settings.rounds
         )
 
-    def _following(self, done: int, at: float, version: int | None = None) -> Round | None:
+    def _following(
+        self, done: int, at: float, version: int | None = None, before: Round | None = None
+    ) -> Round | None:
         if done >= self.settings.rounds:
             return None
         base = self._store.newest_number() if version is None else version
         terms = self.settings.terms(self._schema, done + 1)
-        return Round.open(done + 1, base, self.settings.plan(), at, terms)
+        return Round.open(done + 1, base, self.settings.plan(), at, terms, before)
 
     def _terms(self, current: Round) -> Terms:
         return current.terms or self.settings.terms(self._schema, current.number)
+
+    def _terms_of(self, number: int) -> Terms:
+        """The terms of any round."""
+        return self._store.terms(number) or self.settings.terms(self._schema, number)
+
+    @staticmethod
+    def _takes(current: Round, number: int, assignment: str) -> bool:
+        """Whether what belongs to a place of some round is for the current one."""
+        return current.number == number or isinstance(current.place_of(assignment), Behind)
 
     def _task(self, current: Round, place: Place, at: float) -> Task:
         terms = self._terms(current)
@@ -366,7 +392,7 @@ class Coordinator:
             cohort=current.plan.goal,
             max_bytes=terms.max_bytes,
             # To the millisecond: more digits would only be bytes.
-            deadline_s=round(max(0.0, current.deadline - at), 3),
+            deadline_s=round(max(0.0, current.deadline + current.plan.late_s - at), 3),
             fingerprint=self.shelf.fingerprint(current.base_version),
             federation=self.federation,
         )
@@ -403,7 +429,7 @@ class Coordinator:
     def _expecting(self, number: int, assignment: str, name: str) -> Round | None:
         """The round, where it waits for this update; None where it has it. Refused where neither is so."""
         current = self._present.glance()
-        if current is not None and current.number == number:
+        if current is not None and self._takes(current, number, assignment):
             return current if check_accept(Accept(assignment, name, self._clock()), current) else None
         self._check_known(number, assignment)
         stored = self._store.digest_of(number, assignment)
@@ -437,7 +463,7 @@ class Coordinator:
             if not self._is_current(self._present.round, full):
                 return
             pending = self._uncounted()
-            following = self._following(full.number, at, made.number)
+            following = self._following(full.number, at, made.number, full)
             self._store.close_round(full.number, made, verdicts, following, at, pending)
             self._store.prune(self.settings.keep_versions)
             self._count(pending)
@@ -460,12 +486,13 @@ class Coordinator:
             update = self._decoded.get(u.digest)
             if update is None:
                 frame = self._store.frame(u.assignment)
-                update = Checks.passed(self._schema, frame).decode(frame, full.base_version)
-            yield Contribution(update, u.weight, u.assignment)
+                update = Checks.passed(self._schema, frame).decode(frame, u.base)
+            yield Contribution(update, u.weight, u.assignment, discount(full.base_version - u.base))
 
     def _tell(self, closed: Round, verdicts: Mapping[str, Verdict]) -> None:
         """Name the devices whose updates did not count as they were."""
         names = {place.id: device for device, place in closed.places.items()}
+        names.update({late.id: device for device, late in closed.behind.items()})
         for assignment, verdict in verdicts.items():
             log.warning(
                 "update bounded: round=%d device=%s %s", closed.number, names[assignment], verdict.reason

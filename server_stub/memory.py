@@ -35,6 +35,8 @@ class _Sent:
     frame: bytes
     size: int
     loss: float | None
+    weight: float
+    base: int
 
 
 @dataclass
@@ -49,9 +51,8 @@ class _Record:
     sent: dict[str, _Sent] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-
-    def weight(self, assignment: str) -> float:
-        return float(self.places[assignment][2])
+    late: dict[str, _Sent] = field(default_factory=dict)
+    """What its places sent that counts in a later round."""
 
     def count(self, t: Traffic) -> None:
         self.traffic = Traffic(self.traffic.up + t.up, self.traffic.down + t.down)
@@ -67,7 +68,7 @@ class _Record:
         return replace(self.state, places=places, updates=updates, full=full)
 
     def info(self, version: int | None = None, closed_at: float | None = None) -> RoundInfo:
-        weights = [self.weight(key) for key in self.sent]
+        weights = [sent.weight for sent in self.sent.values()]
         losses = [w * (s.loss or 0.0) for w, s in zip(weights, self.sent.values(), strict=True)]
         known = any(s.loss is not None for s in self.sent.values())
         return RoundInfo(
@@ -102,7 +103,8 @@ class _Record:
     def participant(self, key: str, engine: str, closed: bool) -> Participant:
         """What became of a place."""
         device, _, examples = self.places[key]
-        sent, refused = self.sent.get(key), sorted(r for name, r in self.refused if name == device)
+        sent = self.sent.get(key) or self.late.get(key)
+        refused = sorted(r for name, r in self.refused if name == device)
         state = became(sent is not None, key in self.declined, bool(refused), closed)
         verdict = self.verdicts.get(key, Verdict(1.0, ", ".join(refused)))
         reason = self.declined[key] if state == "declined" else verdict.reason
@@ -111,7 +113,7 @@ class _Record:
 
 
 class MemoryStore:
-    """See `Storage`. Of closed rounds only the last one's places are remembered, of versions the last few."""
+    """See `Storage`. Places are remembered of rounds that may still get updates, versions of the last few."""
 
     def __init__(self) -> None:
         self._versions: dict[int, Version] = {}
@@ -125,7 +127,7 @@ class MemoryStore:
         self._served: dict[str, float] = {}
         self._closed: list[RoundInfo] = []
         self._record: _Record | None = None
-        self._last: _Record | None = None
+        self._past: list[_Record] = []
 
     shared = False
 
@@ -182,10 +184,16 @@ class MemoryStore:
         record.places[place.id] = (device, place, examples)
         self._served[device] = place.at
         record.declined.pop(place.id, None)
+        late = record.state.behind.get(device)
+        if late is not None and late.id not in record.sent:
+            self._drop(record, device)
 
     def give_back(self, assignment: str, reason: str) -> None:
-        if self._record is not None and assignment in self._record.places:
-            self._record.declined[assignment] = reason
+        for record in self._records():
+            if assignment in record.places:
+                record.declined[assignment] = reason
+            for device in [d for d, late in record.state.behind.items() if late.id == assignment]:
+                self._drop(record, device)
 
     def put_update(
         self,
@@ -198,12 +206,16 @@ class MemoryStore:
         t: Traffic,
     ) -> None:
         record = self._open(number)
-        record.sent[assignment] = _Sent(digest, frame, len(frame), loss)
+        owner = next(r for r in self._records() if assignment in r.places)
+        weight, base = float(owner.places[assignment][2]), owner.state.base_version
+        sent = record.sent[assignment] = _Sent(digest, frame, len(frame), loss, weight, base)
+        if owner is not record:
+            owner.late[assignment] = sent
         record.count(t)
 
     def digest_of(self, number: int, assignment: str) -> str | None:
         record = self._recent(number)
-        sent = record and record.sent.get(assignment)
+        sent = record and (record.sent.get(assignment) or record.late.get(assignment))
         return sent.digest if sent else None
 
     def owner_of(self, number: int, assignment: str) -> str | None:
@@ -215,7 +227,7 @@ class MemoryStore:
 
     def updates_of(self, number: int) -> list[Update]:
         record = self._open(number)
-        found = [Update(s.digest, record.weight(key), key) for key, s in record.sent.items()]
+        found = [Update(s.digest, s.weight, key, s.base) for key, s in record.sent.items()]
         return sorted(found, key=lambda update: (update.digest, update.weight, update.assignment))
 
     def frame(self, assignment: str) -> bytes:
@@ -257,7 +269,7 @@ class MemoryStore:
         self._closed.append(record.info(made.number, at))
         for sent in record.sent.values():
             sent.frame = b""
-        self._last = record
+        self._past = [record, *self._past][: 1 + record.state.plan.staleness]
         self._record = None if following is None else _Record(following, at)
         self._put_version(made)
 
@@ -329,5 +341,16 @@ class MemoryStore:
         return record
 
     def _recent(self, number: int) -> _Record | None:
-        records = (self._record, self._last)
-        return next((r for r in records if r is not None and r.state.number == number), None)
+        return next((r for r in self._records() if r.state.number == number), None)
+
+    @property
+    def _last(self) -> _Record | None:
+        return self._past[0] if self._past else None
+
+    def _records(self) -> list[_Record]:
+        return [*([] if self._record is None else [self._record]), *self._past]
+
+    @staticmethod
+    def _drop(record: _Record, device: str) -> None:
+        behind = {name: late for name, late in record.state.behind.items() if name != device}
+        record.state = replace(record.state, behind=behind)

@@ -76,4 +76,5 @@ STEPS: tuple[Step, ...] = (
     widened(tables.deployment, "revision", "owner", "clock", "wall"),
     widened(tables.devices, "labels"),
     widened(tables.rounds, "staleness", "patience"),
+    widened(tables.updates, "round"),
 )

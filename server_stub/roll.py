@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from edgefl.server_stub.aggregators import Verdict
-from edgefl.server_stub.tables import assignments, devices, refusals, rounds, updates, verdicts
+from edgefl.server_stub.tables import COUNTS_IN, assignments, devices, refusals, rounds, updates, verdicts
 from edgefl.server_stub.values import became
 from edgefl.wire import Participant, Refusals
 
@@ -50,9 +50,9 @@ def put_verdicts(c: Connection, found: Mapping[str, Verdict]) -> None:
 
 def bounded(c: Connection, number: int | None = None) -> dict[int, int]:
     """How many updates of every round, or of one, were shortened or set aside, where there are any."""
-    query = select(assignments.c.round, func.count()).select_from(verdicts.join(updates).join(assignments))
-    query = query if number is None else query.where(assignments.c.round == number)
-    return {row.round: row[1] for row in c.execute(query.group_by(assignments.c.round))}
+    query = select(COUNTS_IN, func.count()).select_from(verdicts.join(updates).join(assignments))
+    query = query if number is None else query.where(number == COUNTS_IN)
+    return {row[0]: row[1] for row in c.execute(query.group_by(COUNTS_IN))}
 
 
 def participants(c: Connection, number: int) -> tuple[Participant, ...]:

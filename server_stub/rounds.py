@@ -46,6 +46,11 @@ class Plan:
                 f"plan {self} is impossible: 1 <= minimum <= goal <= places and seconds > 0 are needed"
             )
 
+    @property
+    def late_s(self) -> float:
+        """Seconds beyond the deadline in which an update may still count."""
+        return self.staleness * self.seconds
+
 
 @dataclass(frozen=True)
 class Place:

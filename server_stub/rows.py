@@ -12,8 +12,16 @@ from sqlalchemy import Connection, Integer, RowMapping, cast, delete, func, inse
 from edgefl.errors import ProtocolError, StoreError
 from edgefl.server_stub import roll
 from edgefl.server_stub.downlink import Link
-from edgefl.server_stub.rounds import Place, Plan, Round
-from edgefl.server_stub.tables import assignments, federation, publications, rounds, updates, versions
+from edgefl.server_stub.rounds import Behind, Place, Plan, Round
+from edgefl.server_stub.tables import (
+    COUNTS_IN,
+    assignments,
+    federation,
+    publications,
+    rounds,
+    updates,
+    versions,
+)
 from edgefl.server_stub.terms import Terms
 from edgefl.server_stub.values import Publication, Traffic, Version
 from edgefl.wire import Refusals, RoundInfo
@@ -26,13 +34,13 @@ _PLACES = select(
 ).group_by(assignments.c.round)
 _SENT = (
     select(
-        assignments.c.round,
+        COUNTS_IN.label("round"),
         func.count().label("updates"),
         func.sum(updates.c.size).label("frame_bytes"),
         (func.sum(updates.c.loss * _WEIGHT) / func.sum(_WEIGHT)).label("loss"),
     )
     .select_from(updates.join(assignments))
-    .group_by(assignments.c.round)
+    .group_by(COUNTS_IN)
 )
 
 
@@ -50,7 +58,8 @@ def infos(c: Connection, number: int | None) -> list[RoundInfo]:
     of = true() if number is None else assignments.c.round == number
     mine = true() if number is None else rounds.c.number == number
     places = {r["round"]: dict(r) for r in c.execute(_PLACES.where(of)).mappings()}
-    sent = {r["round"]: dict(r) for r in c.execute(_SENT.where(of)).mappings()}
+    here = true() if number is None else number == COUNTS_IN
+    sent = {r["round"]: dict(r) for r in c.execute(_SENT.where(here)).mappings()}
     refused, bounded = roll.refused(c, number), roll.bounded(c, number)
     found = c.execute(select(rounds).where(mine).order_by(rounds.c.number)).mappings().all()
     return [
@@ -95,7 +104,7 @@ def load_round(c: Connection, row: RowMapping) -> Round:
     places = c.execute(select(assignments).where(assignments.c.round == number)).mappings().all()
     mine = updates.join(assignments)
     sent = c.execute(
-        select(updates.c.assignment, updates.c.digest).select_from(mine).where(assignments.c.round == number)
+        select(updates.c.assignment, updates.c.digest).select_from(mine).where(number == COUNTS_IN)
     ).all()
     return Round(
         number=number,
@@ -114,7 +123,33 @@ def load_round(c: Connection, row: RowMapping) -> Round:
         updates={row.assignment: row.digest for row in sent},
         full=len(sent) >= row["goal"],
         terms=None if row["terms"] is None else load_terms(row["terms"]),
+        behind=_behind(c, row) if row["staleness"] else {},
     )
+
+
+def _behind(c: Connection, row: RowMapping) -> dict[str, Behind]:
+    """Devices still at work on a place of an earlier round, and those whose late updates a round has."""
+    number, oldest = row["number"], row["base_version"] - row["staleness"]
+    newest = (
+        select(assignments.c.device, func.max(assignments.c.round).label("round"))
+        .where(assignments.c.round <= number)
+        .group_by(assignments.c.device)
+        .subquery()
+    )
+    late = number == COUNTS_IN
+    at_work = updates.c.assignment.is_(None) & (newest.c.round == assignments.c.round)
+    joined = (
+        assignments.join(rounds)
+        .outerjoin(updates, updates.c.assignment == assignments.c.assignment)
+        .join(newest, newest.c.device == assignments.c.device)
+    )
+    query = (
+        select(assignments.c.device, assignments.c.assignment, rounds.c.base_version)
+        .select_from(joined)
+        .where(assignments.c.round < number, rounds.c.base_version >= oldest)
+        .where(assignments.c.declined.is_(False), (updates.c.round.is_not(None) & late) | at_work)
+    )
+    return {device: Behind(key, base) for device, key, base in c.execute(query)}
 
 
 def load_terms(stored: str) -> Terms:

@@ -52,7 +52,7 @@ class Settings(ServerOptions):
         """What each round asks for."""
         minimum = math.ceil(self.goal / 2) if self.minimum is None else self.minimum
         places = self.goal + math.ceil(self.goal * self.surplus)
-        return Plan(self.goal, minimum, self.deadline_s, places, patience=self.extensions)
+        return Plan(self.goal, minimum, self.deadline_s, places, self.staleness, self.extensions)
 
     def drawing(self) -> Drawing:
         """How the places of a round are drawn."""

@@ -29,6 +29,7 @@ from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, l
 from edgefl.server_stub.selection import Candidate, labels_of
 from edgefl.server_stub.storage import other_model
 from edgefl.server_stub.tables import (
+    COUNTS_IN,
     assignments,
     deployment,
     devices,
@@ -189,7 +190,13 @@ class Store:
         with self._writing() as c:
             c.execute(
                 insert(updates).values(
-                    assignment=assignment, digest=digest, size=len(frame), loss=loss, at=at, frame=frame
+                    assignment=assignment,
+                    digest=digest,
+                    size=len(frame),
+                    loss=loss,
+                    at=at,
+                    frame=frame,
+                    round=number,
                 )
             )
             add_traffic(c, number, t)
@@ -217,13 +224,14 @@ class Store:
     def updates_of(self, number: int) -> list[Update]:
         """The updates of a round that is not closed, ordered by digest."""
         query = (
-            select(updates.c.digest, assignments.c.examples, updates.c.assignment)
-            .join(assignments)
-            .where(assignments.c.round == number)
+            select(updates.c.digest, assignments.c.examples, updates.c.assignment, rounds.c.base_version)
+            .select_from(updates.join(assignments).join(rounds, rounds.c.number == assignments.c.round))
+            .where(number == COUNTS_IN)
             .order_by(updates.c.digest, assignments.c.examples, updates.c.assignment)
         )
         with self._reading() as c:
-            return [Update(digest, float(examples), key) for digest, examples, key in c.execute(query)]
+            found = c.execute(query)
+            return [Update(digest, float(examples), key, base) for digest, examples, key, base in found]
 
     def frame(self, assignment: str) -> bytes:
         with self._reading() as c:
@@ -267,7 +275,7 @@ class Store:
             done = c.execute(update(rounds).where(still_open).values(closed_at=at, version=made.number))
             if done.rowcount != 1:
                 raise StoreError(f"round {number} is closed already; another process uses this database")
-            mine = select(assignments.c.assignment).where(assignments.c.round == number)
+            mine = select(updates.c.assignment).join(assignments).where(number == COUNTS_IN)
             c.execute(update(updates).where(updates.c.assignment.in_(mine)).values(frame=None))
             roll.put_verdicts(c, verdicts)
             if following is not None:

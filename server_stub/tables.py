@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -16,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
 )
 
 metadata = MetaData()
@@ -128,9 +131,14 @@ updates = Table(
     Column("size", BigInteger, nullable=False),
     Column("loss", Double, nullable=True),
     Column("at", Double, nullable=False),
+    # The round it counts in, where that is another one than its place's.
+    Column("round", Integer, nullable=True),
     # Emptied when the round closes: what a device sent is kept no longer than it is needed.
     Column("frame", LargeBinary, nullable=True),
 )
+
+COUNTS_IN: Any = func.coalesce(updates.c.round, assignments.c.round)
+"""The round an update counts in, of updates joined with assignments."""
 
 # Updates that were refused, counted. Of what was in them nothing is kept.
 refusals = Table(

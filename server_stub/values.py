@@ -42,11 +42,17 @@ class Version:
 
 @dataclass(frozen=True)
 class Update:
-    """An accepted update of the current round; `assignment` is the place it came from."""
+    """An accepted update of the current round.
+
+    Attributes:
+        assignment: the place it came from.
+        base: the version it starts from.
+    """
 
     digest: str
     weight: float
     assignment: str
+    base: int
 
 
 @dataclass(frozen=True)

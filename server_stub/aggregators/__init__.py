@@ -5,6 +5,16 @@ from __future__ import annotations
 
 from edgefl.server_stub.aggregators.asked import aggregator
 from edgefl.server_stub.aggregators.base import Aggregator, Contribution, Outcome, State, Updates, Verdict
-from edgefl.server_stub.aggregators.updates import Gathered
+from edgefl.server_stub.aggregators.updates import Gathered, discount
 
-__all__ = ["Aggregator", "Contribution", "Gathered", "Outcome", "State", "Updates", "Verdict", "aggregator"]
+__all__ = [
+    "Aggregator",
+    "Contribution",
+    "Gathered",
+    "Outcome",
+    "State",
+    "Updates",
+    "Verdict",
+    "aggregator",
+    "discount",
+]

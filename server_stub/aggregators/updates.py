@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,11 @@ from edgefl.server_stub.aggregators.base import Contribution, Updates
 
 KEPT_BYTES = 256 << 20
 """Decoded updates kept in memory between two passes; a round of more is decoded once per pass."""
+
+
+def discount(behind: int) -> float:
+    """What an update so many versions behind is multiplied by, see FedBuff (Nguyen et al., 2022)."""
+    return 1.0 if behind <= 0 else 1 / math.sqrt(1 + behind)
 
 
 class Gathered:
