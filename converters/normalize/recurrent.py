@@ -24,15 +24,18 @@ _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus"
 class Cell:
     """One direction of one node: `x` is `[T, N, I]`; weights already transposed for products from the left.
 
+    What needs no state is computed for all steps at once, as rows: step `t` reads `[t * N, (t + 1) * N)`.
+
     Attributes:
-        projected: `x @ W + input bias` for all steps at once, `[T, N, gates * H]`.
+        projected: `x @ W` and the biases that are only added, `[T * N, ...]`; side by side they are all
+            gates, and those that a step reads apart are apart.
         recurrent: `[H, gates * H]`.
-        bias: recurrent bias `[gates * H]`, or "".
+        bias: what is added to the last gate's columns of the recurrent product before the reset, or "".
         activations: ONNX operators, in the order the specification lists them.
         peepholes: `[3 * H]` (i o f), or "".
     """
 
-    projected: str
+    projected: tuple[str, ...]
     recurrent: str
     bias: str
     activations: tuple[str, ...]
@@ -41,52 +44,48 @@ class Cell:
     hidden: int
 
 
-Step = Callable[[GraphBuilder, Cell, str, tuple[str, ...]], tuple[str, ...]]
-"""`(builder, cell, projected input [N, gates * H], state) -> new state`; the hidden state comes first."""
+Step = Callable[[GraphBuilder, Cell, Sequence[str], tuple[str, ...]], tuple[str, ...]]
+"""`(builder, cell, the step's rows of the projected, state) -> new state`; the hidden state comes first."""
 
 
-def rnn_step(b: GraphBuilder, cell: Cell, x: str, state: tuple[str, ...]) -> tuple[str, ...]:
-    return (b.add(cell.activations[0], b.add("Add", x, _recur(b, cell, state[0]))),)
+def rnn_step(b: GraphBuilder, cell: Cell, x: Sequence[str], state: tuple[str, ...]) -> tuple[str, ...]:
+    return (b.add(cell.activations[0], b.add("Add", x[0], b.add("MatMul", state[0], cell.recurrent))),)
 
 
-def gru_step(b: GraphBuilder, cell: Cell, x: str, state: tuple[str, ...]) -> tuple[str, ...]:
+def gru_step(b: GraphBuilder, cell: Cell, x: Sequence[str], state: tuple[str, ...]) -> tuple[str, ...]:
     h, n = state[0], cell.hidden
     f, g = cell.activations
     if cell.linear_before_reset:
-        recurred = _recur(b, cell, h)
-        gates = b.add(f, b.add("Add", take(b, x, 1, 0, 2 * n), take(b, recurred, 1, 0, 2 * n)))
-        inner = b.add("Mul", take(b, gates, 1, n, 2 * n), take(b, recurred, 1, 2 * n, 3 * n))
+        recurred = b.add("MatMul", h, cell.recurrent)
+        gates = b.add(f, b.add("Add", x[0], take(b, recurred, 1, 0, 2 * n)))
+        inner = _plus(b, take(b, recurred, 1, 2 * n, 3 * n), cell.bias)
+        inner = b.add("Mul", take(b, gates, 1, n, 2 * n), inner)
     else:
         product = b.add("MatMul", h, take(b, cell.recurrent, 1, 0, 2 * n))
-        gates = b.add(
-            f, b.add("Add", take(b, x, 1, 0, 2 * n), _plus(b, product, _part(b, cell.bias, 0, 2 * n)))
-        )
+        gates = b.add(f, b.add("Add", x[0], product))
         reset = b.add("Mul", take(b, gates, 1, n, 2 * n), h)
         inner = b.add("MatMul", reset, take(b, cell.recurrent, 1, 2 * n, 3 * n))
-        inner = _plus(b, inner, _part(b, cell.bias, 2 * n, 3 * n))
     update = take(b, gates, 1, 0, n)
-    candidate = b.add(g, b.add("Add", take(b, x, 1, 2 * n, 3 * n), inner))
+    candidate = b.add(g, b.add("Add", x[1], inner))
     return (b.add("Add", candidate, b.add("Mul", update, b.add("Sub", h, candidate))),)
 
 
-def lstm_step(b: GraphBuilder, cell: Cell, x: str, state: tuple[str, ...]) -> tuple[str, ...]:
+def lstm_step(b: GraphBuilder, cell: Cell, x: Sequence[str], state: tuple[str, ...]) -> tuple[str, ...]:
     h, c = state
     n, (f, g, last) = cell.hidden, cell.activations
-    gates = b.add("Add", x, _recur(b, cell, h))
+    sums = b.add("Add", x[0], b.add("MatMul", h, cell.recurrent))
+    opened = "" if cell.peepholes else b.add(f, take(b, sums, 1, 0, 3 * n))  # all three by one operator
 
     def gate(index: int, memory: str) -> str:
-        peephole = _part(b, cell.peepholes, index * n, (index + 1) * n)
-        part = take(b, gates, 1, index * n, (index + 1) * n)
-        return b.add("Add", part, b.add("Mul", peephole, memory)) if peephole else part
+        columns = index * n, (index + 1) * n
+        if opened:
+            return take(b, opened, 1, *columns)
+        peephole = b.add("Mul", take(b, cell.peepholes, 0, *columns), memory)
+        return b.add(f, b.add("Add", take(b, sums, 1, *columns), peephole))
 
-    kept = b.add("Mul", b.add(f, gate(2, c)), c)
-    candidate = b.add(g, take(b, gates, 1, 3 * n, 4 * n))
-    new = b.add("Add", kept, b.add("Mul", b.add(f, gate(0, c)), candidate))
-    return b.add("Mul", b.add(f, gate(1, new)), b.add(last, new)), new
-
-
-def _recur(b: GraphBuilder, cell: Cell, h: str) -> str:
-    return _plus(b, b.add("MatMul", h, cell.recurrent), cell.bias)
+    candidate = b.add(g, take(b, sums, 1, 3 * n, 4 * n))
+    new = b.add("Add", b.add("Mul", gate(2, c), c), b.add("Mul", gate(0, c), candidate))
+    return b.add("Mul", gate(1, new), b.add(last, new)), new
 
 
 def _plus(b: GraphBuilder, x: str, bias: str) -> str:
@@ -143,10 +142,10 @@ def _run(b: GraphBuilder, node: Node, x: str, inputs: Sequence[str], direction: 
     backwards = text(node, "direction", "forward") == "reverse" or direction == 1
     made: dict[int, str] = {}
     for t in range(steps)[:: -1 if backwards else 1]:
-        now = reshape(b, take(b, cell.projected, 0, t, t + 1), (batch, gates * cell.hidden))
+        now = [take(b, rows, 0, t * batch, (t + 1) * batch) for rows in cell.projected]
         state = step(b, cell, now, state)
-        made[t] = reshape(b, state[0], (1, batch, cell.hidden))
-    return concat(b, [made[t] for t in range(steps)], 0), *state
+        made[t] = state[0]
+    return reshape(b, concat(b, [made[t] for t in range(steps)], 0), (steps, batch, cell.hidden)), *state
 
 
 def _initial(b: GraphBuilder, node: Node, x: str, states: str, direction: int, hidden: int) -> str:
@@ -165,17 +164,35 @@ def _cell(b: GraphBuilder, node: Node, x: str, inputs: Sequence[str], direction:
         tensor = given(inputs, index)
         return reshape(b, take(b, tensor, 0, direction, direction + 1), b.shape(tensor)[1:]) if tensor else ""
 
-    bias = part(3)
-    projected = b.add("MatMul", x, transpose(b, part(1), (1, 0)))
+    steps, batch, features = b.shape(x)
+    rows = reshape(b, x, (steps * batch, features))
+    weights, before = transpose(b, part(1), (1, 0)), bool(integer(node, "linear_before_reset", 0))
+    added, bias = _biases(b, part(3), gates * hidden, 2 * hidden if node.op == "GRU" and before else 0)
+    parts = [(0, 2 * hidden), (2 * hidden, 3 * hidden)] if node.op == "GRU" else [(0, gates * hidden)]
     return Cell(
-        projected=_plus(b, projected, _part(b, bias, 0, gates * hidden)),
+        projected=tuple(
+            _plus(b, b.add("MatMul", rows, take(b, weights, 1, *columns)), _part(b, added, *columns))
+            for columns in parts
+        ),
         recurrent=transpose(b, part(2), (1, 0)),
-        bias=_part(b, bias, gates * hidden, 2 * gates * hidden),
+        bias=bias,
         activations=_activations(node, direction),
         peepholes=part(7) if node.op == "LSTM" else "",
-        linear_before_reset=bool(integer(node, "linear_before_reset", 0)),
+        linear_before_reset=before,
         hidden=hidden,
     )
+
+
+def _biases(b: GraphBuilder, both: str, size: int, inside: int) -> tuple[str, str]:
+    """What is added to the projected input, and to the recurrent product's columns from `inside` on."""
+    if not both:
+        return "", ""
+    first, second = _part(b, both, 0, size), _part(b, both, size, 2 * size)
+    if not inside:
+        return b.add("Add", first, second), ""
+    outer = b.add("Add", _part(b, first, 0, inside), _part(b, second, 0, inside))
+    last = reshape(b, _part(b, second, inside, size), (1, size - inside))
+    return concat(b, [outer, _part(b, first, inside, size)], 0), last
 
 
 def _activations(node: Node, direction: int) -> tuple[str, ...]:

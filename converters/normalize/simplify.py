@@ -67,6 +67,8 @@ def broadcast(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple
     neutral = _neutral(b, node, inputs)
     if neutral:
         return neutral
+    if node.op == "Add" and (less := _less(b, inputs)):
+        return less
     shape = np.broadcast_shapes(*(b.shape(t) for t in inputs))
     moved = [p for p in map(b.producer, inputs) if p is not None and p.op in ("Transpose", "Reshape")]
     for first in moved:
@@ -89,6 +91,15 @@ def _neutral(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str:
         same_shape = np.broadcast_shapes(b.shape(x), b.shape(other)) == b.shape(x)
         if value is not None and same_shape and value.size and bool(np.all(value == unit)):
             return x
+    return ""
+
+
+def _less(b: GraphBuilder, inputs: Sequence[str]) -> str:
+    """`x + (-y)` as `x - y`, or ""."""
+    for x, other in (inputs, inputs[::-1]):
+        negated = b.producer(other)
+        if negated is not None and negated.op == "Neg":
+            return b.add("Sub", x, negated.inputs[0])
     return ""
 
 

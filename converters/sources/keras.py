@@ -24,6 +24,8 @@ from edgefl.converters.sources.forward import (
 )
 from edgefl.converters.sources.naming_keras import counted_layers, renamed, variable_names
 from edgefl.converters.sources.onnx_model import to_graph
+from edgefl.converters.sources.recurrent_keras import handlers as recurrent_handlers
+from edgefl.converters.sources.recurrent_keras import kept_whole
 from edgefl.converters.sources.stopping_tensorflow import keeping_stops, refuse_own_gradients
 from edgefl.converters.sources.training_keras import (
     Drops,
@@ -192,6 +194,7 @@ def _export(
     types = [TensorType(np.dtype(v.dtype), tuple(v.shape)) for v in values.values()] + list(spec.types)
     drops = Drops()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(kept_whole(model))
         stack.enter_context(unrolled(model))
         if dropout:
             stack.enter_context(keeping_dropout(model, drops))
@@ -237,7 +240,7 @@ def trace(
                 wrapped,
                 input_signature=signature,
                 opset=OPSET,
-                **keeping_stops((drops or Drops()).handlers()),
+                **keeping_stops({**recurrent_handlers(), **(drops or Drops()).handlers()}),
             )
             _fix_captures(proto, traced)
     except EdgeflError:

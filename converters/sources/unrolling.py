@@ -25,12 +25,24 @@ def unrolled(model: Any) -> Iterator[None]:
 def _flipped(layer: Any) -> Iterator[None]:
     """Reverse sequences outside the layer: unrolled, Keras 3 zeroes outputs by a mask it did not reverse."""
     layer.go_backwards = False
-    object.__setattr__(layer, "inner_loop", _on_flipped(layer.inner_loop))
+    try:
+        with looping(layer, _on_flipped(layer.inner_loop)):
+            yield
+    finally:
+        layer.go_backwards = True
+
+
+@contextlib.contextmanager
+def looping(layer: Any, loop: Callable[..., Any]) -> Iterator[None]:
+    """Let a layer run over time by another function for a while."""
+    before = layer.__dict__.get("inner_loop")
+    object.__setattr__(layer, "inner_loop", loop)
     try:
         yield
     finally:
         object.__delattr__(layer, "inner_loop")
-        layer.go_backwards = True
+        if before is not None:
+            object.__setattr__(layer, "inner_loop", before)
 
 
 def _on_flipped(inner_loop: Callable[..., Any]) -> Callable[..., Any]:

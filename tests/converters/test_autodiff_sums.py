@@ -60,3 +60,25 @@ def test_operands_that_are_no_transposes_are_joined_side_by_side() -> None:
     ((tw @ (tx * 1.5)) * (tw @ (tx * 2.0)) + (tw @ tx) * (tw @ (tx * 3.0))).sum().backward()
     assert tw.grad is not None
     np.testing.assert_allclose(made, tw.grad.numpy(), rtol=1e-9)
+
+
+def test_a_bias_of_every_step_is_summed_once() -> None:
+    b = GraphBuilder()
+    x, bias = normal(STEPS, 3, 4), normal(4, seed=1)
+    inputs, shift = (Expr(b, b.input(n, TensorType.of(v))) for n, v in (("x", x), ("bias", bias)))
+    h = inputs.slice(0, 0, 1).reshape((3, 4))
+    for t in range(1, STEPS):
+        h = (h * inputs.slice(0, t, t + 1).reshape((3, 4)) + shift).apply("Tanh")
+    b.output("grad", gradients(b, h.sum().name, ["bias"])["bias"])
+    graph = b.build()
+
+    made = run(graph, {"x": x, "bias": bias})["grad"]
+
+    assert sum(node.op == "ReduceSum" for node in graph) == 1
+    ty, tb = torch.tensor(x), torch.tensor(bias, requires_grad=True)
+    h = ty[0]
+    for t in range(1, STEPS):
+        h = torch.tanh(h * ty[t] + tb)
+    h.sum().backward()
+    assert tb.grad is not None
+    np.testing.assert_allclose(made, tb.grad.numpy(), rtol=1e-9, atol=1e-12)

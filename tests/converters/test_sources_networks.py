@@ -57,6 +57,37 @@ def test_keras_recurrent_layers_are_unrolled() -> None:
     check_keras(sequence(layers.LSTM(3, return_sequences=True), layers.GRU(4), layers.Dense(2)))
 
 
+@pytest.mark.parametrize("kind", [layers.SimpleRNN, layers.GRU, layers.LSTM])
+@pytest.mark.parametrize("options", [{"go_backwards": True, "return_sequences": True}, {"use_bias": False}])
+def test_keras_recurrent_layers_are_one_operator(kind: Any, options: Any) -> None:
+    model = sequence(kind(3, bias_initializer="random_normal", **options), layers.Flatten(), layers.Dense(2))
+
+    operators = [node.op for node in load_forward(model, batch_size=2).graph]
+
+    assert {"SimpleRNN": "RNN"}.get(kind.__name__, kind.__name__) in operators
+    check_keras(model)
+
+
+def test_keras_recurrent_layers_that_onnx_has_not_are_unrolled() -> None:
+    model = sequence(
+        layers.GRU(3, activation="gelu", return_sequences=True), layers.GRU(3, reset_after=False)
+    )
+
+    operators = [node.op for node in load_forward(model, batch_size=2).graph]
+
+    assert operators.count("GRU") == 1
+    check_keras(model)
+
+
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
+def test_keras_states_go_from_layer_to_layer(kind: Any) -> None:
+    x = keras.Input((5, 4))
+    first, *states = kind(3, return_state=True)(x)
+    second = kind(3)(x, initial_state=states)
+
+    check_keras(keras.Model(x, layers.Dense(2)(keras.ops.concatenate([first, second]))))
+
+
 def test_keras_recurrent_cells_are_unrolled() -> None:
     check_keras(sequence(layers.RNN([layers.SimpleRNNCell(3), layers.GRUCell(2, reset_after=False)])))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgefl.converters.targets.lowering.value import Lazy, arranged, common_order, reshape, widened
+from edgefl.converters.targets.lowering.value import Lazy, arranged, common_order, kept, reshape, widened
 
 MAX_BROADCAST_RANK = 4
 _MOST_ONES = 1 << 14  # they are stored
@@ -28,7 +28,7 @@ def elementwise(function: Callable[..., Any], *values: Lazy) -> Lazy:
     physical = [0] * rank
     for axis, place in enumerate(order):
         physical[place] = shape[axis]
-    operands = _fit([arranged(value, order) for value in wide], tuple(physical))
+    operands = map(kept, _fit([arranged(value, order) for value in wide], tuple(physical)))
     return Lazy(reshape(function(*operands), physical), order)
 
 

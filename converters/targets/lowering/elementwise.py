@@ -15,9 +15,10 @@ from edgefl.converters.targets.lowering.registry import LOWERINGS, Call, lowerin
 from edgefl.converters.targets.lowering.value import Lazy
 
 _BINARY: dict[str, Callable[..., Any]] = {
-    "Add": tf.add,
-    "Sub": tf.subtract,
-    "Mul": tf.multiply,
+    # The plain operators: what `tf.add` does for Python's numbers takes longer than making one of these.
+    "Add": lambda x, y: tf.raw_ops.AddV2(x=x, y=y),
+    "Sub": lambda x, y: tf.raw_ops.Sub(x=x, y=y),
+    "Mul": lambda x, y: tf.raw_ops.Mul(x=x, y=y),
     "Div": lambda x, y: tf.raw_ops.Div(x=x, y=y),
     "Equal": tf.equal,
     "Less": tf.less,
@@ -40,8 +41,8 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "Log": tf.math.log,
     "Sqrt": tf.sqrt,
     "Reciprocal": lambda x: 1.0 / x,
-    "Tanh": tf.tanh,
-    "Sigmoid": tf.sigmoid,
+    "Tanh": lambda x: tf.raw_ops.Tanh(x=x),
+    "Sigmoid": lambda x: tf.raw_ops.Sigmoid(x=x),
     "Relu": tf.nn.relu,
     "HardSwish": lambda x: x * tf.clip_by_value(x / 6.0 + 0.5, 0.0, 1.0),
     "Softplus": lambda x: tf.nn.relu(x) + tf.math.log(1.0 + tf.exp(-tf.abs(x))),

@@ -16,6 +16,7 @@ from edgefl.converters.targets.lowering.value import (
     arranged,
     common_order,
     held,
+    kept,
     regrouped,
     reshape,
     widened,
@@ -40,13 +41,20 @@ def _concat(call: Call) -> Lazy:
     return Lazy(_joined([arranged(value, order) for value in values], order[axis]), order)
 
 
+def concatenated(parts: Sequence[Any], axis: int) -> Any:
+    """As `tf.concat`, without what that spends on arguments it need not look at."""
+    if len(parts) == 1:
+        return parts[0]
+    return tf.raw_ops.ConcatV2(values=list(map(kept, parts)), axis=kept(np.asarray(axis, np.int32)))
+
+
 def _joined(parts: Sequence[Any], axis: int) -> Any:
     """Concatenate; above four axes on three, which every interpreter knows."""
     shape = [int(n) for n in parts[0].shape]
     if len(shape) <= 4:
-        return tf.concat(parts, axis)
+        return concatenated(parts, axis)
     outer, inner = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
-    whole = tf.concat([reshape(part, (outer, part.shape[axis], inner)) for part in parts], 1)
+    whole = concatenated([reshape(part, (outer, part.shape[axis], inner)) for part in parts], 1)
     return reshape(whole, (*shape[:axis], whole.shape[1], *shape[axis + 1 :]))
 
 

@@ -7,6 +7,7 @@ operator insists on a layout, and then only if axes longer than one really chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 Order = tuple[int, ...]
-_HELD: WeakKeyDictionary[Any, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
+_HELD: WeakKeyDictionary[Any, dict[tuple[str, tuple[int, ...], bytes], Any]] = WeakKeyDictionary()
+_SMALL = 1 << 10  # elements of a constant worth looking up
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,22 +123,32 @@ def _runs(axes: Sequence[int]) -> list[tuple[int, ...]]:
 
 def reshape(data: Any, shape: Iterable[int]) -> Any:
     """Reshape; nothing when the shape is right already."""
-    wanted = [int(n) for n in shape]
-    if [int(n) for n in data.shape] == wanted:
+    wanted, had = [int(n) for n in shape], [int(n) for n in data.shape]
+    if -1 in wanted and 0 not in wanted:
+        wanted[wanted.index(-1)] = math.prod(had) // -math.prod(wanted)
+    if had == wanted:
         return data
     return data.reshape(wanted) if isinstance(data, np.ndarray) else tf.reshape(data, held(wanted))
 
 
 def held(numbers: Sequence[int]) -> Any:
-    """Numbers that an operator takes as a tensor: one constant for equal ones of a graph.
+    """Numbers that an operator takes as a tensor: one constant for equal ones of a graph."""
+    return kept(np.asarray(numbers, np.int32))
+
+
+def kept(data: Any) -> Any:
+    """The data as a tensor: one constant for equal small arrays of a graph, which become the graph's.
 
     Making a constant takes TensorFlow as long as making the operator that reads it.
     """
-    graph = tf.compat.v1.get_default_graph()
-    known = _HELD.setdefault(graph, {})
-    key = tuple(int(n) for n in numbers)
+    if not isinstance(data, np.ndarray):
+        return data
+    if data.size > _SMALL:
+        return tf.constant(data)
+    known = _HELD.setdefault(tf.compat.v1.get_default_graph(), {})
+    key = (data.dtype.str, data.shape, data.tobytes())
     if key not in known:
-        known[key] = tf.constant(key, tf.int32, (len(key),))
+        known[key] = tf.constant(data)
     return known[key]
 
 
