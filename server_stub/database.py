@@ -109,6 +109,12 @@ def _begin_sqlite(connection: Connection) -> None:
 def _set_up_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=30000",
+        "wal_autocheckpoint=10000",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

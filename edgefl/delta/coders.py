@@ -98,7 +98,8 @@ def restore(stream: Stream, size: int) -> bytes:
 
 
 def _attempts(data: bytes, coders: Collection[str], thorough: bool) -> Iterator[Stream]:
-    repeats = thorough or _repeats(data)
+    # The best search takes a second for a megabyte in which it finds nothing; a short stream costs nothing.
+    repeats = (thorough and len(data) < _RUNS_PAY_BELOW) or _repeats(data)
     if "deflate" in coders:
         yield _deflate(data, _HUFFMAN)
         if len(data) < _RUNS_PAY_BELOW:

@@ -15,6 +15,7 @@ from edgefl.bundle import ArtifactData, Bundle
 from edgefl.errors import OptionError, Refused, StoreError
 from edgefl.parameters import Parameter
 from edgefl.server_stub import aggregate, store
+from edgefl.server_stub.checks import Checks
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.settings import Settings
@@ -357,6 +358,22 @@ def test_reason_with_characters_that_no_database_likes_is_kept(start, hello):
         c.give_back(1, task.assignment, "no\0 memory \U0001f600")
 
         assert c.participants(1).participants[0].reason.endswith("memory \U0001f600")
+
+
+def test_closing_a_round_decodes_no_update_again(start, bundle, make_frame, hello, monkeypatch):
+    def again(*_):
+        raise AssertionError("decoded again")
+
+    frames = [make_frame(1), make_frame(2)]
+    with start(goal=2) as c:
+        for device, frame in zip("ab", frames, strict=True):
+            c.accept(1, c.check_in(hello(device)).task.assignment, frame)
+        monkeypatch.setattr(Checks, "passed", again)
+        c.tick()
+
+        np.testing.assert_array_equal(
+            flat(c, 1), bundle.schema().flatten(aggregate(bundle, frames).parameters())
+        )
 
 
 def test_same_bytes_from_many_threads_count_once(start, make_frame, hello):
