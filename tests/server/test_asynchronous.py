@@ -23,9 +23,10 @@ MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
 SCHEMA = Bundle.open(MODEL).schema()
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 def make(request, tmp_path):
     """A function that makes a coordinator; called again it goes on from the same storage."""
+    database = request.getfixturevalue("postgres")() if request.param == "postgres" else tmp_path / "x.db"
     clock, kept, opened = Clock(), MemoryStore() if request.param == "memory" else None, []
 
     def start(**options):
@@ -41,7 +42,7 @@ def make(request, tmp_path):
         }
         training = Training.of(mode="float32")
         settings = Settings(
-            bundle=MODEL, database=tmp_path / "x.db", training=training, **{**defaults, **options}
+            bundle=MODEL, database=database, training=training, **{**defaults, **options}
         )
         opened.append(Coordinator(settings, store=kept, clock=clock))
         return opened[-1]

@@ -60,9 +60,10 @@ def a_round(frames, path=None, order=None, restart_after=None, **options):
     return moved - SCHEMA.flatten(Bundle.open(MODEL).parameters()), people, info
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 def path(request, tmp_path):
-    return tmp_path / "rounds.db" if request.param == "sqlite" else None
+    places = {"sqlite": lambda: tmp_path / "rounds.db", "memory": lambda: None}
+    return places.get(request.param, lambda: request.getfixturevalue("postgres")())()
 
 
 @pytest.mark.parametrize("place", [0, 5])

@@ -23,9 +23,10 @@ SCHEMA = Bundle.open(MODEL).schema().id.hex()
 FLEET = [f"d{i}" for i in range(6)]
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 def make(request, tmp_path):
     """A function that makes a coordinator on the same storage, and its clock."""
+    database = request.getfixturevalue("postgres")() if request.param == "postgres" else tmp_path / "x.db"
     clock, kept, opened = Clock(), MemoryStore() if request.param == "memory" else None, []
 
     def start(**options):
@@ -39,7 +40,7 @@ def make(request, tmp_path):
             "selection_window_s": 10.0,
             **options,
         }
-        settings = Settings(bundle=MODEL, database=tmp_path / "x.db", **given)
+        settings = Settings(bundle=MODEL, database=database, **given)
         opened.append(Coordinator(settings, store=kept, clock=clock))
         return opened[-1], clock
 
