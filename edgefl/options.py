@@ -178,6 +178,12 @@ class FederationOptions(Checked):
     max_norm: Annotated[
         float | None, optional(above(0.0)), "Largest L2 norm of an update that is taken. Default: any."
     ] = None
+    staleness: Annotated[
+        int,
+        integer(0, 1000),
+        "Versions an update may be behind; 0 is synchronous. With more, a round is a buffer of its goal that "
+        "takes late updates too, weighed by 1/sqrt(1 + versions behind) (FedBuff).",
+    ] = 0
     max_examples: Annotated[int, integer(1, _MANY), "Most examples an update counts for."] = 100_000
     downlink: Annotated[
         float,
@@ -197,6 +203,18 @@ class AttackOptions(Checked):
         "What they do: sign-flip and scale:FACTOR change their updates, label-flip their labels.",
     ] = ""
     attackers: Annotated[float, number(0.0, 1.0), "Part of the devices that do, with an attack."] = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeOptions(Checked):
+    """Time in a simulation of asynchronous rounds."""
+
+    at_work: Annotated[
+        int | None, optional(integer(1, _MANY)), "Devices at work at once. Default: the cohort."
+    ] = None
+    spread: Annotated[
+        float, number(0.0, 5.0), "How unlike devices' speeds are: seconds are exp(spread x normal)."
+    ] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,12 +244,6 @@ class ServerOptions(FederationOptions):
         optional(integer(0, _MANY)),
         "Times a deadline below the minimum is put off; then a round closes with what it has. Default: any.",
     ] = None
-    staleness: Annotated[
-        int,
-        integer(0, 1000),
-        "Versions an update may be behind; 0 is synchronous. With more, a round is a buffer of its goal that "
-        "takes late updates too, weighed by 1/sqrt(1 + versions behind) (FedBuff).",
-    ] = 0
     selection: Annotated[
         str,
         one_of("uniform", "examples", "waiting"),
@@ -399,6 +411,7 @@ SECTIONS: Mapping[str, type[Checked]] = {
     "coding": CodingOptions,
     "server": ServerOptions,
     "attack": AttackOptions,
+    "time": TimeOptions,
     "when": WhenOptions,
     "limits": LimitOptions,
     "device": DeviceOptions,

@@ -13,7 +13,14 @@ import typer
 
 from edgefl.cli.options import AsJson, BundlePath, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, progress, size
-from edgefl.options import AttackOptions, CodingOptions, EngineOptions, FederationOptions, FitOptions
+from edgefl.options import (
+    AttackOptions,
+    CodingOptions,
+    EngineOptions,
+    FederationOptions,
+    FitOptions,
+    TimeOptions,
+)
 
 if TYPE_CHECKING:
     from edgefl.simulation import RoundRow, Simulated
@@ -27,6 +34,7 @@ def simulate(
     coding: CodingOptions,
     engine: EngineOptions,
     attack: AttackOptions,
+    time: TimeOptions,
     test: Annotated[Path | None, typer.Option(help="Held-out examples, .npz.")] = None,
     devices: Annotated[int, typer.Option(help="Devices to divide the examples among.", min=1)] = 10,
     partition: Annotated[
@@ -56,7 +64,14 @@ def simulate(
     check_folder(output, table, plot)
     figure = None if plot is None else new_figure((10, 6.6))
     opened = open_bundle(bundle)
-    plan = Plan(training=Training(fit, coding), cohort=cohort, seed=fit.seed, **vars(server), **vars(attack))
+    plan = Plan(
+        training=Training(fit, coding),
+        cohort=cohort,
+        seed=fit.seed,
+        **vars(server),
+        **vars(attack),
+        **vars(time),
+    )
     parts = divide(load_examples(data), devices, partition, fit.seed)
     held_out = None if test is None else load_examples(test)
     with progress("rounds", plan.rounds, quiet=as_json) as advance:

@@ -46,6 +46,18 @@ class _Device:
     rounds: int = 0
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A device's work in a round, to be sent.
+
+    Attributes:
+        work: None where the device declined.
+    """
+
+    task: Task
+    work: Work | None
+
+
 class Fleet:
     """The devices of one federation.
 
@@ -81,24 +93,32 @@ class Fleet:
         Raises:
             DataError, BackendError: the device can train in no round.
         """
+        begun = self.begin(name)
+        if begun is not None:
+            self.send(name, begun)
+        return begun is not None
+
+    def begin(self, name: str) -> Begun | None:
+        """A device's check-in and work, None where the server has no place for it; raises as `take_part`."""
         device = self._devices[name]
         task = self._network.remote.check_in(device.hello).task
-        if task is None:
-            return False
-        made = self._work(device, task)
+        return None if task is None else Begun(task, self._work(device, task))
+
+    def send(self, name: str, begun: Begun) -> None:
+        """Its update, where there is one."""
+        device, task, made = self._devices[name], begun.task, begun.work
         if made is None:
-            return True
+            return
         device.own = made.learned.own
         try:
             self._network.remote.upload(task.round, task.assignment, made.frame)
         except Refused as exc:
             self.failure = exc
             log.warning("round %d: %s of %s", task.round, exc, name)
-            return True
+            return
         device.rounds += 1
         if made.residual is not None:
             device.residual = made.residual
-        return True
 
     def evaluate(self, name: str, parameters: Arrays) -> tuple[int, int, Metrics]:
         """A device's examples, the rounds it took part in, and how good parameters are there."""

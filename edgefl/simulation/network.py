@@ -62,6 +62,20 @@ class Network:
         self._up, self._down = self._up + exchange.up, self._down + exchange.down
 
     @property
+    def now(self) -> float:
+        """Seconds since the first round opened."""
+        return self._now
+
+    def pass_time(self, until: float) -> None:
+        """Let time pass."""
+        self._now = max(self._now, until)
+
+    @property
+    def places(self) -> int:
+        """Devices that may start now."""
+        return self._coordinator.places or 0
+
+    @property
     def waiting(self) -> bool:
         """Whether the current round waits for updates."""
         return self._coordinator.due() > 0

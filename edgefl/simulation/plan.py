@@ -6,14 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from edgefl.bundle import Bundle
-from edgefl.options import AttackOptions, FederationOptions
+from edgefl.options import AttackOptions, FederationOptions, TimeOptions
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import Training
 
+_LONG_S = 1e9
+
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(FederationOptions, AttackOptions):
-    """What to simulate: the options of a federation, who takes part in it, and who lies.
+class Plan(FederationOptions, AttackOptions, TimeOptions):
+    """What to simulate: the options of a federation, who takes part in it, who lies, and who is slow.
 
     Attributes:
         training: how devices train; its seed counts up with the rounds, as on the server.
@@ -29,7 +31,12 @@ class Plan(FederationOptions, AttackOptions):
         """Those of the server that runs these rounds for so many devices; OptionError where there is none."""
         shared = {f.name: getattr(self, f.name) for f in fields(FederationOptions)}
         goal = self.cohort or devices
-        return Settings(bundle.to_bytes(), "", training=self.training, goal=goal, surplus=0.0, **shared)
+        given = {"goal": goal, "surplus": 0.0, **shared}
+        if self.staleness:
+            # Time passes, but no deadline does.
+            given["surplus"] = max(0, (self.at_work or goal) - goal) / goal
+            given["deadline_s"] = _LONG_S / (2 + self.staleness)
+        return Settings(bundle.to_bytes(), "", training=self.training, **given)
 
 
 @dataclass(frozen=True)

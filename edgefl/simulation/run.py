@@ -13,6 +13,7 @@ from edgefl.runtime import Metrics
 from edgefl.runtime.update import encode_update
 from edgefl.runtime.work import Coder
 from edgefl.simulation.attacks import Attack
+from edgefl.simulation.buffers import Buffers, durations
 from edgefl.simulation.fleet import Fleet
 from edgefl.simulation.network import Network
 from edgefl.simulation.plan import DeviceRow, Plan, RoundRow, Simulated
@@ -60,8 +61,11 @@ def simulate(
     turns = Turns(sorted(devices), plan.seed)
     gauge = None if test is None else fleet.learner(test)
     version, values, rows = bundle.manifest.model_version, _shared(bundle), list[RoundRow]()
+    buffers = Buffers(network, fleet, turns, durations(sorted(devices), plan.spread, plan.seed))
     for _ in range(plan.rounds):
-        info = _round(network, fleet, turns, cohort)
+        info = buffers.next() if plan.staleness else _round(network, fleet, turns, cohort)
+        if info.state != "closed":
+            raise _never_full(info, fleet.failure)
         assert info.version is not None  # the round is closed
         version, values = info.version, network.parameters(info.version)
         rows.append(_row(info, None if gauge is None else gauge.evaluate(values)))
@@ -84,10 +88,7 @@ def _round(network: Network, fleet: Fleet, turns: Turns, cohort: int) -> RoundIn
         if name is None or not fleet.take_part(name):
             break
         asked.add(name)
-    info = network.close_round()
-    if info.state != "closed":
-        raise _never_full(info, fleet.failure)
-    return info
+    return network.close_round()
 
 
 def _never_full(info: RoundInfo, failure: EdgeflError | None) -> EdgeflError:

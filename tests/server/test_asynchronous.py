@@ -41,9 +41,7 @@ def make(request, tmp_path):
             "norm_bound": 0.0,
         }
         training = Training.of(mode="float32")
-        settings = Settings(
-            bundle=MODEL, database=database, training=training, **{**defaults, **options}
-        )
+        settings = Settings(bundle=MODEL, database=database, training=training, **{**defaults, **options})
         opened.append(Coordinator(settings, store=kept, clock=clock))
         return opened[-1]
 
