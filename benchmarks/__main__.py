@@ -19,6 +19,7 @@ COMMANDS = (
     ["benchmarks.features", "--keep"],
     ["benchmarks.peers", "--keep"],
     ["benchmarks.robustness", "--keep"],
+    ["benchmarks.server", "--keep"],
     ["benchmarks.curves", "--keep"],
 )
 

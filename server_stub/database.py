@@ -16,6 +16,14 @@ from edgefl.errors import MissingDependency, StoreError
 from edgefl.server_stub.migrations import migrate
 
 _WRITES = "edgefl_writes"
+# The log is copied back every 40 MB: a commit that has to takes twice as long.
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "busy_timeout=30000",
+    "wal_autocheckpoint=10000",
+)
 # Any two numbers: locks of other applications in the same database are others.
 _MIGRATING, _CLOSING = 0x65646765, 0x666C
 

@@ -14,6 +14,7 @@ import pytest
 
 from edgefl.errors import Refused
 from edgefl.server_stub.quiet import BURST, RATE, Quiet
+from edgefl.server_stub.serve import _listen
 from edgefl.server_stub.waiting import WaitingRoom
 
 QUICK = {"header_s": 0.4, "silence_s": 0.4}
@@ -118,6 +119,11 @@ def test_refusal_reaches_a_device_that_sends_it_all(serve, hello):
 
     with pytest.raises(Refused, match="unknown-assignment"):
         server.remote().upload(1, "0" * 32, bytes(2_000_000))
+
+
+def test_answers_do_not_wait_for_headers_to_be_confirmed():
+    with _listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # what asyncio looks at before it sets TCP_NODELAY
 
 
 def test_a_crowd_wakes_only_for_the_places_there_are():
