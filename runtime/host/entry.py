@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from edgefl.bundle import Bundle
-from edgefl.data import Examples, load_examples
-from edgefl.errors import BackendError, DataError
+from edgefl.data import Examples
+from edgefl.errors import BackendError
 from edgefl.message import Message, nested
 from edgefl.options import MAX_BYTES, LimitOptions, WhenOptions
 from edgefl.runtime.backends import Backend
@@ -22,17 +22,18 @@ from edgefl.runtime.command.look import status_of
 from edgefl.runtime.conditions import Guard
 from edgefl.runtime.host.device import HostConditions, HostDevice
 from edgefl.runtime.host.engine import HostBackend, HostEngine
+from edgefl.runtime.host.examples import HostCipher, opened
 from edgefl.runtime.learner import Stint, TrainerLearner
 from edgefl.runtime.lock import only_one
 from edgefl.runtime.patience import Patience, Stopped
 from edgefl.runtime.pause import Interrupted
+from edgefl.runtime.store import Source
 from edgefl.runtime.transport import HttpTransport
 from edgefl.runtime.work import Work, work
 from edgefl.wire import Count, Task, Training
 
 log = logging.getLogger("edgefl.host")
 
-EXAMPLES = "examples.npz"
 TOLD = "The app was told to stop."
 _SLICE_S = 0.25
 _GIVE_UP_S = 60.0
@@ -56,11 +57,22 @@ class Settings(Message):
     training: Annotated[Training, nested(Training)] = field(default_factory=Training)
 
 
-def take_part(server: str, workdir: str, engine: HostEngine, device: HostDevice, settings: str) -> str:
+def take_part(
+    server: str,
+    workdir: str,
+    engine: HostEngine,
+    device: HostDevice,
+    settings: str,
+    cipher: HostCipher | None = None,
+) -> str:
     """Take part in a server's rounds until there is no more work or the device must stop.
 
     Nothing is waited for but the server: where a condition is not met the call ends, and the app's scheduler
     calls again another time. What was begun goes on then.
+
+    Args:
+        settings: JSON as `Settings` has it.
+        cipher: opens the examples, where they are sealed.
 
     Returns:
         JSON: `rounds`, one object each as `RoundReport` has them; `paused`, why the device does not go on, or
@@ -72,7 +84,7 @@ def take_part(server: str, workdir: str, engine: HostEngine, device: HostDevice,
         OptionError: another training runs in the folder.
     """
     chosen, folder = Settings.from_bytes(settings.encode()), Path(workdir)
-    turn = _Turn(folder, chosen, device)
+    turn = _Turn(folder, chosen, device, cipher)
     backend = HostBackend(engine, folder / "engine")
     try:
         finished = turn.run(server, backend)
@@ -87,7 +99,14 @@ def take_part(server: str, workdir: str, engine: HostEngine, device: HostDevice,
     return json.dumps(made, allow_nan=False)
 
 
-def run_round(bundle: str, workdir: str, engine: HostEngine, device: HostDevice, settings: str) -> bytes:
+def run_round(
+    bundle: str,
+    workdir: str,
+    engine: HostEngine,
+    device: HostDevice,
+    settings: str,
+    cipher: HostCipher | None = None,
+) -> bytes:
     """Train one round on a bundle in a file, without a server.
 
     Returns:
@@ -105,13 +124,10 @@ def run_round(bundle: str, workdir: str, engine: HostEngine, device: HostDevice,
             _tell(device, "paused", reason=pause.reason)
             return b""
         try:
-            made = _work(
-                Bundle.open(bundle),
-                folder,
-                engine,
-                chosen.training,
-                Stint(should_stop=lambda: bool(device.stopped()) or guard.pause() is not None),
-            )
+            stint = Stint(should_stop=lambda: bool(device.stopped()) or guard.pause() is not None)
+            with opened(folder, cipher) as examples:
+                backend = HostBackend(engine, folder / "engine")
+                made = _work(Bundle.open(bundle), examples, backend, chosen.training, stint)
         except Interrupted:
             pause = guard.pause()
             _tell(device, "paused", reason=pause.reason if pause else TOLD)
@@ -120,10 +136,13 @@ def run_round(bundle: str, workdir: str, engine: HostEngine, device: HostDevice,
     return made.frame
 
 
-def _work(bundle: Bundle, folder: Path, engine: HostEngine, training: Training, stint: Stint) -> Work:
+def _work(
+    bundle: Bundle, source: Examples | Source, backend: Backend, training: Training, stint: Stint
+) -> Work:
     """One round of a federation of one."""
     schema, values = bundle.schema(), bundle.parameters()
-    learner = TrainerLearner(bundle, _examples(folder), backend=HostBackend(engine, folder / "engine"))
+    examples = source if isinstance(source, Examples) else source.take(training.fit.seed)
+    learner = TrainerLearner(bundle, examples, backend=backend)
     version = bundle.manifest.model_version
     task = Task(_LOCAL, 1, version, schema.id.hex(), training, 1, MAX_BYTES, 0.0)
     shared = {p.name: values[p.name] for p in schema.parameters}
@@ -142,7 +161,10 @@ def device_status(workdir: str, device: HostDevice) -> str:
 class _Turn:
     """One call of `take_part`."""
 
-    def __init__(self, folder: Path, settings: Settings, device: HostDevice) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, device: HostDevice, cipher: HostCipher | None
+    ) -> None:
+        self._cipher = cipher
         self._folder, self._settings, self._device = folder, settings, device
         self._guard = Guard(folder, settings.when, HostConditions(device))
         self.rounds: list[dict[str, Any]] = []
@@ -150,10 +172,10 @@ class _Turn:
 
     def run(self, server: str, backend: str | Backend) -> bool:
         """Whether the server has finished; fills `rounds` and `paused`."""
-        with closing(HttpTransport(server)) as transport:
+        with closing(HttpTransport(server)) as transport, opened(self._folder, self._cipher) as examples:
             client = DeviceClient(
                 transport,
-                _examples(self._folder),
+                examples,
                 self._folder,
                 backend=backend,
                 patience=Patience(sleep=self._wait, give_up_s=_GIVE_UP_S),
@@ -187,13 +209,6 @@ class _Turn:
             if left <= 0:
                 return
             time.sleep(min(left, _SLICE_S))
-
-
-def _examples(folder: Path) -> Examples:
-    file = folder / EXAMPLES
-    if not file.exists():
-        raise DataError(f"there are no examples in {folder}: add some first")
-    return load_examples(file)
 
 
 def _row(report: RoundReport) -> dict[str, Any]:

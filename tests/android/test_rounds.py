@@ -197,6 +197,28 @@ def test_two_threads_of_one_app_do_not_share_a_folder(jvm: Any, dev: Any, host: 
     engine.close()
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_app_keeps_examples_and_forgets_them(
+    jvm: Any, dev: Any, host: Host, tmp_path: Path, sealed: bool
+) -> None:
+    cipher = dev.test.PlainCipher() if sealed else None
+    door, engine = dev.EdgeFl(file(jvm, tmp_path), cipher), dev.LiteRtEngine(1)
+    door.collectFor(file(jvm, MODEL))
+    floats, longs, ints = (jvm.JArray(kind) for kind in (jvm.JFloat, jvm.JLong, jvm.JInt))
+    for number in range(16):
+        example = jvm.JClass("java.util.HashMap")()
+        values = np.random.default_rng(number).normal(size=6).astype(np.float32)
+        example.put("x", dev.Tensor.of(floats(values), longs([6])))
+        example.put("y", dev.Tensor.of(ints([number % 3]), longs([])))
+        assert door.add(example, f"walk {number % 2}")
+    assert not door.add(example, "walk 1")
+    frames = [bytes(door.runRound(file(jvm, MODEL), engine, phone(jvm, dev, tmp_path), LOCAL))]
+    assert door.forget("walk 1") == 8
+    frames.append(bytes(door.runRound(file(jvm, MODEL), engine, phone(jvm, dev, tmp_path), LOCAL)))
+    assert all(frames) and frames[0] != frames[1]
+    engine.close()
+
+
 @pytest.mark.slow
 def test_a_thousand_rounds_leak_nothing(jvm: Any, dev: Any, host: Host, home: Path) -> None:
     import psutil

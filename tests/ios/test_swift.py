@@ -70,7 +70,7 @@ def test_the_package_passes_its_own_tests_and_a_round(
     assert [report.accepted for report in reports] == [True]
     output, _ = tests.communicate(timeout=900)
     assert tests.returncode == 0, output
-    assert re.search(r"Executed 9 tests, with 0 failures", output), output
+    assert re.search(r"Executed 10 tests, with 0 failures", output), output
     assert "skipped" not in output
     engines = {row.engine for row in running.remote().participants(1)}
     assert "host-numpy 1" in engines and len(engines) == 2

@@ -44,6 +44,21 @@ enum Callbacks {
             ])
     }
 
+    static func cipher(_ cipher: ExampleCipher) throws -> UnsafeMutablePointer<PyObject> {
+        try namespace(
+            cipher,
+            [
+                ("seal", { owner, arguments in
+                    let (plain, about) = try pair(arguments)
+                    return newBytes(try (owner as! ExampleCipher).seal(plain, about: about))
+                }),
+                ("open", { owner, arguments in
+                    let (sealed, about) = try pair(arguments)
+                    return newBytes(try (owner as! ExampleCipher).open(sealed, about: about))
+                }),
+            ])
+    }
+
     typealias Body = (AnyObject, UnsafeMutablePointer<PyObject>?) throws -> UnsafeMutablePointer<PyObject>?
 
     /// What a capsule holds: the object and what to do with it.
@@ -103,5 +118,12 @@ enum Callbacks {
     private static func argument(_ tuple: UnsafeMutablePointer<PyObject>?, _ at: Int) throws -> String? {
         guard let tuple, let value = PyTuple_GetItem(tuple, at) else { return nil }
         return try contentOf(text: value)
+    }
+
+    private static func pair(_ tuple: UnsafeMutablePointer<PyObject>?) throws -> (Data, Data) {
+        guard let tuple, let first = PyTuple_GetItem(tuple, 0), let second = PyTuple_GetItem(tuple, 1) else {
+            throw raised()
+        }
+        return (contentOf(bytes: first), contentOf(bytes: second))
     }
 }

@@ -29,3 +29,12 @@ public protocol Device: AnyObject {
     /// Told what happens, as JSON with an `event`.
     func notify(_ event: String)
 }
+
+/// Authenticated encryption of examples where they lie. Python calls it.
+public protocol ExampleCipher: AnyObject {
+    /// Encrypted bytes, other ones each time, that belong to `about`.
+    func seal(_ plain: Data, about: Data) throws -> Data
+
+    /// What was sealed; throws where a bit of it or of `about` is another.
+    func open(_ sealed: Data, about: Data) throws -> Data
+}

@@ -81,6 +81,7 @@ enum PythonValue {
     case flag(Bool)
     case engine(Engine)
     case device(Device)
+    case cipher(ExampleCipher)
 
     init(_ object: UnsafeMutablePointer<PyObject>) throws {
         if edgefl_is_bytes(object) != 0 {
@@ -110,6 +111,7 @@ enum PythonValue {
         case .flag(let value): return value ? edgefl_true() : edgefl_false()
         case .engine(let value): return try Callbacks.engine(value)
         case .device(let value): return try Callbacks.device(value)
+        case .cipher(let value): return try Callbacks.cipher(value)
         }
     }
 }

@@ -111,6 +111,29 @@ final class RoundTests: XCTestCase {
                 server: "http://127.0.0.1:9", engine: engine, device: Phone(), settings: #"{"rounds":-1}"#))
     }
 
+    func testExamplesAreKeptAndForgotten() throws {
+        final class Upside: ExampleCipher {
+            func seal(_ plain: Data, about: Data) throws -> Data { Data(plain.reversed()) + about }
+            func open(_ sealed: Data, about: Data) throws -> Data {
+                guard sealed.suffix(about.count) == about else { throw PackError("another's") }
+                return Data(sealed.dropLast(about.count).reversed())
+            }
+        }
+        let home = folder.appendingPathComponent("store")
+        let door = EdgeFl(folder: home, python: try python(), cipher: Upside())
+        try door.collectFor(bundle: model)
+        for number in 0..<10 {
+            let x = (0..<6).map { Float(number * 6 + $0) / 60 }
+            let example = ["x": try Tensor(x, shape: [6]), "y": try Tensor([Int32(number % 3)], shape: [])]
+            XCTAssertTrue(try door.add(example, key: "walk \(number % 2)"))
+            XCTAssertFalse(try door.add(example, key: "walk"))
+        }
+        XCTAssertEqual(try door.forget(key: "walk 1"), 5)
+        let frame = try door.runRound(
+            bundle: model, engine: HostEngine(try python()), device: Phone(), settings: "{\(training)}")
+        XCTAssertFalse(frame.isEmpty)
+    }
+
     func testManyThreadsMayCall() throws {
         let python = try python(), root = root
         DispatchQueue.concurrentPerform(iterations: 16) { _ in

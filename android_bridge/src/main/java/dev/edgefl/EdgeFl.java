@@ -15,11 +15,18 @@ public final class EdgeFl {
     private static final String MODULE = "edgefl.runtime.host";
 
     private final File folder;
+    private final ExampleCipher cipher;
     private final PyObject module;
 
     /** @param folder what the device must remember; made if it is not there */
     public EdgeFl(File folder) {
+        this(folder, null);
+    }
+
+    /** @param cipher seals the examples; the same for as long as they are kept */
+    public EdgeFl(File folder, ExampleCipher cipher) {
         this.folder = folder;
+        this.cipher = cipher;
         this.module = Python.getInstance().getModule(MODULE);
     }
 
@@ -33,7 +40,7 @@ public final class EdgeFl {
      * @throws EdgeFlException if this device cannot train the model, or the server will not have it
      */
     public String takePart(String server, Engine engine, Device device, String settings) {
-        return call("take_part", server, folder.getPath(), engine, device, settings).toString();
+        return call("take_part", server, folder.getPath(), engine, device, settings, cipher).toString();
     }
 
     /**
@@ -42,23 +49,33 @@ public final class EdgeFl {
      * @return the update's frame, as it would travel; empty if the device may not train now
      */
     public byte[] runRound(File bundle, Engine engine, Device device, String settings) {
-        return call("run_round", bundle.getPath(), folder.getPath(), engine, device, settings)
+        return call("run_round", bundle.getPath(), folder.getPath(), engine, device, settings, cipher)
                 .toJava(byte[].class);
     }
 
     /**
+     * Makes the store for a model's examples, or sees that there is one that fits it.
+     *
+     * @param bundle the model, such as an asset of the app
+     */
+    public void collectFor(File bundle) {
+        call("collect_for", folder.getPath(), bundle.getPath(), cipher);
+    }
+
+    /**
      * Keeps one example to train on: inputs by name and labels as {@code y}, without the batch's dimension.
+     * On return it survives a crash.
      *
      * @param key names whom or what it belongs to, so that it can be forgotten; may be empty
      * @return whether it is new
      */
     public boolean add(Map<String, Tensor> example, String key) {
-        return call("add_example", folder.getPath(), TensorPack.write(example), key).toJava(Boolean.class);
+        return call("add_example", folder.getPath(), TensorPack.write(example), key, cipher).toJava(Boolean.class);
     }
 
     /** Forgets the examples of a key and what was derived from them; returns how many. */
     public int forget(String key) {
-        return call("forget_examples", folder.getPath(), key).toJava(Integer.class);
+        return call("forget_examples", folder.getPath(), key, cipher).toJava(Integer.class);
     }
 
     /** Why the device would not train now and what it did so far, as JSON. */

@@ -14,7 +14,7 @@ import javax.crypto.KeyGenerator;
 import javax.crypto.spec.GCMParameterSpec;
 
 /** Seals examples with an AES-256-GCM key that never leaves Android's keystore. */
-public final class KeystoreCipher {
+public final class KeystoreCipher implements ExampleCipher {
     private static final String STORE = "AndroidKeyStore";
     private static final int NONCE_BYTES = 12;
     private static final int TAG_BITS = 128;
@@ -30,21 +30,24 @@ public final class KeystoreCipher {
     }
 
     /** Nonce, ciphertext and tag. */
-    public byte[] seal(byte[] plain) throws GeneralSecurityException {
+    @Override
+    public byte[] seal(byte[] plain, byte[] about) throws GeneralSecurityException {
         Cipher cipher = cipher();
         cipher.init(Cipher.ENCRYPT_MODE, key);
+        cipher.updateAAD(about);
         byte[] nonce = cipher.getIV();
         byte[] sealed = cipher.doFinal(plain);
         return ByteBuffer.allocate(nonce.length + sealed.length).put(nonce).put(sealed).array();
     }
 
-    /** What was sealed; throws if a bit of it is not as it was. */
-    public byte[] open(byte[] sealed) throws GeneralSecurityException {
+    @Override
+    public byte[] open(byte[] sealed, byte[] about) throws GeneralSecurityException {
         if (sealed.length < NONCE_BYTES + TAG_BITS / 8) {
             throw new GeneralSecurityException("sealed bytes end early");
         }
         Cipher cipher = cipher();
         cipher.init(Cipher.DECRYPT_MODE, key, new GCMParameterSpec(TAG_BITS, sealed, 0, NONCE_BYTES));
+        cipher.updateAAD(about);
         return cipher.doFinal(Arrays.copyOfRange(sealed, NONCE_BYTES, sealed.length));
     }
 
