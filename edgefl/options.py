@@ -185,6 +185,12 @@ class FederationOptions(Checked):
         "takes late updates too, weighed by 1/sqrt(1 + versions behind) (FedBuff).",
     ] = 0
     max_examples: Annotated[int, integer(1, _MANY), "Most examples an update counts for."] = 100_000
+    weight_bound: Annotated[
+        float,
+        number(0.0, 1e9),
+        "Most examples an update counts for, as a multiple of the median of its round: nobody can verify "
+        "what a device says it has. 0: any number.",
+    ] = 10.0
     downlink: Annotated[
         float,
         number(0.0, 0.99),

@@ -11,8 +11,8 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 UPDATE = "application/vnd.edgefl.update"
 
-IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 REVALIDATE = {"cache-control": "no-cache"}
+"""Of all that has an entity tag: the next federation at this address begins with the same numbers."""
 
 _DATE = "date: Thu, 01 Jan 1970 00:00:00 GMT"
 

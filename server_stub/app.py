@@ -18,7 +18,7 @@ from edgefl._version import __version__
 from edgefl.errors import Refused, StoreLost
 from edgefl.identity.messages import Enrol, Enrolled
 from edgefl.server_stub import admin
-from edgefl.server_stub.answers import BYTES, IMMUTABLE, REVALIDATE, UPDATE
+from edgefl.server_stub.answers import BYTES, REVALIDATE, UPDATE
 from edgefl.server_stub.bodies import answer, body_of, failure, parsed
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.door import Door
@@ -117,28 +117,28 @@ def _routes(service: Service, door: Door) -> APIRouter:
         """The model as the rounds began with it, cut to a target. Fetched once, then revalidated by ETag."""
         await door.admit(request)
         data, tag = await service.bundle(target)
-        return _entity(request, data, tag, REVALIDATE)
+        return _entity(request, data, tag)
 
     @router.get("/parameters/{version}", responses=_BYTES)
     async def parameters(request: Request, version: VersionNumber) -> Response:
         """The shared parameters of a version in the safetensors layout."""
         await door.admit(request)
         data, tag = await service.parameters(version)
-        return _entity(request, data, tag, IMMUTABLE)
+        return _entity(request, data, tag)
 
     @router.get("/parameters/{version}/from/{held}", responses=_MOVES)
     async def moves(request: Request, version: VersionNumber, held: VersionNumber) -> Response:
         """The steps from a version a device holds to another, as update frames; or all since the first."""
         await door.admit(request)
         data, tag = await service.moves(version, held)
-        return _entity(request, data, tag, IMMUTABLE, UPDATE)
+        return _entity(request, data, tag, UPDATE)
 
     @router.get("/weights/{version}", responses=_MOVES)
     async def weights(request: Request, version: VersionNumber, form: Form = "int8") -> Response:
         """A version's shared parameters for inference, as int8 with a scale per row or as float16."""
         await door.admit(request)
         data, tag = await service.weights(version, form)
-        return _entity(request, data, tag, IMMUTABLE, UPDATE)
+        return _entity(request, data, tag, UPDATE)
 
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)
     async def update(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
@@ -190,10 +190,9 @@ def _entity(
     request: Request,
     data: bytes,
     tag: str,
-    headers: dict[str, str],
     kind: str = BYTES,
 ) -> Response:
-    headers = {"etag": tag, **headers}
+    headers = {"etag": tag, **REVALIDATE}
     known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
     if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)

@@ -21,6 +21,7 @@ from edgefl.errors import Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict, discount
+from edgefl.server_stub.aggregators.bounds import most_weight
 from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.decoded import Decoded
@@ -482,12 +483,16 @@ class Coordinator:
         return self.shelf.line.next_version(self._store.newest_version(), updates)
 
     def _contributions(self, full: Round) -> Iterator[Contribution]:
-        for u in self._store.updates_of(full.number):
+        sent = self._store.updates_of(full.number)
+        most = most_weight([u.weight for u in sent], self.settings.weight_bound)
+        for u in sent:
             update = self._decoded.get(u.digest)
             if update is None:
                 frame = self._store.frame(u.assignment)
                 update = Checks.passed(self._schema, frame).decode(frame, u.base)
-            yield Contribution(update, u.weight, u.assignment, discount(full.base_version - u.base))
+            yield Contribution(
+                update, min(u.weight, most), u.assignment, discount(full.base_version - u.base)
+            )
 
     def _tell(self, closed: Round, verdicts: Mapping[str, Verdict]) -> None:
         """Name the devices whose updates did not count as they were."""

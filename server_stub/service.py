@@ -66,11 +66,19 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.coordinator.settings.long_poll_s
-        answer = await self.call(self.coordinator.check_in, message)
-        while (left := until - loop.time()) > 0 and not self._settled(answer):
-            async with self._waiting.turn(left):
+        turn = self._waiting.enter()
+        try:
+            answer = await self.call(self.coordinator.check_in, message)
+            while (left := until - loop.time()) > 0 and not self._settled(answer):
+                await self._waiting.wait(turn, left)
                 await to_thread.run_sync(check_still)
-                answer = await self.call(self.coordinator.check_in, message)
+                called, turn = turn, self._waiting.enter()
+                try:
+                    answer = await self.call(self.coordinator.check_in, message)
+                finally:
+                    self._waiting.leave(called)
+        finally:
+            self._waiting.leave(turn)
         if self._settled(answer):
             return answer
         # A crowd that was turned away together must not come back together.

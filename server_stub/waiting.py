@@ -5,32 +5,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+
+Turn = asyncio.Future[None]
 
 
 class WaitingRoom:
-    """Those who wait, on one event loop."""
+    """Those who wait, on one event loop.
+
+    Whoever asks whether there is a place enters before it asks, so that no call is missed in between, and
+    leaves once it has asked again.
+    """
 
     def __init__(self) -> None:
-        self._turns: dict[asyncio.Future[None], None] = {}
+        self._turns: dict[Turn, None] = {}
         self._called = 0
 
     def __len__(self) -> int:
         return len(self._turns)
 
-    @contextlib.asynccontextmanager
-    async def turn(self, seconds: float) -> AsyncIterator[None]:
-        """Wait to be called or until the time is up; the call counts as answered at the end."""
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns[mine] = None
-        try:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncio.shield(mine), seconds)
-            yield
-        finally:
-            self._turns.pop(mine, None)
-            if mine.done():
-                self._called -= 1
+    def enter(self) -> Turn:
+        """Take a place in the queue."""
+        turn: Turn = asyncio.get_running_loop().create_future()
+        self._turns[turn] = None
+        return turn
+
+    async def wait(self, turn: Turn, seconds: float) -> None:
+        """Until the turn is called, or the time is up."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(turn), seconds)
+
+    def leave(self, turn: Turn) -> None:
+        """Give the turn up; a call for it is answered."""
+        del self._turns[turn]
+        if turn.done():
+            self._called -= 1
 
     def call(self, places: int | None) -> None:
         """Wake as many as there are places, less those called who have not taken theirs; None wakes all."""

@@ -11,7 +11,7 @@ from edgefl.errors import BundleEntry, Refused
 from edgefl.parameters import Arrays
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import LoopbackTransport, Response, request_size
-from edgefl.server_stub.answers import BYTES, IMMUTABLE, JSON, REVALIDATE, UPDATE, answer_size, etag
+from edgefl.server_stub.answers import BYTES, JSON, REVALIDATE, UPDATE, answer_size, etag
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.settings import Settings
@@ -123,13 +123,13 @@ class Network:
             data = self._coordinator.bundle.slice(target).to_bytes()
         except BundleEntry as exc:
             raise Refused(404, "unknown-target", str(exc)) from exc
-        return _entity(data, REVALIDATE, BYTES)
+        return _entity(data, BYTES)
 
     def _parameters(self, body: bytes, version: str) -> Response:
-        return _entity(self._coordinator.shelf.parameters(int(version)), IMMUTABLE, BYTES)
+        return _entity(self._coordinator.shelf.parameters(int(version)), BYTES)
 
     def _moves(self, body: bytes, version: str, held: str) -> Response:
-        return _entity(self._coordinator.shelf.moves(int(version), int(held)), IMMUTABLE, UPDATE)
+        return _entity(self._coordinator.shelf.moves(int(version), int(held)), UPDATE)
 
     def _update(self, body: bytes, number: str, assignment: str) -> Response:
         answer = self._coordinator.accept(int(number), assignment, body)
@@ -140,5 +140,5 @@ class Network:
         return Response(204)
 
 
-def _entity(data: bytes, caching: Mapping[str, str], kind: str) -> Response:
-    return Response(200, {"content-type": kind, "etag": etag(data), **caching}, data)
+def _entity(data: bytes, kind: str) -> Response:
+    return Response(200, {"content-type": kind, "etag": etag(data), **REVALIDATE}, data)

@@ -43,6 +43,11 @@ class Bound:
         return Scaled(updates, kept), verdicts
 
 
+def most_weight(weights: list[float], multiple: float) -> float:
+    """The most one update of a round may weigh: a multiple of the median; 0 of it is infinity."""
+    return multiple * middle(weights) if multiple else math.inf
+
+
 def middle(norms: list[float]) -> float:
     """The lower median: of two updates, the longer one is held to the shorter one. Infinity of none."""
     return sorted(norms)[(len(norms) - 1) // 2] if norms else math.inf

@@ -360,6 +360,17 @@ def test_reason_with_characters_that_no_database_likes_is_kept(start, hello):
         assert c.participants(1).participants[0].reason.endswith("memory \U0001f600")
 
 
+def test_claimed_examples_weigh_no_more_than_the_round_shows(start, bundle, make_frame, hello):
+    claims, frames = (10, 20, 2**31 - 1), [make_frame(n) for n in (1, 2, 3)]
+    with start(goal=3, norm_bound=0.0) as c:
+        for device, examples, frame in zip("abc", claims, frames, strict=True):
+            c.accept(1, c.check_in(hello(device, examples)).task.assignment, frame)
+        c.tick()
+
+        expected = aggregate(bundle, frames, [10, 20, 10.0 * 20])
+        np.testing.assert_array_equal(flat(c, 1), bundle.schema().flatten(expected.parameters()))
+
+
 def test_closing_a_round_decodes_no_update_again(start, bundle, make_frame, hello, monkeypatch):
     def again(*_):
         raise AssertionError("decoded again")

@@ -131,9 +131,11 @@ def test_a_crowd_wakes_only_for_the_places_there_are():
         room, woken = WaitingRoom(), []
 
         async def wait(number: int) -> None:
-            async with room.turn(0.3):
-                woken.append((number, asyncio.get_running_loop().time()))
-                await asyncio.sleep(0.01)
+            turn = room.enter()
+            await room.wait(turn, 0.3)
+            woken.append((number, asyncio.get_running_loop().time()))
+            await asyncio.sleep(0.01)
+            room.leave(turn)
 
         start = asyncio.get_running_loop().time()
         crowd = [asyncio.create_task(wait(n)) for n in range(20)]
@@ -152,8 +154,12 @@ def test_place_of_one_who_left_goes_to_the_next():
         room, woken = WaitingRoom(), []
 
         async def wait(name: str) -> None:
-            async with room.turn(5.0):
+            turn = room.enter()
+            try:
+                await room.wait(turn, 5.0)
                 woken.append(name)
+            finally:
+                room.leave(turn)
 
         first, second = asyncio.create_task(wait("first")), asyncio.create_task(wait("second"))
         await asyncio.sleep(0.01)
@@ -164,6 +170,18 @@ def test_place_of_one_who_left_goes_to_the_next():
         return woken
 
     assert asyncio.run(run()) == ["second"]
+
+
+def test_call_between_asking_and_waiting_is_not_missed():
+    async def run() -> float:
+        room, loop = WaitingRoom(), asyncio.get_running_loop()
+        turn, began = room.enter(), loop.time()
+        room.call(1)
+        await room.wait(turn, 60.0)
+        room.leave(turn)
+        return loop.time() - began
+
+    assert asyncio.run(run()) < 30.0
 
 
 def test_log_holds_only_so_many_lines_of_a_kind():

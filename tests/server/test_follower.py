@@ -49,5 +49,5 @@ def test_what_is_made_once_has_a_tag_and_never_changes(serve, make_frame, hello,
 
     assert (first.status, again.status, later.status) == (200, 304, 200)
     assert first.headers["content-type"] == "application/vnd.edgefl.update"
-    assert "immutable" in first.headers["cache-control"]
+    assert first.headers["cache-control"] == "no-cache"
     assert later.body == first.body and later.headers["etag"] == first.headers["etag"]
