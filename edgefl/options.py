@@ -36,6 +36,7 @@ STATELESS_MODES = frozenset({"unbiased", "dense8", "dense4", "float32", "subset"
 SHARED_MODES = ("subset", "dense8", "dense4", "float16", "float32")
 """Those in which all devices of a round send the same parameters."""
 OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "linear", "cosine")
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi", "adagrad")
 AGGREGATORS = ("mean", "fednova", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median")
 LABELS = r"|[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}(,[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}){0,7}"
@@ -60,6 +61,13 @@ class FitOptions(Checked):
     epochs: Annotated[int, integer(1, 10_000), "Passes over the local examples."] = 1
     steps: Annotated[int, integer(0, 1_000_000), "Most batches to train on; 0: all of the epochs'."] = 0
     lr: Annotated[float | None, optional(above(0.0)), "Learning rate. Default: the bundle's."] = None
+    lr_decay: Annotated[
+        float, number(1e-3, 1.0), "What the learning rate is multiplied by from round to round."
+    ] = 1.0
+    schedule: Annotated[
+        str, one_of(*SCHEDULES), "How the learning rate falls over a round's steps: constant, linear, cosine."
+    ] = "constant"
+    weight_decay: Annotated[float, number(0.0, 1e3), "Pull of every parameter towards zero; 0: none."] = 0.0
     momentum: Annotated[float, number(0.0, 0.9999), "Momentum of SGD."] = 0.0
     optimizer: Annotated[str, one_of(*OPTIMIZERS), "sgd or adam; its state starts anew every time."] = "sgd"
     mu: Annotated[float, number(0.0, 1e6), "FedProx's pull towards the parameters begun with; 0: none."] = 0.0
@@ -78,6 +86,11 @@ class FitOptions(Checked):
             raise OptionError(
                 "momentum is SGD's, Adam has moments of its own; give one of them",
                 {"momentum": self.momentum, "optimizer": self.optimizer},
+            )
+        if self.lr_decay != 1.0 and self.lr is None:
+            raise OptionError(
+                "a rate that falls from round to round needs one to begin with; give lr too",
+                {"lr_decay": self.lr_decay},
             )
 
 

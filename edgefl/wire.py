@@ -21,6 +21,8 @@ MAX_TEXT = 1000
 MAX_LOSS = 1e30
 """Far beyond what training survives, and small enough to be averaged."""
 
+_SMALLEST_LR = 1e-30
+
 Name = Annotated[str, text(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")]
 SchemaId = Annotated[str, text(r"[0-9a-f]{16}")]
 Engine = Annotated[str, text(r"[ -~]{0,64}")]
@@ -85,13 +87,17 @@ class Training(Message):
         return cls(FitOptions(**fit), CodingOptions(**coding))
 
     def in_round(self, number: int) -> Training:
-        """The same for one round, counted from 1: a seed of its own, and the density of the warm-up."""
+        """The same for one round, counted from 1: a seed of its own, a rate that has decayed so far, and the
+        density of the warm-up."""
         fit, coding = self.fit, self.coding
         first = max(FIRST_DENSITY, coding.density)
         if coding.warm_up:
             density = warm_up(number - 1, coding.warm_up, coding.density, first)
             coding = replace(coding, density=density)
-        return replace(self, fit=replace(fit, seed=(fit.seed + number - 1) % 2**63), coding=coding)
+        lr = fit.lr
+        if lr is not None:
+            lr = max(lr * fit.lr_decay ** (number - 1), min(lr, _SMALLEST_LR))
+        return replace(self, fit=replace(fit, lr=lr, seed=(fit.seed + number - 1) % 2**63), coding=coding)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class Begin:
         base: what `mu` pulls towards.
         correction: a direction added to the gradients of some or all parameters.
         mode: what a step takes beside.
+        planned: steps there will be, for schedules; 0 where that is not known.
         resume: training that is gone on with, from the parameters and buffers it had; None where it is new.
     """
 
@@ -71,6 +72,7 @@ class Begin:
     correction: Mapping[str, Array] = field(default_factory=dict)
     mode: Mode = field(default_factory=lambda: Mode({}))
     resume: Checkpoint | None = None
+    planned: int = 0
 
 
 class Steps(Protocol):
@@ -103,13 +105,17 @@ class GraphSteps:
     def __init__(
         self,
         program: Program,
-        rule: Optimizer,
+        rule: Callable[[int], Optimizer],
         clip_norm: float | None,
         begin: Begin,
     ) -> None:
+        """
+        Args:
+            rule: the update rule after so many steps; all of them keep the same state.
+        """
         self.parameters, self.losses, self.mode = begin.parameters, list[float](), begin.mode
         self._program, self._rule, self._clip_norm = program, rule, clip_norm
-        self.state = rule.init(begin.parameters)
+        self.state = rule(0).init(begin.parameters)
         if begin.resume is not None:
             check_state(begin.resume, self.state)
             self.state, self.losses = begin.resume.state, list(begin.resume.losses)
@@ -120,7 +126,8 @@ class GraphSteps:
         loss, gradients = checked(made, self.parameters, len(self.losses) + 1)
         if self._clip_norm is not None:
             gradients = clip_by_norm(gradients, self._clip_norm)
-        self.parameters, self.state = self._rule.apply(self.parameters, gradients, self.state)
+        rule = self._rule(len(self.losses))
+        self.parameters, self.state = rule.apply(self.parameters, gradients, self.state)
         self.mode.take(made)
         self.losses.append(loss)
         return loss
@@ -129,12 +136,25 @@ class GraphSteps:
 def by_graph(options: FitOptions, begin: Begin) -> GraphSteps:
     """Training by the bundle's step graph, with the update rule of `edgefl.runtime.optimizer`."""
     assert options.lr is not None
-    v = proximal(options.mu, begin.base, begin.correction)
-    if options.optimizer == "adam":
-        rule = adam(options.lr, mu=options.mu, v=v)
-    else:
-        rule = sgd(options.lr, options.momentum, options.mu, v)
+    lr, v = options.lr, proximal(options.mu, begin.base, begin.correction)
+    # Weight decay pulls as mu does, but towards zero, so v has no part in it.
+    pull = options.mu + options.weight_decay
+
+    def rule(done: int) -> Optimizer:
+        rate = lr * share(options.schedule, done, begin.planned)
+        return (
+            adam(rate, mu=pull, v=v) if options.optimizer == "adam" else sgd(rate, options.momentum, pull, v)
+        )
+
     return GraphSteps(begin.load(), rule, options.clip_norm, begin)
+
+
+def share(schedule: str, done: int, planned: int) -> float:
+    """The part of the learning rate that the next step takes, after some of those planned; never 0."""
+    if schedule == "constant" or not planned:
+        return 1.0
+    left = 1 - min(done, planned - 1) / planned
+    return left if schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
 
 def passes(

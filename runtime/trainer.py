@@ -209,7 +209,7 @@ class Trainer:
         options = self._decided(changed(options or FitOptions(), keywords, "Trainer.fit"))
         direction = self._fitting(correction or {})
         counted = self._counted(x, y, sample_weight)
-        begin = self._begin(options, direction, resume)
+        begin = self._begin(options, direction, resume, len(counted[2]))
         subject = functools.cache(
             lambda: subject_of(options, *counted[:2], {"": counted[2]}, self._base, direction)
         )
@@ -305,7 +305,9 @@ class Trainer:
 
     # -- inside
 
-    def _begin(self, options: FitOptions, direction: Mapping[str, Array], resume: Checkpoint | None) -> Begin:
+    def _begin(
+        self, options: FitOptions, direction: Mapping[str, Array], resume: Checkpoint | None, examples: int
+    ) -> Begin:
         parameters, buffers, done = self._parameters, self._buffers, 0
         if resume is not None:
             fitting = self._fitting({**resume.parameters, **resume.buffers})
@@ -316,7 +318,10 @@ class Trainer:
         if seeds is not None:
             seeds.integers(0, SEEDS, done)
         load = functools.partial(self._program, "step")
-        return Begin(self.bundle, parameters, load, self._base, direction, Mode(buffers, seeds), resume)
+        planned = options.epochs * math.ceil(examples / self._manifest.batch_size)
+        planned = min(planned, options.steps or planned)
+        mode = Mode(buffers, seeds)
+        return Begin(self.bundle, parameters, load, self._base, direction, mode, resume, planned)
 
     def _outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self._map("infer", inputs, {**self._parameters, **self._buffers})

@@ -47,7 +47,8 @@ class OrtTrainingBackend(Engine):
         """Training from these parameters, with the optimizer's state at zero.
 
         Raises:
-            OptionError: momentum, mu, correction or clip_norm, which the optimizer graphs do not have.
+            OptionError: momentum, mu, correction, clip_norm, weight_decay or a schedule, which the optimizer
+                graphs do not have.
             BackendUnavailable, BackendFailure: an artifact is missing or refused.
         """
         _check(options, begin)
@@ -150,7 +151,8 @@ def _cpu(engine: Any) -> Any:
 
 
 def _check(options: FitOptions, begin: Begin) -> None:
-    asked = {name: getattr(options, name) for name in ("momentum", "mu", "clip_norm")}
+    asked = {name: getattr(options, name) for name in ("momentum", "mu", "clip_norm", "weight_decay")}
+    asked["schedule"] = "" if options.schedule == "constant" else options.schedule
     if missing := {name: value for name, value in asked.items() if value}:
         raise OptionError(f"backend ort-training has it in none of its optimizers; {_INSTEAD}", missing)
     if begin.correction:

@@ -58,11 +58,12 @@ def check(options: FederationOptions, training: Training) -> None:
             "parameters from all",
             {"aggregator": rule, "mode": mode},
         )
-    if rule == "fednova" and (fit.optimizer != "sgd" or fit.mu):
-        name = "mu" if fit.optimizer == "sgd" else "optimizer"
+    plain = {"optimizer": "sgd", "mu": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+    other = {name: getattr(fit, name) for name, value in plain.items() if getattr(fit, name) != value}
+    if rule == "fednova" and other:
         raise OptionError(
             "fednova knows how far the steps of SGD reach, with or without momentum",
-            {"aggregator": rule, name: getattr(fit, name)},
+            {"aggregator": rule, **other},
         )
 
 

@@ -94,7 +94,13 @@ def test_second_fit_goes_on_from_the_first(bundle: edgefl.Bundle) -> None:
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"mu": 0.1}, "mu=0.1"), ({"momentum": 0.9}, "momentum=0.9"), ({"clip_norm": 1.0}, "clip_norm=1.0")],
+    [
+        ({"mu": 0.1}, "mu=0.1"),
+        ({"momentum": 0.9}, "momentum=0.9"),
+        ({"clip_norm": 1.0}, "clip_norm=1.0"),
+        ({"weight_decay": 0.1}, "weight_decay=0.1"),
+        ({"schedule": "cosine"}, "schedule='cosine'"),
+    ],
 )
 def test_what_its_optimizers_lack_is_refused(
     bundle: edgefl.Bundle, options: dict[str, Any], named: str

@@ -25,6 +25,7 @@ WEIGHT = RNG.choice([0.0, 0.5, 2.0], 20).astype(np.float32)
 PLAIN = {"epochs": 3, "lr": 0.1}
 OPTIONS = {
     "sgd": PLAIN,
+    "schedule": {**PLAIN, "schedule": "cosine", "weight_decay": 0.1},
     "momentum": {**PLAIN, "momentum": 0.9, "clip_norm": 0.5},
     "adam": {**PLAIN, "optimizer": "adam", "lr": 0.01},
     "mu": {**PLAIN, "mu": 0.3, "seed": 9},

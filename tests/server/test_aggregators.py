@@ -263,7 +263,7 @@ def test_rules_that_compare_want_the_same_parameters_of_all(rule, mode):
     assert caught.value.given == {"aggregator": rule, "mode": mode}
 
 
-@pytest.mark.parametrize("fit", [{"optimizer": "adam"}, {"mu": 0.1}])
+@pytest.mark.parametrize("fit", [{"optimizer": "adam"}, {"mu": 0.1}, {"schedule": "cosine"}])
 def test_fednova_is_refused_where_it_does_not_know_how_far_steps_reach(fit):
     with pytest.raises(OptionError, match="steps of SGD"):
         aggregator(FederationOptions(aggregator="fednova"), Training.of(**fit))

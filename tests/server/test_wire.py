@@ -103,7 +103,10 @@ def test_coding_refuses(coding, said):
 
 
 def test_everything_that_decides_training_travels():
-    fit = FitOptions(epochs=3, steps=7, lr=0.2, momentum=0.0, optimizer="adam", mu=0.1, clip_norm=2.5, seed=9)
+    fit = FitOptions(
+        epochs=3, steps=7, lr=0.2, lr_decay=0.9, schedule="cosine", weight_decay=0.01, optimizer="adam",
+        mu=0.1, clip_norm=2.5, seed=9,
+    )  # fmt: skip
 
     travelled = Task.from_bytes(replace(TASK, training=Training(fit)).to_bytes()).training.fit
 
