@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -286,23 +287,33 @@ def _read_arrays(archive: zipfile.ZipFile, path: str, max_bytes: int) -> dict[st
     arrays = {}
     for member in members:
         with archive.open(member) as file:
-            arrays[member.filename.removesuffix(".npy")] = _read_npy(file, member, path)
+            where = f"array {member.filename!r} in {path!r}"
+            arrays[member.filename.removesuffix(".npy")] = _read_npy(file, member.file_size, where)
     return arrays
 
 
-def _read_npy(file: IO[bytes], member: zipfile.ZipInfo, path: str) -> Array:
+def read_npy(path: Path) -> Array:
+    """An array of numbers in a `.npy` file; errors as for `load_examples`."""
+    try:
+        with path.open("rb") as file:
+            return _read_npy(file, path.stat().st_size, os.fspath(path))
+    except (OSError, EOFError, ValueError) as exc:
+        raise DataError(f"cannot read examples from {os.fspath(path)!r}: {exc}") from exc
+
+
+def _read_npy(file: IO[bytes], length: int, where: str) -> Array:
     """One array in NumPy's format (NEP 1), whose declared size must be the size it has."""
     shape, fortran, dtype = _npy_header(file)
     if dtype.kind not in "fiub":
-        raise DataType(f"array {member.filename!r} in {path!r} has dtype {dtype}, expected numbers")
+        raise DataType(f"{where} has dtype {dtype}, expected numbers")
     size = dtype.itemsize
     for n in shape:
         size *= n
-    if size > member.file_size:
-        raise DataError(f"array {member.filename!r} in {path!r} declares {size} of {member.file_size} bytes")
+    if size > length:
+        raise DataError(f"{where} declares {size} of {length} bytes")
     data = file.read(size + 1)
     if len(data) != size:
-        raise DataError(f"array {member.filename!r} in {path!r} holds {len(data)} bytes, declared {size}")
+        raise DataError(f"{where} holds {len(data)} bytes, declared {size}")
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
     return array.astype(dtype.newbyteorder("="), copy=False)
 

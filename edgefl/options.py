@@ -357,6 +357,40 @@ class LimitOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataOptions(Checked):
+    """How examples are read that are no `.npz`, see docs/data.md."""
+
+    columns: Annotated[
+        str | None,
+        optional(text(".+")),
+        "Columns of a table that are the input: a,b or acc_*; of several inputs first=a,b;second=c. "
+        "Default: all others.",
+    ] = None
+    label_column: Annotated[
+        str | None, optional(text(".+")), "Column of the labels. Default: y or label."
+    ] = None
+    weight_column: Annotated[
+        str | None, optional(text(".+")), "Column that says how much each example counts."
+    ] = None
+    classes: Annotated[
+        str | None,
+        optional(text(".+")),
+        "Names of all classes in the model's order, with commas. Default: those found, sorted.",
+    ] = None
+    resize: Annotated[
+        str | None,
+        optional(text(r"[1-9]\d{0,5}(x[1-9]\d{0,5})?")),
+        "Size to bring images to, as 96x96, or the samples recordings are cut or filled to, as 16000.",
+    ] = None
+    channels_first: Annotated[bool, flag, "Images as channels, height, width, where no model says how."] = (
+        False
+    )
+    rate: Annotated[int, integer(0, 10_000_000), "Samples a second that recordings must have; 0: any."] = 0
+    scale: Annotated[float, number(-1e9, 1e9), "What numbers of the input are multiplied by."] = 1.0
+    offset: Annotated[float, number(-1e9, 1e9), "What is added to them after that."] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreOptions(Checked):
     """How much an example store keeps; what is beyond goes, the oldest first. 0 sets no limit."""
 
@@ -398,7 +432,7 @@ class DeviceOptions(Checked):
     data: Annotated[
         str | None,
         optional(text(".+")),
-        "Examples: .npz with arrays x and y, or one array per input and y.",
+        "Examples: .npz with x and y or one array per input, CSV, Parquet, or a folder (docs/data.md).",
         "-d",
     ] = None
     store: Annotated[
@@ -435,6 +469,7 @@ SECTIONS: Mapping[str, type[Checked]] = {
     "limits": LimitOptions,
     "device": DeviceOptions,
     "store": StoreOptions,
+    "data": DataOptions,
 }
 """What stands together in a file of options."""
 

@@ -35,7 +35,7 @@ from edgefl.runtime.outbox import Note, Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped, never
 from edgefl.runtime.pause import Interrupted, MayGoOn, always
 from edgefl.runtime.remote import BUNDLE_BYTES, Remote
-from edgefl.runtime.store.source import Fixed, Source
+from edgefl.runtime.store.source import Source
 from edgefl.runtime.transport import Transport
 from edgefl.runtime.work import LASTING, PASSING, Work, work
 from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
@@ -76,6 +76,8 @@ class RoundReport:
 
 
 MakeLearner = Callable[[Bundle], Learner]
+Reader = Callable[[Bundle], Examples]
+"""Reads the examples once the model is known."""
 
 
 class DeviceClient:
@@ -87,7 +89,7 @@ class DeviceClient:
     def __init__(
         self,
         transport: Transport,
-        examples: Examples | Source | None,
+        examples: Examples | Source | Reader | None,
         workdir: str | os.PathLike[str],
         *,
         backend: str | Backend = "auto",
@@ -105,8 +107,8 @@ class DeviceClient:
     ) -> None:
         """
         Args:
-            examples: what to train on, or an `ExampleStore` to look into before each round; may be None
-                where `learner` brings its own.
+            examples: what to train on, an `ExampleStore` to look into before each round, or what reads them
+                given the bundle; may be None where `learner` brings its own.
             device: the device's name; None makes one up and keeps it in the folder.
             labels: what the server may choose devices by, as in `app=1.4,beta=yes`.
             learner: makes what trains, given the bundle; a `TrainerLearner` by default.
@@ -128,7 +130,7 @@ class DeviceClient:
         self._name, self._labels = device, labels
         self._limits, self._checkpoint_s = limits or LimitOptions(), checkpoint_s
         self._duty = Duty(self._limits.duty, self._patience.sleep)
-        self._source = Fixed(examples) if isinstance(examples, Examples) else examples
+        self._source = None if isinstance(examples, Examples) or callable(examples) else examples
         if self._source is not None and self._source.sealed:
             feature_bytes = 0  # what is encrypted where it lies is not to lie beside it in another form
         self._features = self._home / "features"
@@ -451,11 +453,13 @@ class DeviceClient:
 
 
 def _trainer(
-    bundle: Bundle, examples: Examples | Source | None, backend: str | Backend, **options: Any
+    bundle: Bundle, examples: Examples | Source | Reader | None, backend: str | Backend, **options: Any
 ) -> Learner:
     if examples is None:
         raise DataError("there are no examples to train on")
     if not isinstance(backend, str):
         # An app's engine that is wrong must not take a place in a round first.
         backend = proved(bundle, backend)
+    if callable(examples):
+        examples = examples(bundle)
     return TrainerLearner(bundle, examples, backend=backend, **options)

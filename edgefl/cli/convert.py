@@ -15,6 +15,7 @@ from edgefl.cli.options import AsJson, check_folder
 from edgefl.cli.output import err, print_json, print_warning
 from edgefl.cli.report import print_report
 from edgefl.errors import DataShape, NotTrained, WrongElsewhere
+from edgefl.options import DataOptions
 
 if TYPE_CHECKING:
     pass
@@ -28,12 +29,14 @@ Model = Annotated[
     ),
 ]
 Calibration = Annotated[
-    Path | None, typer.Option("--calibration", help="Examples (.npz with x) for the int8 model.")
+    Path | None,
+    typer.Option("--calibration", help="Examples for the int8 model: .npz, a table, a folder."),
 ]
 
 
 def convert(
     model: Model,
+    reading: DataOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")] = Path(
         "model.edgefl"
     ),
@@ -108,7 +111,7 @@ def convert(
     import edgefl
 
     check_folder(output)
-    example, examples = _example(input_shape, input_dtype), _examples(calibration)
+    example, examples = _example(input_shape, input_dtype), _examples(calibration, reading)
     with err.status("reading the model ...") as status, warnings.catch_warnings():
         # Printed below, the second among the report's notes.
         warnings.simplefilter("ignore", NotTrained)
@@ -173,7 +176,7 @@ def _load_tensorflow_quietly(model: str) -> None:
             import tensorflow  # noqa: F401
 
 
-def _examples(path: Path | None) -> Any:
-    from edgefl.data import load_examples
+def _examples(path: Path | None, reading: DataOptions) -> Any:
+    from edgefl.readers import read
 
-    return None if path is None else load_examples(path, labelled=False).x
+    return None if path is None else read(path, None, reading, labelled=False).x

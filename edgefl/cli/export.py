@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from edgefl.cli.coreml import NAMES, made, write_packages
 from edgefl.cli.options import AsJson, BundlePath, open_bundle
 from edgefl.cli.output import err, print_json, print_line, print_rows, size
 from edgefl.errors import OptionError
+from edgefl.options import DataOptions
 
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 def export(
     bundle: BundlePath,
+    reading: DataOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("."),
     form: Annotated[
         list[str] | None,
@@ -76,8 +79,9 @@ def export(
     with the float model on your examples.
     """
     opened = open_bundle(bundle)
+    examples_in = partial(_examples, opened, reading)
     if coreml is not None:
-        examples = _examples(calibration or data)
+        examples = examples_in(calibration or data)
         _export_coreml(opened, coreml, system, weights, None if examples is None else examples.x, as_json)
         return
     options: dict[str, Any] = {
@@ -92,9 +96,8 @@ def export(
             "int8 files need examples: give --data FILE or --calibration FILE, or another --form, or "
             "--coreml FOLDER"
         )
-    _print(
-        _exported(opened, _examples(data or calibration), _examples(calibration), options), output, as_json
-    )
+    given = examples_in(data or calibration), examples_in(calibration)
+    _print(_exported(opened, *given, options), output, as_json)
 
 
 def _exported(opened: Bundle, examples: Any, calibration: Any, options: dict[str, Any]) -> Export:
@@ -213,10 +216,10 @@ def _split(given: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def _examples(path: Path | None) -> Any:
-    from edgefl.data import load_examples
+def _examples(bundle: Bundle, reading: DataOptions, path: Path | None) -> Any:
+    from edgefl.readers import read
 
-    return None if path is None else load_examples(path, labelled=False)
+    return None if path is None else read(path, bundle.manifest, reading, labelled=False)
 
 
 def _export_coreml(

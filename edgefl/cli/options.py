@@ -19,7 +19,7 @@ DataPath = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Examples: .npz with arrays x and y, or one array per input and y.",
+        help="Examples: .npz with x and y or one array per input, CSV, Parquet, or a folder (docs/data.md).",
         show_default=False,
     ),
 ]

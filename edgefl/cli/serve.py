@@ -14,6 +14,7 @@ import typer
 from edgefl.cli.options import BundlePath
 from edgefl.options import (
     CodingOptions,
+    DataOptions,
     DeviceOptions,
     EngineOptions,
     FitOptions,
@@ -69,10 +70,16 @@ def serve(
         run_server(settings, host=host, port=port, port_file=port_file, certificate=certificate, key=key)
 
 
-def device(device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits: LimitOptions) -> None:
+def device(
+    device: DeviceOptions,
+    engine: EngineOptions,
+    when: WhenOptions,
+    limits: LimitOptions,
+    reading: DataOptions,
+) -> None:
     from edgefl.runtime.command import run
 
-    run(device, engine, when, limits)
+    run(device, engine, when, limits, reading)
 
 
 device.__doc__ = DeviceOptions.__doc__

@@ -16,6 +16,7 @@ from edgefl.cli.output import print_json, print_line, print_rows, progress, size
 from edgefl.options import (
     AttackOptions,
     CodingOptions,
+    DataOptions,
     EngineOptions,
     FederationOptions,
     FitOptions,
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 def simulate(
     bundle: BundlePath,
     data: DataPath,
+    reading: DataOptions,
     server: FederationOptions,
     fit: FitOptions,
     coding: CodingOptions,
     engine: EngineOptions,
     attack: AttackOptions,
     time: TimeOptions,
-    test: Annotated[Path | None, typer.Option(help="Held-out examples, .npz.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Held-out examples, in any form --data takes.")] = None,
     devices: Annotated[int, typer.Option(help="Devices to divide the examples among.", min=1)] = 10,
     partition: Annotated[
         str, typer.Option(help="iid, or dirichlet:ALPHA for devices with few classes each.")
@@ -56,7 +58,7 @@ def simulate(
     Bytes are counted as at a server's socket, HTTP included. docs/simulation.md has more.
     """
     from edgefl.cli.figures import new_figure
-    from edgefl.data import load_examples
+    from edgefl.readers import read
     from edgefl.simulation import Plan, divide
     from edgefl.simulation import simulate as run
     from edgefl.wire import Training
@@ -72,8 +74,8 @@ def simulate(
         **vars(attack),
         **vars(time),
     )
-    parts = divide(load_examples(data), devices, partition, fit.seed)
-    held_out = None if test is None else load_examples(test)
+    parts = divide(read(data, opened.manifest, reading), devices, partition, fit.seed)
+    held_out = None if test is None else read(test, opened.manifest, reading)
     with progress("rounds", plan.rounds, quiet=as_json) as advance:
         done = run(
             opened,

@@ -13,7 +13,7 @@ import typer
 from edgefl.cli.options import AsJson, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import OptionError
-from edgefl.options import StoreOptions
+from edgefl.options import DataOptions, StoreOptions
 
 if TYPE_CHECKING:
     from edgefl.runtime.store import ExampleStore
@@ -28,6 +28,7 @@ KeyFile = Annotated[
 def add(
     store: StorePath,
     data: DataPath,
+    reading: DataOptions,
     limits: StoreOptions,
     bundle: Annotated[
         Path | None, typer.Option(help="The model they are for; needed once, to make the store.")
@@ -37,10 +38,10 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add examples to a store, which is made where there is none. Limits that are given hold from now on."""
-    from edgefl.data import load_examples
+    from edgefl.readers import read
 
     with _opened(store, store_key, bundle, None if limits == StoreOptions() else limits) as opened:
-        examples = load_examples(data)
+        examples = read(data, opened.layout, reading)
         new = opened.extend(examples, key=key)
         result = {"store": str(store), "given": len(examples), "new": new, "examples": len(opened)}
     if as_json:

@@ -13,12 +13,13 @@ from edgefl.cli.doctor_delegates import placement_row
 from edgefl.cli.options import AsJson, BundlePath, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, progress, size
 from edgefl.errors import OptionError
-from edgefl.options import EngineOptions, FitOptions, FrameOptions
+from edgefl.options import DataOptions, EngineOptions, FitOptions, FrameOptions
 
 
 def train(
     bundle: BundlePath,
     data: DataPath,
+    reading: DataOptions,
     fit: FitOptions,
     coding: FrameOptions,
     engine: EngineOptions,
@@ -28,16 +29,16 @@ def train(
 ) -> None:
     """Train a bundle on local examples; write the trained bundle, the update to send, or both."""
     from edgefl import Trainer
-    from edgefl.data import load_examples
     from edgefl.delta.asked import check_payload
     from edgefl.proof import renewed
+    from edgefl.readers import read
     from edgefl.runtime.update import encode_once
 
     if output is None and delta is None:
         raise OptionError("give --output, --delta or both: without one, nothing of the training is kept")
     check_folder(output, delta)
     opened = open_bundle(bundle)
-    examples = load_examples(data)
+    examples = read(data, opened.manifest, reading)
     trainer = Trainer(opened, engine.backend, engine.delegate)
     if delta:
         check_payload(coding, opened.schema())
@@ -95,14 +96,16 @@ def train(
 def evaluate(
     bundle: BundlePath,
     data: DataPath,
+    reading: DataOptions,
     engine: EngineOptions,
     as_json: AsJson = False,
 ) -> None:
     """Loss and accuracy of a bundle on examples; means by the array `weight`, where the file has one."""
     from edgefl import Trainer
-    from edgefl.data import load_examples
+    from edgefl.readers import read
 
-    opened, examples = open_bundle(bundle), load_examples(data)
+    opened = open_bundle(bundle)
+    examples = read(data, opened.manifest, reading)
     trainer = Trainer(opened, engine.backend, engine.delegate)
     metrics = trainer.evaluate(examples.x, examples.y, examples.weight)
     if as_json:

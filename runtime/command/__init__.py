@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from edgefl.options import DeviceOptions, EngineOptions, LimitOptions, WhenOptions
+from edgefl.options import DataOptions, DeviceOptions, EngineOptions, LimitOptions, WhenOptions
 
 __all__ = ["main", "run"]
 
@@ -21,7 +21,13 @@ def main() -> None:
     sys.exit(reported(lambda: run(*parsed(arguments[1:] if arguments[:1] == ["device"] else arguments))))
 
 
-def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits: LimitOptions) -> None:
+def run(
+    device: DeviceOptions,
+    engine: EngineOptions,
+    when: WhenOptions,
+    limits: LimitOptions,
+    reading: DataOptions,
+) -> None:
     """Do what the options ask for; see `edgefl.runtime.command.device`."""
     if "numpy" not in sys.modules:
         # NumPy's products take every processor unless told otherwise before it is imported.
@@ -29,4 +35,4 @@ def run(device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits:
             os.environ.setdefault(name, str(limits.threads))
     from edgefl.runtime.command.device import serve_owner
 
-    serve_owner(device, engine, when, limits)
+    serve_owner(device, engine, when, limits, reading)

@@ -6,13 +6,15 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from edgefl.data import Examples, load_examples
+from edgefl.data import Examples
 from edgefl.errors import OptionError
-from edgefl.options import DeviceOptions, EngineOptions, LimitOptions, WhenOptions
+from edgefl.options import DataOptions, DeviceOptions, EngineOptions, LimitOptions, WhenOptions
 from edgefl.plain import print_json_line, print_line, size
-from edgefl.runtime.client import DeviceClient, RoundReport
+from edgefl.readers import read
+from edgefl.runtime.client import DeviceClient, Reader, RoundReport
 from edgefl.runtime.command.look import show_history, show_status
 from edgefl.runtime.conditions import Guard, conditions_here
 from edgefl.runtime.store.source import Source
@@ -22,7 +24,11 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def serve_owner(
-    device: DeviceOptions, engine: EngineOptions, when: WhenOptions, limits: LimitOptions
+    device: DeviceOptions,
+    engine: EngineOptions,
+    when: WhenOptions,
+    limits: LimitOptions,
+    reading: DataOptions,
 ) -> None:
     """Do what the options ask for.
 
@@ -45,7 +51,7 @@ def serve_owner(
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     client = DeviceClient(
         HttpTransport(device.server),
-        _examples(device),
+        _examples(device, reading),
         folder,
         device=device.id,
         labels=device.labels,
@@ -59,13 +65,16 @@ def serve_owner(
         _tell(report, device.json, told)
 
 
-def _examples(device: DeviceOptions) -> Examples | Source:
-    if device.store is None:
-        return load_examples(str(device.data))
+def _examples(device: DeviceOptions, reading: DataOptions) -> Examples | Source | Reader:
+    if device.data is not None:
+        # Only the model says what a table or a folder is to become; an .npz that is none fails at once.
+        late = partial(read, Path(device.data), how=reading)
+        npz = Path(device.data).suffix == ".npz"
+        return late() if npz else lambda bundle: late(bundle.manifest)
     from edgefl.runtime.store import ExampleStore, cipher_from
 
     return ExampleStore(
-        device.store, cipher=cipher_from(Path(device.store_key) if device.store_key else None)
+        str(device.store), cipher=cipher_from(Path(device.store_key) if device.store_key else None)
     )
 
 

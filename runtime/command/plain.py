@@ -13,16 +13,16 @@ from typing import Any, get_args
 from edgefl import __version__
 from edgefl.declared import Option, given_in, options_of
 from edgefl.errors import EdgeflError, OptionError
-from edgefl.options import DeviceOptions, EngineOptions, LimitOptions, WhenOptions
+from edgefl.options import DataOptions, DeviceOptions, EngineOptions, LimitOptions, WhenOptions
 from edgefl.plain import harmless, message_of, print_failure
 from edgefl.rules import Broken, Checked
 
-KINDS = (DeviceOptions, EngineOptions, WhenOptions, LimitOptions)
+KINDS = (DeviceOptions, EngineOptions, WhenOptions, LimitOptions, DataOptions)
 
 
 def parsed(
     arguments: Sequence[str],
-) -> tuple[DeviceOptions, EngineOptions, WhenOptions, LimitOptions]:
+) -> tuple[DeviceOptions, EngineOptions, WhenOptions, LimitOptions, DataOptions]:
     """The values a command line gives; what is typed wins over --config, the file over the defaults.
 
     Raises:
@@ -43,10 +43,10 @@ def parsed(
         return found[name].said
 
     try:
-        device, engine, when, limits = (_made(kind, given) for kind in KINDS)
+        device, engine, when, limits, reading = (_made(kind, given) for kind in KINDS)
     except OptionError as exc:
         raise OptionError(exc.spelled(spelled)) from exc
-    return device, engine, when, limits  # type: ignore[return-value]
+    return device, engine, when, limits, reading  # type: ignore[return-value]
 
 
 def reported(work: Callable[[], None]) -> int:

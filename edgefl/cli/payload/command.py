@@ -14,7 +14,7 @@ from edgefl.cli.options import AsJson, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.declared import options_of
 from edgefl.errors import OptionError
-from edgefl.options import EngineOptions, FitOptions, FrameOptions
+from edgefl.options import DataOptions, EngineOptions, FitOptions, FrameOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ _GB = 10**9
 def payload(
     fit: FitOptions,
     engine: EngineOptions,
+    reading: DataOptions,
     bundle: Annotated[
         Path | None, typer.Argument(help="A bundle, MODEL.edgefl; none with --train.", show_default=False)
     ] = None,
@@ -72,7 +73,7 @@ def payload(
         )
     check_folder(plot)
     opened = open_bundle(bundle)
-    vector = update(opened, data, fit, engine)
+    vector = update(opened, data, fit, engine, reading)
     priced = _priced(bundle, opened, vector, budget, _month(rounds, cohort, data_plan))
     if plot:
         from edgefl.cli.payload.sizes import draw
@@ -143,9 +144,11 @@ def _show(priced: _Priced, data: Path | None, plot: Path | None) -> None:
         print_line(f"Picture     {plot}")
 
 
-def update(bundle: Bundle, data: Path | None, fit: FitOptions, engine: EngineOptions) -> Vector:
+def update(
+    bundle: Bundle, data: Path | None, fit: FitOptions, engine: EngineOptions, reading: DataOptions
+) -> Vector:
     """The update that training makes, on the user's examples or on the golden batch."""
-    from edgefl.data import load_examples
+    from edgefl.readers import read
     from edgefl.runtime import Trainer
 
     trainer = Trainer(bundle, engine.backend, engine.delegate)
@@ -154,7 +157,7 @@ def update(bundle: Bundle, data: Path | None, fit: FitOptions, engine: EngineOpt
         inputs = {spec.name: golden[spec.name] for spec in bundle.manifest.inputs}
         trainer.fit(inputs, golden["y"], fit)
     else:
-        examples = load_examples(data)
+        examples = read(data, bundle.manifest, reading)
         trainer.fit(examples.x, examples.y, fit, sample_weight=examples.weight)
     return bundle.schema().flatten(trainer.delta())
 
