@@ -68,7 +68,7 @@ def test_images_are_resized_and_scaled_when_asked(pictures: Path) -> None:
 def test_images_that_are_none(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pictures / "cat" / "broken.png").write_bytes(b"\x89PNG nothing")
 
-    with pytest.raises(DataError, match="broken.png is no image that can be read"):
+    with pytest.raises(DataError, match=r"broken.png is no image that can be read"):
         read(pictures, model(6, 4, 3))
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingDependency, match="needs the package 'pillow'"):
@@ -106,7 +106,7 @@ def test_recordings_are_cut_and_filled_and_have_channels(tmp_path: Path) -> None
 
     np.testing.assert_array_equal(found.x[0] * 2**15, [[0, 2, 4, 0, 0], [1, 3, 5, 0, 0]])
     np.testing.assert_array_equal(found.x[1] * 2**15, [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]])
-    with pytest.raises(DataShape, match="short.wav has 3 samples of 2 channels, the model wants"):
+    with pytest.raises(DataShape, match=r"short.wav has 3 samples of 2 channels, the model wants"):
         read(tmp_path, model(2, 5, classes=2))
     with pytest.raises(DataError, match="has 8000 samples a second, expected 16000"):
         read(tmp_path, model(2, 5, classes=2), DataOptions(rate=16000, resize="5"))
@@ -131,9 +131,9 @@ def test_folders_of_arrays(tmp_path: Path) -> None:
 def test_folders_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
 
-    with pytest.raises(DataError, match="holds no .npy, and no folders of images"):
+    with pytest.raises(DataError, match=r"holds no .npy, and no folders of images"):
         read(tmp_path)
     sound(tmp_path / "loose.wav", np.zeros(4, "<i2"))
-    with pytest.raises(DataError, match="loose.wav lies in no folder of a class"):
+    with pytest.raises(DataError, match=r"loose.wav lies in no folder of a class"):
         read(tmp_path)
     assert read(tmp_path, labelled=False).y is None

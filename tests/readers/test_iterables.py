@@ -81,7 +81,7 @@ def test_tf_data(numbers: np.ndarray, batched: bool) -> None:
 
 
 class HuggingFace:
-    """What a reader sees of a `datasets.Dataset`, whose releases for NumPy 1 want older packages than ours."""
+    """What a reader sees of a `datasets.Dataset`, whose releases want other packages than ours."""
 
     column_names = ("acc", "label", "id")
 

@@ -123,7 +123,7 @@ def test_parquet_with_gaps_says_where(tmp_path: Path) -> None:
     pandas.DataFrame({"a": [1.0, None], "y": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     (tmp_path / "no.parquet").write_text("text")
 
-    with pytest.raises(DataType, match="t.parquet, row 2, column 'a': None is no number"):
+    with pytest.raises(DataType, match=r"t.parquet, row 2, column 'a': None is no number"):
         read(tmp_path / "t.parquet", model(1))
     with pytest.raises(DataError, match="cannot read examples from"):
         read(tmp_path / "no.parquet", model(1))
