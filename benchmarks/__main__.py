@@ -12,6 +12,7 @@ COMMANDS = (
     ["benchmarks.imports"],
     ["benchmarks.releases", "--keep"],
     ["benchmarks.step"],
+    ["benchmarks.overhead"],
     ["benchmarks.coreml"],
     ["benchmarks.matrix", "--keep"],
     ["benchmarks.qat", "--keep"],

@@ -1,10 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What a Raspberry Pi runs, on emulated processors: scripts/aarch64.sh [FOLDER] [codec|train|round|all]
+# What a Raspberry Pi runs, on emulated processors: scripts/aarch64.sh [FOLDER] [codec|train|round|all|suite]
 #
 #   codec  golden frames and weights decode to the same bits, on aarch64 and armv7 with two releases of NumPy each
 #   train  every engine's losses equal x86's to 1e-5; the models are made here, so PYTHON needs torch
-#   round  dist/edgefl-device.pyz takes part in a round of a real server, which PYTHON runs
+#   round  edgefl-device.pyz takes part in a round of a real server, which PYTHON runs
+#   suite  the device's tests on armv7 with NumPy alone, but for those of other engines and of processes, which
+#          an emulated process cannot start; takes ten minutes and is no part of all
 #
 # Needs apt-get, dpkg-deb and unzip of a Debian or Ubuntu system, and pip. Nothing is installed and nothing
 # outside FOLDER is written; with a folder that is filled already no network is needed. Ends with 2 and the
@@ -141,8 +143,24 @@ round() {
     wait $other
 }
 
+suite() {
+    tools=$folder/pytest
+    if [ ! -e "$tools/.ready" ]; then
+        # The last releases of hypothesis are no longer pure Python.
+        "$python" -m pip install --quiet --disable-pip-version-check --target "$tools" --only-binary=:all: \
+            --no-deps pytest pluggy iniconfig packaging pygments hypothesis==6.125.3 sortedcontainers attrs >&2 ||
+            skip "pytest cannot be had"
+        touch "$tools/.ready"
+    fi
+    cd "$root"
+    emulated qemu-arm cortex-a7 armhf-trixie python3.13 \
+        "$folder/armhf-trixie/usr/lib/python3/dist-packages:$tools" -m pytest -q -m 'device and not slow' \
+        -p no:cacheprovider --ignore tests/runtime/test_backends.py --ignore tests/runtime/test_proving.py \
+        --ignore tests/delta/test_golden_weights.py tests/delta tests/bundle tests/graph tests/runtime
+}
+
 case $what in
-    codec | train | round) "$what" ;;
+    codec | train | round | suite) "$what" ;;
     all) codec; train; round ;;
-    *) echo "what is $what? allowed are codec, train, round, all" >&2; exit 2 ;;
+    *) echo "what is $what? allowed are codec, train, round, all, suite" >&2; exit 2 ;;
 esac
