@@ -25,7 +25,7 @@ _PRAGMAS = (
     "wal_autocheckpoint=10000",
 )
 # Any two numbers: locks of other applications in the same database are others.
-_MIGRATING, _CLOSING = 0x65646765, 0x666C
+_STARTING, _CLOSING = 0x65646765, 0x666C
 
 
 class Database:
@@ -50,8 +50,7 @@ class Database:
             self._writer = self._engine.execution_options(**{_WRITES: True})
             self._local = threading.local()
             with self.writing() as c:
-                if self.shared:
-                    c.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+                self.take_turns(c)
                 migrate(c)
         except ImportError as exc:
             raise MissingDependency("psycopg", "postgres", "a PostgreSQL database") from exc
@@ -92,6 +91,11 @@ class Database:
         with self._engine.connect() as c:
             lock = text("SELECT pg_try_advisory_xact_lock(:what, :number)")
             yield bool(c.execute(lock, {"what": _CLOSING, "number": number}).scalar())
+
+    def take_turns(self, c: Connection) -> None:
+        """Have servers that start at the same time do what follows in a transaction one after the other."""
+        if self.shared:
+            c.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _STARTING})
 
     def _mine(self) -> Connection | None:
         return getattr(self._local, "connection", None)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from edgefl.errors import StoreError, StoreLost
@@ -110,15 +110,15 @@ class Store:
     def found(self, schema_id: str, model: str, first: Version, at: float) -> None:
         """Make the database that of a model, or check that it is; StoreError in another model's."""
         with self._writing() as c:
-            if self.shared:
-                c.execute(text("LOCK TABLE deployment IN SHARE ROW EXCLUSIVE MODE"))
+            self._database.take_turns(c)
             row = c.execute(select(deployment)).mappings().first()
             if row is None:
                 c.execute(insert(deployment).values(id=1, schema_id=schema_id, model=model))
                 insert_version(c, first, at)
             elif row["schema_id"] != schema_id:
                 raise other_model(row["model"], row["schema_id"], model, schema_id)
-            c.execute(update(deployment).values(owner=self._name))
+            if not self.shared:
+                c.execute(update(deployment).values(owner=self._name))
 
     def federation(self) -> str:
         """16 hexadecimal digits that tell the rounds of this database from all others; drawn once."""

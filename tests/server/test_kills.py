@@ -27,17 +27,18 @@ def seed_of(device: str, number: int) -> int:
     return 1000 * number + ord(device)
 
 
-def undisturbed(rounds: int, make_frame, hello) -> bytes:
-    """The last version's parameters when the same devices send the same updates in peace."""
+def undisturbed(rounds: int, make_frame, hello) -> list[bytes]:
+    """Every version's parameters when the same devices send the same updates in peace."""
     settings = Settings(MODEL, "unused", rounds=rounds, training=Training.of(density=0.2), **OPTIONS)
-    coordinator = Coordinator(settings, store=MemoryStore())
+    coordinator, made = Coordinator(settings, store=MemoryStore()), []
     for number in range(1, rounds + 1):
         for device in DEVICES:
             task = coordinator.check_in(hello(device)).task
             frame = make_frame(seed_of(device, number), task.base_version)
             coordinator.accept(number, task.assignment, frame)
         coordinator.tick()
-    return coordinator.shelf.parameters(rounds)
+        made.append(coordinator.shelf.parameters(number))
+    return made
 
 
 class Device(threading.Thread):
@@ -74,7 +75,7 @@ class Device(threading.Thread):
                 time.sleep(self._dice.uniform(0.0, 0.1))
 
 
-def run_killed(servers: list[Server], rounds: int, kills: int, make_frame, hello) -> tuple[bytes, int]:
+def run_killed(servers: list[Server], rounds: int, kills: int, make_frame, hello) -> tuple[list[bytes], int]:
     devices = [Device(name, servers, make_frame, hello) for name in DEVICES]
     for device in devices:
         device.start()
@@ -89,8 +90,9 @@ def run_killed(servers: list[Server], rounds: int, kills: int, make_frame, hello
         device.join(timeout=300)
         assert device.failure is None and not device.is_alive(), device.failure
     assert [info.updates for info in servers[0].rounds().rounds] == [len(DEVICES)] * rounds
-    answer = servers[-1].transport().request("GET", f"/v1/parameters/{rounds}", limit=1 << 20)
-    return answer.body, done
+    paths = [f"/v1/parameters/{number}" for number in range(1, rounds + 1)]
+    transport = servers[-1].transport()
+    return [transport.request("GET", path, limit=1 << 20).body for path in paths], done
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,10 @@ def test_kills_change_no_bit(tmp_path: Path, database, processes, kills, rounds,
             server.stop()
 
     assert done > 0
-    assert made == undisturbed(rounds, make_frame, hello)
+    for number, (found, wanted) in enumerate(
+        zip(made, undisturbed(rounds, make_frame, hello), strict=True), 1
+    ):
+        assert found == wanted, f"version {number}"
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
@@ -137,6 +142,6 @@ def test_two_servers_serve_the_same_rounds(database, make_frame, hello):
             thread.join()
 
     assert [server.status().version for server in servers] == [5, 5]
-    assert servers[0].shelf.parameters(5) == undisturbed(5, make_frame, hello)
+    assert servers[0].shelf.parameters(5) == undisturbed(5, make_frame, hello)[-1]
     for server in servers:
         server.close()
