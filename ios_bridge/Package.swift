@@ -23,6 +23,10 @@ let package = Package(
         .target(
             name: "EdgeFlApple",
             dependencies: [.target(name: "EdgeFl")] + declared.map { .target(name: $0) }),
+        // The sample; an app copies the file. It is a target so that it compiles.
+        .target(
+            name: "ActivitySample", dependencies: ["EdgeFl", "EdgeFlApple"], path: "App",
+            exclude: ["Info.plist", "PrivacyInfo.xcprivacy"]),
         .testTarget(name: "EdgeFlTests", dependencies: ["EdgeFl"]),
     ] + declared.map { .target(name: $0, path: "Stubs/\($0)") }
 )

@@ -5,6 +5,7 @@ An app in Java or Swift brings an engine, the state of the phone and its example
 to the update on its way, is the code every other device runs.
 """
 
+from edgefl.runtime.host.conformance import self_test
 from edgefl.runtime.host.device import HostConditions, HostDevice
 from edgefl.runtime.host.engine import HostBackend, HostEngine
 from edgefl.runtime.host.entry import device_status, run_round, take_part
@@ -21,5 +22,6 @@ __all__ = [
     "device_status",
     "forget_examples",
     "run_round",
+    "self_test",
     "take_part",
 ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -44,6 +45,9 @@ def test_the_bridge_compiles_against_android(jar: Path, classes: Path, tmp_path:
     out.mkdir()
     javac(out, sources(BRIDGE / "src"), doubles, jar)
     assert list(out.rglob("KeystoreCipher.class"))
+    sample = tmp_path / "sample"
+    sample.mkdir()
+    javac(sample, sources(BRIDGE / "sample"), out, doubles, jar)
 
 
 def test_a_method_android_lacks_does_not_compile(jar: Path, classes: Path, tmp_path: Path) -> None:
@@ -89,3 +93,13 @@ def test_doubles_have_the_signatures_android_has(jar: Path, classes: Path) -> No
                 if not any(a and a in m for a in allowed)
             }
             assert not more, f"{inner} has {more}"
+
+
+def test_manifests_name_the_service_that_is_there() -> None:
+    android = "{http://schemas.android.com/apk/res/android}"
+    ElementTree.parse(BRIDGE / "src" / "main" / "AndroidManifest.xml")
+    sample = BRIDGE / "sample" / "src" / "main"
+    (service,) = ElementTree.parse(sample / "AndroidManifest.xml").iter("service")
+    name = service.attrib[f"{android}name"]
+    assert (sample / "java" / f"{name.replace('.', '/')}.java").exists()
+    assert service.attrib[f"{android}permission"] == "android.permission.BIND_JOB_SERVICE"

@@ -219,6 +219,15 @@ def test_an_app_keeps_examples_and_forgets_them(
     engine.close()
 
 
+@pytest.mark.parametrize("name", ["LiteRtEngine", "OrtEngine"])
+def test_the_self_test_replays_the_vectors(jvm: Any, dev: Any, host: Host, tmp_path: Path, name: str) -> None:
+    engine = getattr(dev, name)(1)
+    vectors = Path(__file__).parents[1] / "conformance" / "vectors"
+    report = str(dev.EdgeFl(file(jvm, tmp_path)).selfTest(file(jvm, vectors), engine))
+    assert "32 of 32 vectors as expected" in report, report
+    engine.close()
+
+
 @pytest.mark.slow
 def test_a_thousand_rounds_leak_nothing(jvm: Any, dev: Any, host: Host, home: Path) -> None:
     import psutil

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from edgefl.errors import TensorFileError
 from edgefl.tensorfile import DTYPES, read_tensors, write_tensors
 
+VECTORS = Path(__file__).parents[1] / "conformance" / "vectors"
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(lambda n: n != "__metadata__")
 arrays = hnp.arrays(
     st.sampled_from([d.newbyteorder("=") for d in DTYPES.values()]), hnp.array_shapes(min_dims=0, max_side=3)
@@ -92,3 +94,13 @@ def test_a_tensor_says_what_it_has(jvm: Any, dev: Any) -> None:
     assert bytes(dev.TensorPack.write(made)) == expected
     with pytest.raises(jvm.JClass("dev.edgefl.PackException")):
         dev.Tensor.of(values, jvm.JArray(jvm.JLong)([7]))
+
+
+def test_java_agrees_with_the_vectors(jvm: Any, dev: Any) -> None:
+    index = json.loads((VECTORS / "index.json").read_text())
+    for row in index["packs"]:
+        data = (VECTORS / row["file"]).read_bytes()
+        assert rewritten(jvm, dev, data) == data, row["name"]
+    for name in index["refused"]:
+        with pytest.raises(jvm.JClass("dev.edgefl.PackException")):
+            rewritten(jvm, dev, (VECTORS / name).read_bytes())

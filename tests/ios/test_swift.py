@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import plistlib
 import re
 import shutil
 import subprocess
@@ -70,7 +71,16 @@ def test_the_package_passes_its_own_tests_and_a_round(
     assert [report.accepted for report in reports] == [True]
     output, _ = tests.communicate(timeout=900)
     assert tests.returncode == 0, output
-    assert re.search(r"Executed 10 tests, with 0 failures", output), output
+    assert re.search(r"Executed 12 tests, with 0 failures", output), output
     assert "skipped" not in output
     engines = {row.engine for row in running.remote().participants(1)}
     assert "host-numpy 1" in engines and len(engines) == 2
+
+
+def test_the_lists_of_the_sample_are_property_lists() -> None:
+    app = ROOT / "ios_bridge" / "App"
+    info = plistlib.loads((app / "Info.plist").read_bytes())
+    (identifier,) = info["BGTaskSchedulerPermittedIdentifiers"]
+    assert f'"{identifier}"' in (app / "ActivityTraining.swift").read_text()
+    privacy = plistlib.loads((app / "PrivacyInfo.xcprivacy").read_bytes())
+    assert privacy["NSPrivacyTracking"] is False

@@ -81,7 +81,7 @@ public final class EdgeFl {
     /// - Parameter vectors: the folder `tests/conformance/vectors`, as a resource of the app.
     /// - Returns: a report in Markdown, to be pasted into an issue.
     public func selfTest(vectors: URL, engine: Engine) throws -> String {
-        try text("self_test", [.text(vectors.path), .text(folder.path), .engine(engine)])
+        try text("self_test", [.text(vectors.path), .engine(engine)])
     }
 
     private var key: PythonValue {

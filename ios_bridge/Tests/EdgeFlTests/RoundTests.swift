@@ -134,6 +134,12 @@ final class RoundTests: XCTestCase {
         XCTAssertFalse(frame.isEmpty)
     }
 
+    func testTheSelfTestReplaysTheVectors() throws {
+        let vectors = URL(fileURLWithPath: "\(root)/tests/conformance/vectors")
+        let report = try door().selfTest(vectors: vectors, engine: HostEngine(try python()))
+        XCTAssertTrue(report.contains("32 of 32 vectors as expected"), report)
+    }
+
     func testManyThreadsMayCall() throws {
         let python = try python(), root = root
         DispatchQueue.concurrentPerform(iterations: 16) { _ in

@@ -18,4 +18,21 @@ final class TensorPackTests: XCTestCase {
         XCTAssertNil(Tensor.bytes(.f32, [Int.max, 4]))
         XCTAssertEqual(Tensor.bytes(.f32, [Int.max, 4, 0]), 0)
     }
+
+    func testSwiftAgreesWithTheVectors() throws {
+        let root = ProcessInfo.processInfo.environment["EDGEFL_ROOT"] ?? "/edgefl"
+        let folder = URL(fileURLWithPath: "\(root)/tests/conformance/vectors")
+        let files = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+        let packs = files.filter { $0.hasPrefix("pack-") }, refused = files.filter { $0.hasPrefix("refused-") }
+        XCTAssertEqual(packs.count, 6)
+        XCTAssertEqual(refused.count, 10)
+        for name in packs {
+            let data = try Data(contentsOf: folder.appendingPathComponent(name))
+            XCTAssertEqual(try TensorPack.write(TensorPack.read(data)), data, name)
+        }
+        for name in refused {
+            let data = try Data(contentsOf: folder.appendingPathComponent(name))
+            XCTAssertThrowsError(try TensorPack.read(data), name) { XCTAssertTrue($0 is PackError, "\($0)") }
+        }
+    }
 }

@@ -90,7 +90,7 @@ public final class EdgeFl {
      * @return a report in Markdown, to be pasted into an issue
      */
     public String selfTest(File vectors, Engine engine) {
-        return call("self_test", vectors.getPath(), folder.getPath(), engine).toString();
+        return call("self_test", vectors.getPath(), engine).toString();
     }
 
     private PyObject call(String function, Object... arguments) {
