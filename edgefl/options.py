@@ -420,7 +420,25 @@ class EngineOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions(Checked):
+class ReachOptions(Checked):
+    """How to get to a server."""
+
+    ca: Annotated[
+        str | None,
+        optional(text(".+")),
+        "PEM file of the authority that signed the server's certificate.",
+    ] = None
+    certificate: Annotated[
+        str | None, optional(text(".+")), "PEM file to show a server that asks for certificates."
+    ] = None
+    key: Annotated[str | None, optional(text(".+")), "PEM file of that certificate's key."] = None
+    insecure: Annotated[
+        bool, switch, "Send even secrets over plain http to another machine, where others can read them."
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(ReachOptions):
     """Join a federation: train on local examples whenever the server has a round, until it has finished.
 
     The examples stay here; what is sent is a coded update. A server that is down is waited for. Started again
@@ -448,6 +466,14 @@ class DeviceOptions(Checked):
     )
     id: Annotated[str | None, optional(text(".+")), "This device's name; made once if absent."] = None
     labels: Annotated[str, text(LABELS), "What the server may choose by, as in app=1.4,beta=yes."] = ""
+    token: Annotated[
+        str | None,
+        optional(text(r"[A-Za-z0-9_-]{1,128}")),
+        "Enrol with this token first, where the device is not enrolled yet.",
+    ] = None
+    scheme: Annotated[
+        str, one_of("hmac", "ed25519"), "Key to enrol with: hmac, or ed25519 by the package cryptography."
+    ] = "hmac"
     max_rounds: Annotated[
         int | None, optional(integer(1, _MANY)), "Stop after this many rounds. Default: never."
     ] = None

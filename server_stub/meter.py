@@ -9,6 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgefl.server_stub.door import PARTY
 from edgefl.server_stub.values import Traffic
 
 
@@ -40,12 +41,23 @@ class _Counting:
         return getattr(self._transport, name)
 
 
+def _common_name(certificate: Any) -> str:
+    """The name in a certificate as `ssl` tells it, "" where there is none."""
+    names = [
+        value for part in (certificate or {}).get("subject", ()) for key, value in part if key == "commonName"
+    ]
+    return names[0] if len(names) == 1 else ""
+
+
 def metered(meter: Meter) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1 protocol with every byte in and out counted."""
 
     class MeteredProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(_Counting(transport, meter))  # type: ignore[arg-type]
+            if party := _common_name(transport.get_extra_info("peercert")):
+                # What requests of this connection find in their scope's state.
+                self.app_state = {**self.app_state, PARTY: party}
 
         def data_received(self, data: bytes) -> None:
             meter.up += len(data)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
+import ssl
 from pathlib import Path
 
 import uvicorn
 
+from edgefl.errors import OptionError
 from edgefl.files import write_atomically
 from edgefl.server_stub.app import create_app
 from edgefl.server_stub.meter import Meter, metered
@@ -47,6 +50,8 @@ def run_server(
     certificate: str | os.PathLike[str] | None = None,
     key: str | os.PathLike[str] | None = None,
     limits: Limits = _LIMITS,
+    client_ca: str | os.PathLike[str] | None = None,
+    insecure: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first.
 
@@ -55,12 +60,19 @@ def run_server(
         port_file: where to write the port once devices can connect.
         certificate, key: PEM files; with them the server speaks HTTPS.
         limits: what connections may cost.
+        client_ca: PEM file; whoever connects shows a certificate of this authority, whose common name is then
+            the device's name.
+        insecure: let everyone take part who reaches an address that other machines can reach.
 
     Raises:
+        OptionError: that is so, and it was not said.
         BundleError, StoreError: the bundle or the database cannot be used.
         StoreLost: the database was deleted, or another server has taken it over; the server has stopped.
         OSError: the address cannot be bound.
     """
+    _check_exposed(host, settings.enrolled or client_ca is not None or insecure)
+    if client_ca is not None and certificate is None:
+        raise OptionError("certificates of clients need https: --certificate too", {"client_ca": client_ca})
     meter = Meter()
     hush("edgefl.server", "uvicorn.error", "asyncio")
     with _listen(host, port) as listener:
@@ -77,6 +89,8 @@ def run_server(
             timeout_graceful_shutdown=_GRACE_S,
             ssl_certfile=certificate,
             ssl_keyfile=key,
+            ssl_ca_certs=None if client_ca is None else os.fspath(client_ca),
+            ssl_cert_reqs=ssl.CERT_NONE if client_ca is None else ssl.CERT_REQUIRED,
         )
         chosen = listener.getsockname()[1]
         # The socket listens already: a device that comes before the event loop runs waits in the queue.
@@ -86,6 +100,19 @@ def run_server(
         _Server(config, app.state.service).run(sockets=[listener])
     if app.state.service.lost is not None:
         raise app.state.service.lost
+
+
+def _check_exposed(host: str, meant: bool) -> None:
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    if not here and not meant:
+        raise OptionError(
+            "other machines reach this address, and whoever does could take part under any name; have "
+            "devices enrolled (--enrolled), ask for certificates (--client-ca), or say --insecure",
+            {"host": host},
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ import typer
 from edgefl import __version__
 from edgefl.cli import (
     adapters,
+    admin,
     aggregate,
     anatomy,
     bench,
@@ -46,6 +47,7 @@ app = typer.Typer(
 delta = typer.Typer(no_args_is_help=True, help="Look into payloads.")
 store_app = typer.Typer(no_args_is_help=True, help="Keep examples for a device, and forget them.")
 adapters_app = typer.Typer(no_args_is_help=True, help="LoRA factors to and from Hugging Face's PEFT.")
+admin_app = typer.Typer(no_args_is_help=True, help="Who may take part in a server's rounds.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure payload sizes and step times of your own model.")
 
 # Panel of the help, command, and an example for its own help.
@@ -61,12 +63,21 @@ COMMANDS = (
     ("Device", train.train, "train watch.edgefl -d mine.npz --epochs 3 --delta update.eflu"),
     ("Device", train.evaluate, "evaluate watch.edgefl -d test.npz"),
     ("Device", serve.device, "device -s https://fl.example.org:8017 -d mine.npz"),
+    ("Device", admin.enrol, "enrol https://fl.example.org:8017 --token TOKEN"),
     ("Device", doctor.doctor, "doctor"),
     ("Server", serve.serve, "serve watch.edgefl --rounds 20 --goal 8 --lr 0.05"),
     ("Server", status.status, "status https://fl.example.org:8017"),
     ("Server", aggregate.aggregate, "aggregate watch.edgefl a.eflu b.eflu --weights 120,80 -o next.edgefl"),
     ("Try it", simulate.simulate, "simulate watch.edgefl -d all.npz --devices 20 --partition dirichlet:0.3"),
     ("Try it", demo_command.demo, "demo"),
+)
+
+
+ADMIN_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (admin.token, "admin token https://fl.example.org:8017 --uses 20"),
+    (admin.tokens, "admin tokens https://fl.example.org:8017"),
+    (admin.devices, "admin devices https://fl.example.org:8017"),
+    (admin.revoke, "admin revoke https://fl.example.org:8017 0123456789abcdef"),
 )
 
 
@@ -80,6 +91,11 @@ for panel, command, example in COMMANDS:
         command.__name__, help=_help(command), rich_help_panel=panel, epilog=f"Example: edgefl {example}"
     )
     register(expanded(command))
+for administering, example in ADMIN_COMMANDS:
+    register = admin_app.command(
+        administering.__name__, help=_help(administering), epilog=f"Example: edgefl {example}"
+    )
+    register(expanded(administering))
 delta.command("inspect", epilog="Example: edgefl delta inspect update.eflu")(anatomy.inspect_delta)
 bench_app.command(
     "payload", help=_help(payload.payload), epilog="Example: edgefl bench payload watch.edgefl -d mine.npz"
@@ -106,6 +122,7 @@ for action, example in (
     )
 app.add_typer(store_app, name="store", rich_help_panel="Device")
 app.add_typer(adapters_app, name="adapters", rich_help_panel="Workstation")
+app.add_typer(admin_app, name="admin", rich_help_panel="Server")
 app.add_typer(delta, name="delta", rich_help_panel="Server")
 app.add_typer(bench_app, name="bench", rich_help_panel="Try it")
 

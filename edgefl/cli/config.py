@@ -85,10 +85,13 @@ def _load(context: typer.Context, value: Path | None) -> Path | None:
     if value is None or context.resilient_parsing:
         return value
     mine = {param.name for param in context.command.params}
+    # What a command calls as a section does is not that section's: `key` of [device] is none of serve's.
+    own = {each.name for each in _OWN.get(str(context.info_name), ())}
     found = [
         given
         for given in given_in(value, {command: _keys(owns) for command, owns in _OWN.items()})
-        if given.name in mine and given.section in (*SECTIONS, context.info_name)
+        if given.name in mine
+        and (given.section == context.info_name or (given.section in SECTIONS and given.name not in own))
     ]
     context.default_map = {**(context.default_map or {}), **{str(one.name): one.value for one in found}}
     context.meta[_META] = {one.name: one.said for one in found}

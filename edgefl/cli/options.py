@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,8 @@ from edgefl.errors import BundleError, OptionError
 
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
+    from edgefl.options import ReachOptions
+    from edgefl.runtime.transport import Transport
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle, MODEL.edgefl.", show_default=False)]
 DataPath = Annotated[
@@ -26,6 +30,14 @@ DataPath = Annotated[
 ServerUrl = Annotated[
     str, typer.Argument(help="The server's URL, such as http://127.0.0.1:8017.", show_default=False)
 ]
+AdminFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of the admin token, for a server that knows its devices.",
+        envvar="EDGEFL_ADMIN_FILE",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
@@ -37,6 +49,33 @@ def open_bundle(path: Path) -> Bundle:
         return Bundle.open(path)
     except BundleError as exc:
         raise type(exc)(_placed(path, str(exc))) from exc
+
+
+def admin_token(file: Path | None) -> str | None:
+    """The admin token in a file, None where no file is named."""
+    if file is None:
+        return None
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OptionError(f"cannot read the admin token in {file}: {exc}") from exc
+
+
+@contextlib.contextmanager
+def reached(server: str, options: ReachOptions, admin_file: Path | None) -> Iterator[Transport]:
+    """A transport to a server; where there is an admin token, requests carry it.
+
+    Raises:
+        OptionError: it would go over plain http to another machine, or cannot be read.
+    """
+    from edgefl.runtime.administration import AdminTransport
+    from edgefl.runtime.reach import check_private, reach
+
+    secret = admin_token(admin_file)
+    if secret is not None:
+        check_private(server, options, "the admin token")
+    with reach(server, options) as transport:
+        yield transport if secret is None else AdminTransport(transport, secret)
 
 
 def check_folder(*outputs: Path | None) -> None:

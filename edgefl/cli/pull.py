@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.options import AsJson, ServerUrl, check_folder
+from edgefl.cli.options import AdminFile, AsJson, ServerUrl, check_folder, reached
 from edgefl.cli.output import err, print_json, print_line, size
+from edgefl.options import ReachOptions
 
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
@@ -19,10 +20,12 @@ _SHOWN = 4
 
 def pull(
     server: ServerUrl,
+    reach: ReachOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.", show_default=False)],
     version: Annotated[
         int | None, typer.Option(help="Version of the parameters. Default: the newest.", min=0)
     ] = None,
+    admin_file: AdminFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch the trained model from a server, finished or not, as a bundle to evaluate, export or train on.
@@ -33,8 +36,8 @@ def pull(
     import edgefl
 
     check_folder(output)
-    with err.status("fetching the bundle ..."):
-        pulled = edgefl.pull(server, version)
+    with reached(server, reach, admin_file) as transport, err.status("fetching the bundle ..."):
+        pulled = edgefl.pull(transport, version)
     pulled.save(output)
     manifest, kept = pulled.manifest, _kept(pulled)
     if as_json:

@@ -48,6 +48,21 @@ def serve(
     key: Annotated[
         Path | None, typer.Option(help="PEM file of the certificate's key.", exists=True, dir_okay=False)
     ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file of an authority; only who shows a certificate of it is served.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    admin_file: Annotated[
+        Path | None,
+        typer.Option(help="Where the admin token is. Default: the database's path with .admin."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve anyone, on an address that other machines reach.")
+    ] = False,
 ) -> None:
     """Run the reference server: rounds, weighted averaging, a database. OpenAPI is at /docs.
 
@@ -63,11 +78,22 @@ def serve(
     if key and not certificate:
         raise OptionError(f"--key {key} without --certificate: HTTPS needs the certificate too")
 
-    settings = Settings(bundle, database, training=Training(fit, coding, when), **vars(server))
+    settings = Settings(
+        bundle, database, training=Training(fit, coding, when), admin_file=admin_file, **vars(server)
+    )
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        run_server(settings, host=host, port=port, port_file=port_file, certificate=certificate, key=key)
+        run_server(
+            settings,
+            host=host,
+            port=port,
+            port_file=port_file,
+            certificate=certificate,
+            key=key,
+            client_ca=client_ca,
+            insecure=insecure,
+        )
 
 
 def device(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.options import AsJson, ServerUrl
+from edgefl.cli.options import AdminFile, AsJson, ServerUrl, reached
 from edgefl.cli.output import print_json, print_line, print_rows, size
+from edgefl.options import ReachOptions
 
 if TYPE_CHECKING:
     from edgefl.wire import Participant, RoundInfo, Status
@@ -19,17 +20,18 @@ _SHOWN = 10
 
 def status(
     server: ServerUrl,
+    reach: ReachOptions,
     round_number: Annotated[
         int | None, typer.Option("--round", help="Whose devices to list. Default: the newest.", min=1)
     ] = None,
+    admin_file: AdminFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Rounds of a server, devices of one of them, and updates it refused."""
     from edgefl.runtime.download import server_status
     from edgefl.runtime.remote import Remote
-    from edgefl.runtime.transport import HttpTransport
 
-    with HttpTransport(server) as transport:
+    with reached(server, reach, admin_file) as transport:
         remote = Remote(transport)
         now, rounds = server_status(remote), remote.rounds()
         shown = round_number or (rounds[-1].round if rounds else None)

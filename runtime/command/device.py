@@ -17,8 +17,12 @@ from edgefl.readers import read
 from edgefl.runtime.client import DeviceClient, Reader, RoundReport
 from edgefl.runtime.command.look import show_history, show_status
 from edgefl.runtime.conditions import Guard, conditions_here
+from edgefl.runtime.identity import Credential, SignedTransport, enrol
+from edgefl.runtime.lock import only_one
+from edgefl.runtime.patience import Patience
+from edgefl.runtime.reach import check_private, reach
 from edgefl.runtime.store.source import Source
-from edgefl.runtime.transport import HttpTransport
+from edgefl.runtime.transport import Transport
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -49,20 +53,35 @@ def serve_owner(
         )
     os.nice(limits.nice)
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
-    client = DeviceClient(
-        HttpTransport(device.server),
-        _examples(device, reading),
-        folder,
-        device=device.id,
-        labels=device.labels,
-        backend=engine.backend,
-        delegate=engine.delegate,
-        guard=Guard(folder, when, conditions_here(folder)),
-        limits=limits,
-    )
-    told: set[str] = set()
-    for report in client.run(max_rounds=device.max_rounds):
-        _tell(report, device.json, told)
+    with reach(device.server, device) as transport:
+        client = DeviceClient(
+            _signed(transport, device, folder),
+            _examples(device, reading),
+            folder,
+            device=device.id,
+            labels=device.labels,
+            backend=engine.backend,
+            delegate=engine.delegate,
+            guard=Guard(folder, when, conditions_here(folder)),
+            limits=limits,
+        )
+        told: set[str] = set()
+        for report in client.run(max_rounds=device.max_rounds):
+            _tell(report, device.json, told)
+
+
+def _signed(transport: Transport, device: DeviceOptions, folder: Path) -> Transport:
+    """Signed where the device is enrolled, which it is first if it comes with a token."""
+    credential = Credential.load(folder)
+    if device.token and (credential is None or not credential.federation):
+        check_private(str(device.server), device, "the token")
+        join = partial(enrol, transport, device.token, folder, scheme=device.scheme, label=device.id or "")
+        folder.mkdir(parents=True, exist_ok=True)
+        with only_one(folder):
+            credential = Patience().insist(join, lambda: None)
+    if credential is None or not credential.federation:
+        return transport
+    return SignedTransport(transport, credential.signer, credential.federation)
 
 
 def _examples(device: DeviceOptions, reading: DataOptions) -> Examples | Source | Reader:

@@ -25,12 +25,16 @@ def enrol(
     *,
     scheme: str = "hmac",
     label: str = "",
+    again: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Credential:
     """Make a key, keep it in a folder, and have the server know it; an enrolled one stays as it is.
 
     The key is on disk before it is sent: where the answer is lost, the same call makes good for it and takes
     nothing more from the token.
+
+    Args:
+        again: ask even where the device is enrolled already, as on a server with a new database.
 
     Raises:
         OptionError: no such scheme, or the folder's key cannot be used.
@@ -41,7 +45,7 @@ def enrol(
         raise OptionError(f"allowed is {' or '.join(SCHEMES)}", {"scheme": scheme})
     folder.mkdir(parents=True, exist_ok=True)
     kept = Credential.load(folder)
-    if kept is not None and kept.federation:
+    if kept is not None and kept.federation and not again:
         return kept
     if kept is None:
         kept = Credential(scheme, to_text(new_signer(scheme).private))
