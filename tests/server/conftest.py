@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -105,13 +106,15 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def postgres() -> Iterator[Callable[[], str]]:
     """A function that makes an empty database of a PostgreSQL server, and gives its URL."""
+    # Not in pytest's own folder: whichever run begins next closes that to other users, and PostgreSQL is one.
+    folder = tempfile.mkdtemp(prefix="edgefl-postgres-")
     with warnings.catch_warnings():
         # On import it looks for a folder of the user's session, which machines for tests do not have.
         warnings.simplefilter("ignore")
         import pgserver
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    server = pgserver.get_server(folder, cleanup_mode="delete")
     numbers = itertools.count(1)
 
     def make() -> str:
