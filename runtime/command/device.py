@@ -17,12 +17,9 @@ from edgefl.readers import read
 from edgefl.runtime.client import DeviceClient, Reader, RoundReport
 from edgefl.runtime.command.look import show_history, show_status
 from edgefl.runtime.conditions import Guard, conditions_here
-from edgefl.runtime.identity import Credential, SignedTransport, enrol
-from edgefl.runtime.lock import only_one
-from edgefl.runtime.patience import Patience
-from edgefl.runtime.reach import check_private, reach
+from edgefl.runtime.identity import joined
+from edgefl.runtime.reach import reach
 from edgefl.runtime.store.source import Source
-from edgefl.runtime.transport import Transport
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -55,7 +52,15 @@ def serve_owner(
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     with reach(device.server, device) as transport:
         client = DeviceClient(
-            _signed(transport, device, folder),
+            joined(
+                transport,
+                folder,
+                device.server,
+                device,
+                device.token,
+                scheme=device.scheme,
+                label=device.id or "",
+            ),
             _examples(device, reading),
             folder,
             device=device.id,
@@ -68,20 +73,6 @@ def serve_owner(
         told: set[str] = set()
         for report in client.run(max_rounds=device.max_rounds):
             _tell(report, device.json, told)
-
-
-def _signed(transport: Transport, device: DeviceOptions, folder: Path) -> Transport:
-    """Signed where the device is enrolled, which it is first if it comes with a token."""
-    credential = Credential.load(folder)
-    if device.token and (credential is None or not credential.federation):
-        check_private(str(device.server), device, "the token")
-        join = partial(enrol, transport, device.token, folder, scheme=device.scheme, label=device.id or "")
-        folder.mkdir(parents=True, exist_ok=True)
-        with only_one(folder):
-            credential = Patience().insist(join, lambda: None)
-    if credential is None or not credential.federation:
-        return transport
-    return SignedTransport(transport, credential.signer, credential.federation)
 
 
 def _examples(device: DeviceOptions, reading: DataOptions) -> Examples | Source | Reader:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,8 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import BackendError
 from edgefl.message import Message, nested
-from edgefl.options import MAX_BYTES, LimitOptions, WhenOptions
+from edgefl.options import MAX_BYTES, LimitOptions, ReachOptions, WhenOptions
+from edgefl.rules import optional, text
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.client import DeviceClient, RoundReport
 from edgefl.runtime.command.look import status_of
@@ -23,12 +23,13 @@ from edgefl.runtime.conditions import Guard
 from edgefl.runtime.host.device import HostConditions, HostDevice
 from edgefl.runtime.host.engine import HostBackend, HostEngine
 from edgefl.runtime.host.examples import HostCipher, opened
+from edgefl.runtime.identity import joined
 from edgefl.runtime.learner import Stint, TrainerLearner
 from edgefl.runtime.lock import only_one
 from edgefl.runtime.patience import Patience, Stopped
 from edgefl.runtime.pause import Interrupted
+from edgefl.runtime.reach import reach
 from edgefl.runtime.store import Source
-from edgefl.runtime.transport import HttpTransport
 from edgefl.runtime.work import Work, work
 from edgefl.wire import Count, Task, Training
 
@@ -48,12 +49,16 @@ class Settings(Message):
         rounds: most rounds in one call; 0 for as many as there are.
         when: conditions beside those the server sets.
         limits: what a round may cost, whatever the server asks for.
+        reach: how to get to the server.
+        token: enrols the device where it is not enrolled yet.
         training: of a round without a server.
     """
 
     rounds: Count = 0
     when: Annotated[WhenOptions, nested(WhenOptions)] = field(default_factory=WhenOptions)
     limits: Annotated[LimitOptions, nested(LimitOptions)] = field(default_factory=LimitOptions)
+    reach: Annotated[ReachOptions, nested(ReachOptions)] = field(default_factory=ReachOptions)
+    token: Annotated[str | None, optional(text(r"[A-Za-z0-9_-]{1,128}"))] = None
     training: Annotated[Training, nested(Training)] = field(default_factory=Training)
 
 
@@ -172,13 +177,14 @@ class _Turn:
 
     def run(self, server: str, backend: str | Backend) -> bool:
         """Whether the server has finished; fills `rounds` and `paused`."""
-        with closing(HttpTransport(server)) as transport, opened(self._folder, self._cipher) as examples:
+        way, patience = self._settings.reach, Patience(sleep=self._wait, give_up_s=_GIVE_UP_S)
+        with reach(server, way) as transport, opened(self._folder, self._cipher) as examples:
             client = DeviceClient(
-                transport,
+                joined(transport, self._folder, server, way, self._settings.token, patience=patience),
                 examples,
                 self._folder,
                 backend=backend,
-                patience=Patience(sleep=self._wait, give_up_s=_GIVE_UP_S),
+                patience=patience,
                 guard=self._guard,
                 limits=self._settings.limits,
             )

@@ -3,6 +3,7 @@
 
 from edgefl.runtime.identity.credential import FILE, Credential
 from edgefl.runtime.identity.enrol import enrol
+from edgefl.runtime.identity.joined import joined
 from edgefl.runtime.identity.signed import SignedTransport
 
-__all__ = ["FILE", "Credential", "SignedTransport", "enrol"]
+__all__ = ["FILE", "Credential", "SignedTransport", "enrol", "joined"]

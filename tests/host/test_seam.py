@@ -14,7 +14,9 @@ import pytest
 from edgefl import Bundle
 from edgefl.data import load_examples
 from edgefl.delta import decode_delta
-from edgefl.errors import BackendFailure, DataError, ProtocolError
+from edgefl.errors import BackendFailure, DataError, ProtocolError, Refused
+from edgefl.identity.messages import NewToken
+from edgefl.runtime.administration import Administration, AdminTransport
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.host import HostConditions, run_round, take_part
 from tests.host.doubles import NumpyEngine, Phone
@@ -154,3 +156,16 @@ def test_a_refused_engine_is_replaced_by_numpy(server: Callable[..., Any], home:
     made = json.loads(take_part(running.url, str(home), Wrong(), phone, "{}"))
     assert made["finished"] and made["engine"] == "numpy"
     assert [event["event"] for event in phone.events] == ["engine_refused", "round", "ended"]
+
+
+def test_a_phone_enrols_with_its_token(server: Callable[..., Any], home: Path) -> None:
+    running = server(rounds=2, goal=1, enrolled=True, training={"epochs": 1, "lr": 0.1})
+    secret = (running.folder / "rounds.db.admin").read_text().strip()
+    token = Administration(AdminTransport(running.transport(), secret)).make_token(NewToken(1)).token
+    with pytest.raises(Refused):
+        take_part(running.url, str(home), NumpyEngine(), Phone(), "{}")
+    settings = json.dumps({"token": token, "rounds": 1})
+    made = json.loads(take_part(running.url, str(home), NumpyEngine(), Phone(), settings))
+    assert [row["accepted"] for row in made["rounds"]] == [True]
+    made = json.loads(take_part(running.url, str(home), NumpyEngine(), Phone(), "{}"))
+    assert made["finished"], "once enrolled, no token is needed"

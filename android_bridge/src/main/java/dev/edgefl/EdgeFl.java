@@ -35,7 +35,8 @@ public final class EdgeFl {
      * stop. Blocks; training that is cut short goes on at the next call.
      *
      * @param server its URL
-     * @param settings JSON: {@code {}} or any of {@code rounds}, {@code when}, {@code limits}, {@code insecure}
+     * @param settings JSON: {@code {}} or any of {@code rounds}, {@code when}, {@code limits},
+     *     {@code token}, {@code reach}
      * @return JSON: {@code rounds} with what became of each, {@code paused} with reasons, {@code finished}
      * @throws EdgeFlException if this device cannot train the model, or the server will not have it
      */
