@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -40,9 +41,12 @@ _SMALLEST_WORTH_CODING = 12
 _HUFFMAN, _RUNS, _MATCHES = zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY
 _RUNS_PAY_BELOW = 1 << 16
 _PROBE = 1 << 13
+_SHORT = 1 << 17
 _EFFORT = 6
 # Random bytes reach this from about 4,000 on; on shorter ones an attempt costs nothing.
 _INCOMPRESSIBLE = 0.994
+
+_kept = threading.local()
 
 
 @dataclass(frozen=True)
@@ -98,25 +102,34 @@ def restore(stream: Stream, size: int) -> bytes:
 
 
 def _attempts(data: bytes, coders: Collection[str], thorough: bool) -> Iterator[Stream]:
-    # The best search takes a second for a megabyte in which it finds nothing; a short stream costs nothing.
-    repeats = (thorough and len(data) < _RUNS_PAY_BELOW) or _repeats(data)
-    if "deflate" in coders:
-        yield _deflate(data, _HUFFMAN)
-        if len(data) < _RUNS_PAY_BELOW:
-            yield _deflate(data, _RUNS)
-        if repeats:
-            yield _deflate(data, _MATCHES, 9 if thorough else _EFFORT)
-    if "zstd" in coders and zstandard():
-        for level in (1, *([9] if repeats else []), *([19] if thorough else [])):
-            compressor = zstandard().ZstdCompressor(level=level, write_content_size=False)
-            yield Stream(ZSTD, compressor.compress(data))
-
-
-def _repeats(data: bytes) -> bool:
-    """Whether looking for repeated strings pays, by a probe: rows of a matrix may resemble each other."""
+    # Whether looking for repeated strings pays is probed: rows of a matrix may resemble each other.
     start = max(len(data) - _PROBE, 0) // 2
     probe = data[start : start + _PROBE]
-    return len(_deflate(probe, _MATCHES).data) < len(_deflate(probe, _HUFFMAN).data)
+    symbols, matches = _deflate(probe, _HUFFMAN), _deflate(probe, _MATCHES)
+    repeats = len(matches.data) < len(symbols.data)
+    # The best search takes a second for a megabyte in which it finds nothing; a short stream costs nothing.
+    searched = repeats or (thorough and len(data) < _RUNS_PAY_BELOW)
+    if "deflate" in coders:
+        yield symbols if probe == data else _deflate(data, _HUFFMAN)
+        if len(data) < _RUNS_PAY_BELOW:
+            yield _deflate(data, _RUNS)
+        if searched:
+            known = probe == data and not thorough
+            yield matches if known else _deflate(data, _MATCHES, 9 if thorough else _EFFORT)
+    if "zstd" in coders and zstandard():
+        for level in (1, *([9] if searched else []), *([19] if thorough else [])):
+            yield Stream(ZSTD, _compressor(level, len(data)).compress(data))
+
+
+def _compressor(level: int, size: int) -> Any:
+    """This thread's own for short streams, where making one takes longer than its work."""
+    if size > _SHORT:
+        # One that is kept would keep the memory that a long stream took.
+        return zstandard().ZstdCompressor(level=level, write_content_size=False)
+    kept: dict[int, Any] = _kept.__dict__.setdefault("compressors", {})
+    if level not in kept:
+        kept[level] = zstandard().ZstdCompressor(level=level, write_content_size=False)
+    return kept[level]
 
 
 def _deflate(data: bytes, strategy: int, effort: int = _EFFORT) -> Stream:
