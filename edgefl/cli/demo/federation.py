@@ -17,7 +17,9 @@ from edgefl.cli.demo.processes import DemoFailure, Process, Server, device
 from edgefl.cli.demo.recipe import Recipe
 from edgefl.cli.demo.watch import Split
 from edgefl.cli.demo.yardsticks import Array, mean
+from edgefl.identity.messages import NewToken
 from edgefl.runtime import Trainer, pull
+from edgefl.runtime.administration import Administration
 from edgefl.server_stub.store import Store
 from edgefl.tensorfile import read_tensors
 from edgefl.wire import RoundInfo
@@ -62,12 +64,15 @@ class Federation:
 
     def __enter__(self) -> Federation:
         self.server.start()
+        with self.server.administered() as transport:
+            wanted = NewToken(uses=len(self._setting.split.devices), days=1.0)
+            token = Administration(transport).make_token(wanted).token
         for i, (name, (x, y)) in enumerate(self._setting.split.devices.items()):
             data = self._setting.folder / f"{name}.npz"
             np.savez(data, x=x, y=y)
             backend = ENGINES[i % len(ENGINES)]
             process = device(
-                self._setting.folder, self._setting.device_python, name, backend, data, self.server.url
+                self._setting.folder, self._setting.device_python, name, backend, data, self.server.url, token
             )
             process.start()
             self._devices.append(process)
@@ -101,10 +106,11 @@ class Federation:
 
     def final(self) -> Bundle:
         """What `edgefl pull` fetches, with the mean of the last versions' parameters."""
-        newest = pull(self.server.url)
-        number = newest.manifest.model_version
-        before = range(number - self._setting.recipe.averaged + 1, number)
-        models = [newest, *(pull(self.server.url, version) for version in before)]
+        with self.server.administered() as transport:
+            newest = pull(transport)
+            number = newest.manifest.model_version
+            before = range(number - self._setting.recipe.averaged + 1, number)
+            models = [newest, *(pull(transport, version) for version in before)]
         return newest.with_parameters(mean([model.parameters() for model in models]), number)
 
     def accepted(self) -> int:

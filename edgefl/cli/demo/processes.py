@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgefl.cli.demo.recipe import Recipe
 from edgefl.errors import EdgeflError
+from edgefl.runtime.administration import AdminTransport
+from edgefl.runtime.transport import HttpTransport
 
 _START_S = 60.0
 _STOP_S = 10.0
@@ -84,6 +87,13 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @contextlib.contextmanager
+    def administered(self) -> Iterator[AdminTransport]:
+        """Requests with the admin token, which the server has left beside its database."""
+        token = Path(f"{self.database}.admin").read_text().strip()
+        with HttpTransport(self.url) as transport:
+            yield AdminTransport(transport, token)
+
     def crash(self) -> None:
         """Kill the process without warning, as a power cut would."""
         self.process.child.send_signal(signal.SIGKILL)
@@ -100,13 +110,13 @@ class Server:
             "server-lr": r.server_lr, "server-momentum": r.server_momentum,
         }  # fmt: skip
         words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
-        return [sys.executable, "-m", "edgefl", "serve", str(self._bundle), *words]
+        return [sys.executable, "-m", "edgefl", "serve", str(self._bundle), "--enrolled", *words]
 
 
-def device(folder: Path, python: str, name: str, backend: str, data: Path, url: str) -> Process:
-    """`edgefl device` for one watch."""
+def device(folder: Path, python: str, name: str, backend: str, data: Path, url: str, token: str) -> Process:
+    """`edgefl device` for one watch, which enrols with a token first."""
     command = [
         python, "-m", "edgefl", "device", "--server", url, "--data", str(data), "--id", name,
-        "--backend", backend, "--workdir", str(folder / name), "--json",
+        "--backend", backend, "--workdir", str(folder / name), "--token", token, "--json",
     ]  # fmt: skip
     return Process(name, command, folder / f"{name}.log")
