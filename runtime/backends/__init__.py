@@ -10,7 +10,8 @@ from edgefl.errors import BackendFailure, BackendUnavailable, OptionError
 from edgefl.proof import KINDS
 from edgefl.runtime.backends.base import Array, Backend, Program, ProvingBackend
 from edgefl.runtime.backends.fastest import Chosen, Speed, speeds
-from edgefl.runtime.backends.proving import Proving, proving
+from edgefl.runtime.backends.proving import Proving
+from edgefl.runtime.backends.proving import proving as _proving  # a plain name would hide the module
 from edgefl.runtime.delegates.registry import ENGINES, Wish, parse_wish
 
 log = logging.getLogger("edgefl.backends")
@@ -70,7 +71,7 @@ def open_backend(bundle: Bundle, name: str = "auto", delegate: str = "auto", thr
 
 def proved(bundle: Bundle, backend: Backend) -> Backend:
     """An application's own engine, once it has proved right; BackendFailure where it is wrong."""
-    found = proving(backend)
+    found = _proving(backend)
     _prove(bundle, found)
     return found
 

@@ -19,7 +19,7 @@ from edgefl.errors import BackendError
 from edgefl.options import FitOptions
 from edgefl.runtime.backends.base import Backend, Program, ProvingBackend
 from edgefl.runtime.caches import load_json, save_json
-from edgefl.runtime.delegates.trial import Truth
+from edgefl.runtime.delegates.truth import Truth
 from edgefl.runtime.steps import Begin, Steps
 from edgefl.strictjson import canonical
 

@@ -14,7 +14,7 @@ from edgefl.errors import BackendFailure
 from edgefl.options import FitOptions
 from edgefl.runtime.backends.base import Array, Backend, Placed, Program, ProvingBackend
 from edgefl.runtime.delegates.choice import Choice, Placement, Verdict
-from edgefl.runtime.delegates.trial import try_engine
+from edgefl.runtime.delegates.truth import try_engine
 from edgefl.runtime.delegates.verdicts import OWN_STEP, keep, recall
 from edgefl.runtime.steps import Begin, Steps
 

@@ -25,7 +25,8 @@ from edgefl.runtime.backends.base import Backend, Placed
 from edgefl.runtime.backends.proving import own_step
 from edgefl.runtime.delegates.choice import CPU, Choice, Placement, Verdict
 from edgefl.runtime.delegates.presence import candidates
-from edgefl.runtime.delegates.trial import open_choice, try_engine
+from edgefl.runtime.delegates.trial import open_choice
+from edgefl.runtime.delegates.truth import try_engine
 from edgefl.runtime.delegates.verdicts import OWN_STEP
 
 DELEGATES = "delegates"

@@ -148,6 +148,28 @@ def test_imports_bring_no_more_than_they_need(statement: str, without: tuple[str
     assert out.stdout.strip() == "[]"
 
 
+FIRST = """
+import importlib, pkgutil, sys
+import numpy, edgefl, edgefl.runtime
+found = list(pkgutil.walk_packages(edgefl.runtime.__path__, "edgefl.runtime."))
+for name in [module.name for module in found if not module.name.endswith("__main__")]:
+    for known in [known for known in sys.modules if known.split(".")[0] == "edgefl"]:
+        del sys.modules[known]
+    try:
+        importlib.import_module(name)
+    except ImportError as exc:
+        print(name, exc)
+"""
+
+
+@pytest.mark.device
+def test_every_module_of_the_runtime_may_be_imported_first() -> None:
+    """Processes of their own begin with one of them; a circle would end them."""
+    out = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True)
+
+    assert out.stdout == ""
+
+
 @pytest.mark.device
 def test_public_names_are_pinned() -> None:
     assert edgefl.__all__ == sorted(edgefl.__all__)

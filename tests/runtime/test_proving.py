@@ -22,7 +22,7 @@ from edgefl.graph import Node, read_onnx, write_onnx
 from edgefl.proof import golden_feeds, renewed, stored_sketch
 from edgefl.runtime import Trainer, open_backend
 from edgefl.runtime.backends.base import Engine, Placed
-from edgefl.runtime.delegates.trial import Truth
+from edgefl.runtime.delegates.truth import Truth
 from tests.fixtures.make import examples, initial_values
 
 pytestmark = pytest.mark.device
