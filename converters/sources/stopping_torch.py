@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where PyTorch lets values through but no gradient: exporters drop that, so it is marked in the graph.
 
-`detach`, `torch.no_grad` and the padding row of an embedding become a node `edgefl.StopGradient` around the
-values; `onnx_model` turns it into an Identity that the autodiff knows by its name and does not pass.
+`detach`, `item`, `torch.no_grad` and the padding row of an embedding become a node `edgefl.StopGradient`
+around the values; `onnx_model` turns it into an Identity that the autodiff knows by name and does not pass.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _stopped(value: Any) -> Any:
 
 
 def mark(program: Any) -> None:
-    """Mark `detach` and padding rows in a `torch.export.ExportedProgram`.
+    """Mark `detach`, `item` and padding rows in a `torch.export.ExportedProgram`.
 
     Raises:
         SourceError: an embedding scales its gradient by frequency.
@@ -52,6 +52,8 @@ def mark(program: Any) -> None:
     for node in list(program.graph.nodes):
         if str(node.target) == "aten.detach.default":
             node.target = _target()
+        elif str(node.target) in ("aten._local_scalar_dense.default", "aten.item.default"):
+            _mark_number(program.graph, node)
         elif str(node.target) == "aten.embedding.default":
             _, indices, padding, by_frequency = (*node.args[:4], *(-1, False)[len(node.args) - 2 :])[:4]
             if by_frequency:
@@ -61,6 +63,16 @@ def mark(program: Any) -> None:
             if padding >= 0:
                 _mark_padding(program.graph, node, indices, padding)
     program.graph_module.recompile()
+
+
+def _mark_number(graph: Any, node: Any) -> None:
+    """A tensor read as one of Python's numbers gets no gradient."""
+    (tensor,) = node.args
+    if tensor.meta["val"].is_floating_point():
+        with graph.inserting_before(node):
+            stopped = graph.call_function(_target(), (tensor,))
+        stopped.meta["val"] = tensor.meta["val"]
+        node.args = (stopped,)
 
 
 def _mark_padding(graph: Any, node: Any, indices: Any, padding: int) -> None:
