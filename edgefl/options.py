@@ -432,8 +432,13 @@ class ReachOptions(Checked):
         str | None, optional(text(".+")), "PEM file to show a server that asks for certificates."
     ] = None
     key: Annotated[str | None, optional(text(".+")), "PEM file of that certificate's key."] = None
+    pin: Annotated[
+        str | None,
+        optional(text(".+")),
+        "Key the server must have, as sha256/BASE64; several with commas. Its certificate must be good too.",
+    ] = None
     insecure: Annotated[
-        bool, switch, "Send even secrets over plain http to another machine, where others can read them."
+        bool, switch, "Speak plain http to another machine, where others can read and change everything."
     ] = False
 
 

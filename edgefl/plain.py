@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+# Control characters, separators of lines, what turns the direction of writing, and half characters.
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
 def print_json(value: object) -> None:
@@ -42,6 +45,21 @@ def print_failure(exc: Exception) -> None:
 def harmless(text: str) -> str:
     """Text without control characters: names come from files of strangers and terminals obey them."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class OneLine(logging.Formatter):
+    """A line of the log per message, whatever strangers have put into it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = harmless(record.message)
+        return super().formatMessage(record)
+
+
+def start_log(level: int) -> None:
+    """Log to standard error, as every command does that runs for long."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine(LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def size(count: float) -> str:

@@ -17,8 +17,10 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from edgefl.errors import OptionError, ProtocolError
+from edgefl.plain import harmless
 
 C = TypeVar("C", bound="Checked")
+_SPACES = dict.fromkeys(map(ord, "\t\r\n"), " ")
 
 
 class Broken(ValueError):
@@ -139,6 +141,12 @@ def daily() -> Rule:
     return _text(
         "two times of day such as 22:00-06:00", lambda value: bool(re.fullmatch(f"{time}-{time}", value))
     )
+
+
+def readable(most: int) -> Rule:
+    """Text for people, of at most so many characters; what commands terminals or forges lines is replaced."""
+    rule = _text(f"text of at most {most} characters", lambda value: len(value) <= most)
+    return replace(rule, check=lambda value, where: harmless(rule(value, where).translate(_SPACES)))
 
 
 def one_of(*names: str) -> Rule:

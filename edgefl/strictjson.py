@@ -20,7 +20,11 @@ def parse(data: bytes, error: type[EdgeflError], where: str) -> Any:
         raise ValueError(f"{constant} is no JSON number")
 
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse)
+        if b"\\ud" in data.lower():
+            # Half of a pair of surrogates is no character: nothing that has it can be written out again.
+            canonical(value)
+        return value
     except (ValueError, RecursionError) as exc:
         raise error(f"{where} is not valid JSON: {exc}") from exc
 

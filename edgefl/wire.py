@@ -10,7 +10,7 @@ from edgefl.delta.budget import warm_up
 from edgefl.errors import OptionError
 from edgefl.message import Message, nested, several
 from edgefl.options import FIRST_DENSITY, LABELS, MAX_BYTES, CodingOptions, FitOptions, WhenOptions, nearest
-from edgefl.rules import flag, integer, number, optional, text
+from edgefl.rules import flag, integer, number, optional, readable, text
 
 MAX_JSON_BYTES = 64 * 1024
 MAX_LIST_BYTES = 64 << 20
@@ -28,7 +28,7 @@ SchemaId = Annotated[str, text(r"[0-9a-f]{16}")]
 Engine = Annotated[str, text(r"[ -~]{0,64}")]
 Reason = Annotated[str, text(r"[a-z][a-z0-9-]{0,63}")]
 AssignmentId = Annotated[str, text(r"[0-9a-f]{32}")]
-Text = Annotated[str, text(rf".{{0,{MAX_TEXT}}}")]
+Text = Annotated[str, readable(MAX_TEXT)]
 Federation = Annotated[str, text(r"([0-9a-f]{16})?")]
 Flag = Annotated[bool, flag]
 Number = Annotated[int, integer(1, MAX_COUNT)]

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from urllib.parse import urlsplit
 
 from edgefl.errors import OptionError
 from edgefl.options import ReachOptions
+from edgefl.runtime.sockets import is_here
 from edgefl.runtime.transport import HttpTransport
 
 
@@ -16,9 +16,9 @@ def reach(server: str, options: ReachOptions) -> HttpTransport:
     """A transport to a server.
 
     Raises:
-        OptionError: the URL is none, or a certificate cannot be used.
+        OptionError: the URL is none or plain http to another machine, or a certificate or pin cannot be used.
     """
-    return HttpTransport(server, context=_context(options))
+    return HttpTransport(server, context=_context(options), pin=options.pin, insecure=options.insecure)
 
 
 def check_private(server: str, options: ReachOptions, what: str) -> None:
@@ -28,19 +28,12 @@ def check_private(server: str, options: ReachOptions, what: str) -> None:
         OptionError: it would, and nobody said that this is meant.
     """
     parts = urlsplit(server)
-    if parts.scheme == "https" or options.insecure or _is_here(parts.hostname or ""):
+    if parts.scheme == "https" or options.insecure or is_here(parts.hostname or ""):
         return
     raise OptionError(
         f"{what} would go over plain http to {parts.hostname}, where anyone on the way can read it; "
         "use https, or --insecure if you mean it"
     )
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _context(options: ReachOptions) -> ssl.SSLContext | None:

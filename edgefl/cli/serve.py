@@ -22,8 +22,7 @@ from edgefl.options import (
     ServerOptions,
     WhenOptions,
 )
-
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+from edgefl.plain import start_log
 
 
 def serve(
@@ -81,7 +80,7 @@ def serve(
     settings = Settings(
         bundle, database, training=Training(fit, coding, when), admin_file=admin_file, **vars(server)
     )
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
+    start_log(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         run_server(

@@ -20,7 +20,7 @@ final class ActivityTraining {
         let device = EdgeFl(folder: files.appendingPathComponent("edgefl"), python: python)
         try device.collectFor(bundle: bundle)
         background = BackgroundTraining(identifier: Self.task) { phone in
-            let settings = #"{"when": {"unmetered": true, "full_power": true, "cool": true}, "limits": {"duty": 0.5}}"#
+            let settings = #"{"when": {"unmetered": true, "full_power": true, "cool": true}, "limits": {"duty": 50}}"#
             _ = try device.takePart(
                 server: "https://fl.example.org", engine: CoreMLEngine(), device: phone, settings: settings)
         }

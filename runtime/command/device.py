@@ -12,7 +12,7 @@ from pathlib import Path
 from edgefl.data import Examples
 from edgefl.errors import OptionError
 from edgefl.options import DataOptions, DeviceOptions, EngineOptions, LimitOptions, WhenOptions
-from edgefl.plain import print_json_line, print_line, size
+from edgefl.plain import print_json_line, print_line, size, start_log
 from edgefl.readers import read
 from edgefl.runtime.client import DeviceClient, Reader, RoundReport
 from edgefl.runtime.command.look import show_history, show_status
@@ -20,8 +20,6 @@ from edgefl.runtime.conditions import Guard, conditions_here
 from edgefl.runtime.identity import joined
 from edgefl.runtime.reach import reach
 from edgefl.runtime.store.source import Source
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def serve_owner(
@@ -49,7 +47,7 @@ def serve_owner(
             "give --server and either --data or --store to take part, or --status or --history to look"
         )
     os.nice(limits.nice)
-    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
+    start_log(logging.WARNING)
     with reach(device.server, device) as transport:
         client = DeviceClient(
             joined(

@@ -19,6 +19,7 @@ from edgefl.identity.messages import NewToken
 from edgefl.runtime.administration import Administration, AdminTransport
 from edgefl.runtime.identity import Credential, SignedTransport, enrol
 from edgefl.runtime.remote import Remote
+from edgefl.runtime.sockets import Allowance
 from edgefl.runtime.transport import HttpTransport, Response
 from edgefl.wire import Failure, RoundInfo
 from tests.server.conftest import Server
@@ -63,10 +64,9 @@ class Place:
 class From(HttpTransport):
     """HTTP from another address of this machine."""
 
-    def _connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(
-            self._host, self._port, timeout=self._timeout_s, source_address=("127.0.0.2", 0)
-        )
+    def _connect(self, allowance: Allowance) -> http.client.HTTPConnection:
+        to, seconds = self._route, allowance.seconds()
+        return http.client.HTTPConnection(to.host, to.port, seconds, source_address=("127.0.0.2", 0))
 
 
 @pytest.fixture(scope="module")
