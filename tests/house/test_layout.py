@@ -209,3 +209,19 @@ def test_nothing_is_ever_unpickled(folder: str) -> None:
 def _packages_text() -> str:
     text = (ROOT / "pyproject.toml").read_text()
     return text[text.index("packages = [") : text.index("[tool.setuptools.package-dir]")]
+
+
+@pytest.mark.device
+def test_prose_fits_a_page() -> None:
+    """Lines of at most 100 columns; tables, pictures and code have the width they need."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*_bridge/README.md")]
+    wide = []
+    for page in pages:
+        if page.name == "architecture.md":  # its contracts are tables in all but form
+            continue
+        code = False
+        for number, line in enumerate(page.read_text().splitlines(), 1):
+            code ^= line.lstrip().startswith("```")
+            if len(line) > 100 and not code and not line.startswith(("|", "!", "<", "    ")):
+                wide.append(f"{page.relative_to(ROOT)}:{number}")
+    assert wide == []
