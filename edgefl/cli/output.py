@@ -26,6 +26,8 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _NUMBER = re.compile(r"-|[+-]?[\d.,]+(e[+-]?\d+)?( ?(%|B|kB|MB|GB|x))?")
+_IDENTITY = re.compile(r"[0-9a-f]{16}")
+"""Of a device; people copy it, so it stays on one line."""
 
 
 def print_error(kind: str, message: str) -> None:
@@ -47,7 +49,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Rows under a title; long text wraps, numbers stay whole."""
+    """Rows under a title; long text wraps, numbers and identities stay whole."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
@@ -63,9 +65,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     )
     for i, column in enumerate(columns):
         numeric = bool(kept) and all(_NUMBER.fullmatch(row[i]) for row in kept)
-        made.add_column(
-            Text(column), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
-        )
+        whole = numeric or (bool(kept) and all(_IDENTITY.fullmatch(row[i]) for row in kept))
+        made.add_column(Text(column), justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in kept:
         made.add_row(*map(Text, row))
     return made

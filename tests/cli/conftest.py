@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Before any test sets COLUMNS, which the console would keep as its width for good.
-import edgefl.cli.output
-from edgefl.cli import main
+from edgefl.cli import main, output
 from tests.cli.commands import Command, Ran, in_own_process, save_examples
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -32,7 +30,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 
     def command(*arguments: object, columns: int = 100) -> Ran:
         monkeypatch.setattr(sys, "argv", ["edgefl", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", str(columns))
+        # Consoles keep the width that was set when they were made, as it is in a process of several.
+        for console in (output.out, output.err):
+            monkeypatch.setattr(console, "_width", columns)
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as ended:

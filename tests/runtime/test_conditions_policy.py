@@ -19,7 +19,7 @@ pytestmark = pytest.mark.device
 
 NOW = 1_800_000_000.0
 FINE = Readings(
-    charging=True, battery=80.0, metered=False, busy=0.1, temperature=40.0, hot=False,
+    charging=True, battery=80.0, metered=False, power_save=False, busy=0.1, temperature=40.0, hot=False,
     free_storage=10**9, free_memory=10**9,
 )  # fmt: skip
 
@@ -28,13 +28,14 @@ BY_READING: list[tuple[str, Any, Any, Any, str]] = [
     ("charging", True, True, False, "The device is not charging."),
     ("battery", 50, 50.0, 49.0, "The battery is at 49 %, needed are 50 %."),
     ("unmetered", True, False, True, "The network costs money by the byte."),
+    ("full_power", True, False, True, "The device saves power."),
     ("busy", 0.25, 0.25, 0.5, "Other work takes 50 % of the processors, allowed are 25 %."),
     ("temperature", 60.0, 60.0, 71.5, "The device is at 72 °C, allowed are 60 °C."),
     ("cool", True, False, True, "The device slows itself down for heat."),
     ("free_storage", 10**8, 10**8, 10**6, "The disk has room for 1.0 MB, needed are 100.0 MB."),
     ("free_memory", 10**8, 10**8, 10**6, "1.0 MB of memory are free, needed are 100.0 MB."),
 ]
-READING = {"unmetered": "metered", "cool": "hot"}
+READING = {"unmetered": "metered", "full_power": "power_save", "cool": "hot"}
 
 
 def test_nothing_asked_is_nothing_refused() -> None:
