@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+"""Files that a crash leaves old or new, never half of either; and files that one process holds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from edgefl.errors import DiskFull
 
@@ -66,6 +68,33 @@ else:
         except OSError:
             return False
         return True
+
+
+def take_lock(path: Path, waits_s: Iterable[float]) -> IO[bytes] | str:
+    """Lock a file, made where it is not there, and leave this process's number in it for people.
+
+    Args:
+        waits_s: seconds to wait before each try.
+
+    Returns:
+        The open file, which holds the lock until it is closed; or who holds it instead, as its number.
+
+    Raises:
+        DiskFull: there is no room for the file.
+    """
+    with disk_space(path):
+        handle = open(path, "a+b", buffering=0)  # noqa: SIM115, the caller closes it
+    for wait_s in waits_s:
+        time.sleep(wait_s)
+        if try_lock(handle.fileno()):
+            # A full disk has no room even for the number.
+            with contextlib.suppress(OSError):
+                handle.truncate(0)
+                handle.write(f"{os.getpid()}\n".encode())
+            return handle
+    with handle:
+        handle.seek(0)
+        return handle.read(100).decode("ascii", "replace").strip() or "unknown"
 
 
 def sync_folder(folder: Path) -> None:

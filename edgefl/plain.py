@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,11 @@ def start_log(level: int) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine(LOG_FORMAT))
     logging.basicConfig(level=level, handlers=[handler])
+
+
+def moment(at: float, seconds: bool = True) -> str:
+    """Seconds since the epoch as local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def size(count: float) -> str:

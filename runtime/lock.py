@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgefl.errors import OptionError
-from edgefl.files import disk_space, try_lock
+from edgefl.files import disk_space, take_lock, try_lock
 
 
 @contextlib.contextmanager
@@ -24,27 +22,14 @@ def only_one(folder: Path) -> Iterator[None]:
     file = folder / "lock"
     with disk_space(file):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(file, "a+b", buffering=0)  # noqa: SIM115
-    with handle:
-        if not _lock_soon(handle.fileno()):
-            owner = file.read_text(encoding="ascii", errors="replace").strip() or "unknown"
-            raise OptionError(
-                f"folder {folder} is in use by another client (process {owner}); give each client its own"
-            )
-        # The number is for people; a full disk has no room even for that.
-        with contextlib.suppress(OSError):
-            handle.truncate(0)
-            handle.write(f"{os.getpid()}\n".encode())
+    # Whoever asks for the owner holds the lock for a moment too.
+    held = take_lock(file, (0.0, 0.01, 0.1))
+    if isinstance(held, str):
+        raise OptionError(
+            f"folder {folder} is in use by another client (process {held}); give each client its own"
+        )
+    with held:
         yield
-
-
-def _lock_soon(descriptor: int) -> bool:
-    """Whoever asks for the owner holds the lock for a moment too."""
-    for wait_s in (0.01, 0.1):
-        if try_lock(descriptor):
-            return True
-        time.sleep(wait_s)
-    return try_lock(descriptor)
 
 
 def owner(folder: Path) -> str | None:

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
 from pathlib import Path
 
 from edgefl.errors import StoreError, StoreLost
-from edgefl.files import try_lock
+from edgefl.files import take_lock
 
 _WAITS_S = (0.0, 0.05, 0.2, 0.5)
 """A server that was killed holds its lock for a moment more, and so does a device's file system."""
@@ -21,19 +18,13 @@ class Ownership:
     def __init__(self, path: Path) -> None:
         """Take it; StoreError where another server has it."""
         self._path = path
-        self._handle = open(path.with_name(f"{path.name}-owner"), "a+b", buffering=0)  # noqa: SIM115
-        if not self._lock_soon():
-            self._handle.seek(0)
-            owner = self._handle.read(100).decode("ascii", "replace").strip() or "unknown"
-            self._handle.close()
+        held = take_lock(path.with_name(f"{path.name}-owner"), _WAITS_S)
+        if isinstance(held, str):
             raise StoreError(
-                f"the database {path} is in use by another server (process {owner}); stop that one, or give "
+                f"the database {path} is in use by another server (process {held}); stop that one, or give "
                 "each its own database, or both one of PostgreSQL"
             )
-        # For people; a full disk has no room even for that.
-        with contextlib.suppress(OSError):
-            self._handle.truncate(0)
-            self._handle.write(f"{os.getpid()}\n".encode())
+        self._handle = held
         self._file = _identity(path)
 
     def check(self) -> None:
@@ -43,13 +34,6 @@ class Ownership:
 
     def release(self) -> None:
         self._handle.close()
-
-    def _lock_soon(self) -> bool:
-        for wait_s in _WAITS_S:
-            time.sleep(wait_s)
-            if try_lock(self._handle.fileno()):
-                return True
-        return False
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -12,8 +12,9 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from edgefl.errors import BundleEntry, BundleHash, BundlePath, BundleTooLarge, BundleTruncated
+from edgefl.errors import BundleEntry, BundleError, BundleHash, BundlePath, BundleTooLarge, BundleTruncated
 
 MAX_BUNDLE_BYTES = (1 << 31) - 1
 MAX_ENTRIES = 256
@@ -92,6 +93,23 @@ def unpack(data: bytes) -> dict[str, memoryview]:
         if zlib.crc32(files[name]) != crc:
             raise BundleHash(f"entry {name!r} differs from its CRC-32: the file is damaged")
     return files
+
+
+def unpack_package(data: bytes, folder: Path) -> Path:
+    """Write a Core ML package, which travels as an archive, into a folder and return its path.
+
+    Raises:
+        BundleError: the bytes are no package.
+    """
+    files = unpack(data)
+    roots = {name.partition("/")[0] for name in files}
+    if len(roots) != 1 or not next(iter(roots)).endswith(".mlpackage"):
+        raise BundleError(f"the archive holds {sorted(roots)[:3]}, not one .mlpackage folder")
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder / roots.pop()
 
 
 def _directory(view: memoryview) -> Iterator[tuple[str, int, int, int]]:

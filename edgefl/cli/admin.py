@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import typer
 from edgefl.cli.options import AdminFile, AsJson, ServerUrl, reached
 from edgefl.cli.output import print_json, print_line, print_rows
 from edgefl.options import ReachOptions
+from edgefl.plain import moment
 
 if TYPE_CHECKING:
     from edgefl.runtime.administration import Administration
@@ -129,5 +129,5 @@ def _administration(server: str, reach: ReachOptions, admin_file: Path | None) -
 
 
 def _moment(at: float | None) -> str:
-    """Local time."""
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    """Local time, where there was such a moment."""
+    return "-" if at is None else moment(at, seconds=False)

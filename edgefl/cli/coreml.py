@@ -93,7 +93,7 @@ def write_packages(bundle: Bundle, folder: Path) -> list[dict[str, Any]]:
 
     Returns a row with kind, file and size for each.
     """
-    from edgefl.converters.targets.coreml.package import unpack_package
+    from edgefl.bundle.archive import unpack_package
 
     folder.mkdir(parents=True, exist_ok=True)
     rows, names = [], dict[str, Any]()

@@ -141,7 +141,7 @@ def _print(made: Export, output: Path, as_json: bool) -> None:
 
 def _write(file: ExportedFile, folder: Path) -> Path:
     if file.target == "coreml":
-        from edgefl.converters.targets.coreml.package import unpack_package
+        from edgefl.bundle.archive import unpack_package
 
         return unpack_package(file.data, folder)
     path = folder / file.name

@@ -14,6 +14,7 @@ from edgefl.cli.options import AsJson, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.errors import OptionError
 from edgefl.options import DataOptions, StoreOptions
+from edgefl.plain import moment
 
 if TYPE_CHECKING:
     from edgefl.runtime.store import ExampleStore
@@ -64,7 +65,7 @@ def info(store: StorePath, store_key: KeyFile = None, as_json: AsJson = False) -
     )
     print_line(f"each     {found.tensors}")
     if found.oldest is not None and found.newest is not None:
-        print_line(f"added    {_moment(found.oldest)} to {_moment(found.newest)}")
+        print_line(f"added    {moment(found.oldest, False)} to {moment(found.newest, False)}")
     limits = ", ".join(f"{name} {value}" for name, value in found.limits.items() if value)
     print_line(f"limits   {limits or 'none'}")
     if any(found.labels):
@@ -138,7 +139,3 @@ def _read_moment(text: str) -> float:
         return datetime.datetime.fromisoformat(text).timestamp()
     except ValueError as exc:
         raise OptionError(f"--before {text}: write a date such as 2026-11-01 or 2026-11-01T22:30") from exc
-
-
-def _moment(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M")

@@ -100,7 +100,7 @@ def identity_of(scheme: str, key: bytes) -> str:
 def verifies(scheme: str, key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether a message was signed by whoever has the key, in time that tells nothing about secrets."""
     if scheme == "ed25519":
-        return ed25519.verifies_fast(key, message, signature)
+        return ed25519.verifies(key, message, signature)
     return hmac.compare_digest(hmac.digest(key, message, "sha256"), signature)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefl.errors import OptionError
-from edgefl.plain import print_json, print_line, size
+from edgefl.plain import moment, print_json, print_line, size
 from edgefl.runtime.conditions import Conditions
 from edgefl.runtime.conditions.diary import Diary, Entry
 from edgefl.runtime.conditions.guard import judged, read_state
@@ -55,7 +55,7 @@ def show_status(folder: Path, conditions: Conditions, as_json: bool) -> None:
         return
     process = found["process"]
     who = f"process {process}" if process else "no process runs, the last one"
-    print_line(f"{folder}: {who} {found['doing']}, since {_moment(found['since'])}")
+    print_line(f"{folder}: {who} {found['doing']}, since {moment(found['since'])}")
     for reason in found["reasons"]:
         print_line(f"not training: {reason['said']}")
     if found["eligible"]:
@@ -84,15 +84,10 @@ def _none(folder: Path) -> Iterator[str]:
 
 def _line(entry: Entry) -> str:
     if entry.event != "round":
-        return f"{_moment(entry.at)}  {entry.event}  {entry.said}".rstrip()
+        return f"{moment(entry.at)}  {entry.event}  {entry.said}".rstrip()
     loss = "-" if entry.loss is None else f"{entry.loss:.4f}"
     return (
-        f"{_moment(entry.at)}  round {entry.round:<4} loss {loss:<8} sent {size(entry.bytes_up):<9} "
+        f"{moment(entry.at)}  round {entry.round:<4} loss {loss:<8} sent {size(entry.bytes_up):<9} "
         f"received {size(entry.bytes_down):<9} {entry.seconds:6.2f} s  "
         f"{'accepted' if entry.accepted else f'not accepted: {entry.said}'}"
     )
-
-
-def _moment(at: float) -> str:
-    """Local time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

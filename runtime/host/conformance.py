@@ -18,7 +18,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from edgefl._version import __version__
 from edgefl.bundle import Bundle
 from edgefl.delta import decode_delta, encode_delta
 from edgefl.errors import TensorFileError
-from edgefl.graph import read_onnx, run
+from edgefl.runtime.host.doubles import NumpyEngine, ScriptedPhone
 from edgefl.runtime.host.engine import HostEngine
 from edgefl.runtime.host.entry import run_round
 from edgefl.runtime.host.examples import FILE
@@ -60,7 +60,7 @@ def replay(vectors: Path, engine: HostEngine | None = None) -> tuple[Result, ...
     found += [_tried("refused", name, partial(_refused, vectors / name)) for name in index["refused"]]
     found += [_tried("frame", row["name"], partial(_frame, vectors, row)) for row in index["frames"]]
     for row in index["rounds"]:
-        found.append(_tried("round", row["name"], partial(_round, vectors, row, _Numpy(), _KERNELS)))
+        found.append(_tried("round", row["name"], partial(_round, vectors, row, NumpyEngine(), _KERNELS)))
         if engine is not None:
             check = partial(_round, vectors, row, engine, row["tolerance"])
             found.append(_tried("round on the engine", row["name"], check))
@@ -119,52 +119,16 @@ def _frame(vectors: Path, row: dict[str, Any]) -> str:
 
 
 def _round(vectors: Path, row: dict[str, Any], engine: HostEngine, tolerance: float) -> str:
-    phone = _Phone(row["readings"])
+    phone = ScriptedPhone(*row["readings"])
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(vectors / row["examples"], Path(folder) / FILE)
         bundle = vectors / row["bundle"]
         frame = run_round(str(bundle), folder, engine, phone, json.dumps(row["settings"]))
     if not row["file"]:
-        return "" if not frame and phone.reasons == row["reasons"] else f"not paused: {phone.reasons}"
+        told = [event["reason"] for event in phone.events if event["event"] == "paused"]
+        return "" if not frame and told == row["reasons"] else f"not paused: {told}"
     opened = Bundle.open(bundle)
     made, wanted = (decode_delta(one, opened) for one in (frame, (vectors / row["file"]).read_bytes()))
     error = max(float(np.abs(made[name] - wanted[name]).max()) for name in wanted)
     size = max(float(np.abs(value).max()) for value in wanted.values())
     return "" if error <= tolerance * size else f"off by {error / size:.2g} of the largest move"
-
-
-class _Numpy:
-    """The engine that is everywhere."""
-
-    def describe(self) -> str:
-        return json.dumps({"name": "numpy", "version": np.__version__, "target": "onnx"})
-
-    def run(self, artifact: str, signature: str, tensors: bytes) -> bytes:
-        made = run(read_onnx(Path(artifact).read_bytes()), read_tensors(tensors))
-        return write_tensors({name: np.asarray(value) for name, value in made.items()})
-
-
-class _Phone:
-    """Readings by a script."""
-
-    def __init__(self, script: list[dict[str, Any]]) -> None:
-        self._script = self._said(script)
-        self.reasons: list[str] = []
-
-    def reading(self) -> str:
-        return next(self._script)
-
-    def stopped(self) -> bool:
-        return False
-
-    def notify(self, event: str) -> None:
-        told = json.loads(event)
-        if told["event"] == "paused":
-            self.reasons.append(told["reason"])
-
-    @staticmethod
-    def _said(script: list[dict[str, Any]]) -> Iterator[str]:
-        for reading in script[:-1]:
-            yield json.dumps(reading)
-        while True:
-            yield json.dumps(script[-1])

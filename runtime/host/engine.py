@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from edgefl.bundle import Bundle
-from edgefl.bundle.archive import unpack
+from edgefl.bundle.archive import unpack_package
 from edgefl.bundle.manifest import EXTENSIONS
 from edgefl.errors import BackendFailure, BackendUnavailable, BundleError, TensorFileError
 from edgefl.files import write_atomically
@@ -106,14 +106,9 @@ def _unpacked(data: bytes, place: Path) -> None:
     """A package as the folder its platform takes, complete or not there at all."""
     if place.exists():
         return
-    files = unpack(data)
     work = Path(tempfile.mkdtemp(prefix=".package-", dir=place.parent))
     try:
-        for name, content in files.items():
-            file = work / name.partition("/")[2]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-        os.replace(work, place)
+        os.replace(unpack_package(data, work), place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

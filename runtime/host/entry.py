@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
-from edgefl.errors import BackendError
+from edgefl.errors import BackendError, Refused
 from edgefl.message import Message, nested
 from edgefl.options import MAX_BYTES, LimitOptions, ReachOptions, WhenOptions
 from edgefl.rules import optional, text
@@ -90,12 +90,14 @@ def take_part(
     """
     chosen, folder = Settings.from_bytes(settings.encode()), Path(workdir)
     turn = _Turn(folder, chosen, device, cipher)
-    backend = HostBackend(engine, folder / "engine")
     try:
+        backend = HostBackend(engine, folder / "engine")
         finished = turn.run(server, backend)
         used = f"{backend.name} {backend.version}"
-    except BackendError as exc:
-        # The app's engine is refused, by itself or by its trial; what comes with edgefl runs anywhere.
+    except (BackendError, Refused) as exc:
+        if isinstance(exc, Refused) and exc.reason != "unknown-target":
+            raise
+        # The app's engine is missing, wrong or without files here; what comes with edgefl runs anywhere.
         log.warning("%s", exc)
         turn.tell("engine_refused", reason=str(exc))
         finished, used = turn.run(server, "numpy"), "numpy"

@@ -17,18 +17,11 @@ from edgefl import Bundle
 from edgefl.data import load_examples
 from edgefl.runtime.client import DeviceClient
 from tests.android.host import Host
+from tests.host.doubles import fill
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 MODEL = FIXTURES / "mlp.edgefl"
 LOCAL = json.dumps({"training": {"fit": {"epochs": 2, "lr": 0.1}, "coding": {"density": 0.5}}})
-
-
-def fill(folder: Path, seed: int = 5, count: int = 40) -> None:
-    """Put a device's examples in its folder."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    x = rng.normal(size=(count, 6)).astype(np.float32)
-    np.savez(folder / "examples.npz", x=x, y=rng.integers(0, 3, count).astype(np.int32))
 
 
 @pytest.fixture

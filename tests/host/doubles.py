@@ -1,33 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An app in Python: an engine that runs files by the host's LiteRT or by NumPy, and a scripted phone."""
+"""What the tests ask of an app's doubles beside what they are: to count, to throw, to stop."""
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgefl.graph import Graph, read_onnx, run
-from edgefl.runtime.host import run_round
-from edgefl.tensorfile import read_tensors, write_tensors
+from edgefl.runtime.host import doubles, run_round
 
 
-def run_onnx(artifact: str, tensors: bytes) -> bytes:
-    """What an ONNX file makes of tensors."""
-    made = run(_graph(artifact), read_tensors(tensors))
-    return write_tensors({name: np.asarray(value) for name, value in made.items()})
-
-
-@functools.cache
-def _graph(artifact: str) -> Graph:
-    return read_onnx(Path(artifact).read_bytes())
-
-
-def fill(folder: str, seed: int = 5, count: int = 40) -> None:
+def fill(folder: str | Path, seed: int = 5, count: int = 40) -> None:
     """Put a device's examples in its folder."""
     rng = np.random.default_rng(seed)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -37,37 +22,28 @@ def fill(folder: str, seed: int = 5, count: int = 40) -> None:
 
 def frame_of(bundle: str, folder: str, settings: str) -> bytes:
     """The frame of a round whose engine is Python's own."""
-    return run_round(bundle, folder, NumpyEngine(), Phone(), settings)
+    return run_round(bundle, folder, doubles.NumpyEngine(), doubles.ScriptedPhone(), settings)
 
 
-class NumpyEngine:
-    """Runs ONNX files by the project's own interpreter, from the file as an app has it."""
+class NumpyEngine(doubles.NumpyEngine):
+    """Counts its runs; what is called before each may throw."""
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self.runs, self._before = 0, before
 
-    def describe(self) -> str:
-        return json.dumps({"name": "host-numpy", "version": "1", "target": "onnx"})
-
     def run(self, artifact: str, signature: str, tensors: bytes) -> bytes:
         self._before()
         self.runs += 1
-        return run_onnx(artifact, tensors)
+        return super().run(artifact, signature, tensors)
 
 
-class Phone:
-    """Readings by a script; keeps what it is told."""
+class Phone(doubles.ScriptedPhone):
+    """Stops when it has been asked so often."""
 
     def __init__(self, *script: dict[str, Any], stop_after: int | None = None) -> None:
-        self._script, self._stop_after = list(script) or [{}], stop_after
-        self.asked, self.events = 0, list[dict[str, Any]]()
-
-    def reading(self) -> str:
-        return json.dumps(self._script.pop(0) if len(self._script) > 1 else self._script[0])
+        super().__init__(*script)
+        self._stop_after, self.asked = stop_after, 0
 
     def stopped(self) -> bool:
         self.asked += 1
         return self._stop_after is not None and self.asked > self._stop_after
-
-    def notify(self, event: str) -> None:
-        self.events.append(json.loads(event))

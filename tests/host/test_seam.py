@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from edgefl import Bundle
+from edgefl.bundle import ArtifactData
 from edgefl.data import load_examples
 from edgefl.delta import decode_delta
 from edgefl.errors import BackendFailure, DataError, ProtocolError, Refused
 from edgefl.identity.messages import NewToken
 from edgefl.runtime.administration import Administration, AdminTransport
 from edgefl.runtime.client import DeviceClient
-from edgefl.runtime.host import HostConditions, run_round, take_part
-from tests.host.doubles import NumpyEngine, Phone
+from edgefl.runtime.host import HostBackend, HostConditions, run_round, take_part
+from tests.fixtures import minimal
+from tests.host.doubles import NumpyEngine, Phone, fill
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 MODEL = str(FIXTURES / "mlp.edgefl")
@@ -30,9 +32,7 @@ LOCAL = json.dumps({"training": TRAINING})
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A device's folder with examples."""
-    rng = np.random.default_rng(5)
-    x = rng.normal(size=(40, 6)).astype(np.float32)
-    np.savez(tmp_path / "examples.npz", x=x, y=rng.integers(0, 3, 40).astype(np.int32))
+    fill(tmp_path)
     return tmp_path
 
 
@@ -78,6 +78,27 @@ def test_readings_are_taken_as_the_system_words_them(
     assert (found.charging, found.battery, found.metered, found.power_save, found.hot) == expected
 
 
+def test_a_package_is_put_on_disk_as_the_folder_its_platform_takes(tmp_path: Path) -> None:
+    class CoreML(NumpyEngine):
+        def describe(self) -> str:
+            return json.dumps({"name": "coreml", "version": "17", "target": "coreml"})
+
+        def run(self, artifact: str, signature: str, tensors: bytes) -> bytes:
+            paths.append(Path(artifact))
+            return b""
+
+    paths: list[Path] = []
+    package = ArtifactData("coreml", "step", minimal.mlpackage(weights=b"abcd"))
+    bundle = Bundle.open(MODEL).with_artifacts([package])
+    for _ in range(2):  # the second time it is there
+        with pytest.raises(BackendFailure, match="gives no tensors"):
+            HostBackend(CoreML(), tmp_path).load(bundle, "step")({})
+    assert paths[0] == paths[1] and paths[0].suffix == ".mlpackage"
+    (weights,) = paths[0].rglob("weights.bin")
+    assert weights.read_bytes() == b"abcd"
+    assert list(tmp_path.iterdir()) == [paths[0]]
+
+
 @pytest.mark.parametrize("reading", [{"battery": 200}, {"thermal": "tepid"}, {"charging": 1}])
 def test_what_is_no_reading_is_refused(reading: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="gives no reading of its device"):
@@ -120,7 +141,7 @@ def test_rounds_with_a_server_are_those_of_any_device(
         if kind == "app":
             phone = Phone()
             made = json.loads(take_part(running.url, str(folder), NumpyEngine(), phone, "{}"))
-            assert made["finished"] and made["paused"] == "" and made["engine"] == "host-numpy 1"
+            assert made["finished"] and made["paused"] == "" and made["engine"].startswith("host-numpy ")
             assert [row["accepted"] for row in made["rounds"]] == [True] * 3
             assert [event["event"] for event in phone.events] == ["round"] * 3 + ["ended"]
         else:
@@ -143,10 +164,20 @@ def test_a_call_ends_where_a_condition_does_not_hold(server: Callable[..., Any],
     assert made["finished"] and made["paused"] == ""
 
 
-def test_a_refused_engine_is_replaced_by_numpy(server: Callable[..., Any], home: Path) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param('{"name": "wrong", "version": "1", "target": "onnx"}', id="wrong"),
+        pytest.param('{"name": "alien", "version": "1", "target": "coreml"}', id="no files"),
+        pytest.param("", id="missing"),
+    ],
+)
+def test_an_engine_that_cannot_is_replaced_by_numpy(
+    server: Callable[..., Any], home: Path, said: str
+) -> None:
     class Wrong(NumpyEngine):
         def describe(self) -> str:
-            return json.dumps({"name": "wrong", "version": "1", "target": "onnx"})
+            return said
 
         def run(self, artifact: str, signature: str, tensors: bytes) -> bytes:
             return tensors

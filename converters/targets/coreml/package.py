@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgefl.bundle.archive import pack, unpack
-from edgefl.errors import BundleError, ConversionError
+from edgefl.bundle.archive import pack, unpack_package
+from edgefl.errors import ConversionError
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://apple.com/coreml/mlpackage")
 _MANIFEST = "Manifest.json"
@@ -66,23 +66,6 @@ def serialized(spec: Any, description: str) -> bytes:
     if spec.WhichOneof("Type") == "mlProgram":
         spec.mlProgram.attributes.clear()
     return bytes(spec.SerializeToString(deterministic=True))
-
-
-def unpack_package(data: bytes, folder: Path) -> Path:
-    """Write a package from its bytes into a folder and return its path.
-
-    Raises:
-        BundleError: the bytes are no package.
-    """
-    files = unpack(data)
-    roots = {name.partition("/")[0] for name in files}
-    if len(roots) != 1 or not next(iter(roots)).endswith(".mlpackage"):
-        raise BundleError(f"the archive holds {sorted(roots)[:3]}, not one .mlpackage folder")
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder / roots.pop()
 
 
 @contextlib.contextmanager

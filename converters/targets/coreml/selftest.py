@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from edgefl.bundle import Artifact, Bundle
+from edgefl.bundle.archive import unpack_package
 from edgefl.converters.targets.coreml.border import Border, leaving
 from edgefl.converters.targets.coreml.golden import golden_inputs
-from edgefl.converters.targets.coreml.package import unpack_package
 from edgefl.converters.targets.coreml.program import import_coremltools
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import BackendUnavailable

@@ -23,7 +23,7 @@ private final class HostEngine: Engine {
         if refuses { throw PackError("no memory on this phone") }
         guard
             case .bytes(let made) = try python.call(
-                "tests.host.doubles", "run_onnx", [.text(artifact), .bytes(tensors)])
+                "edgefl.runtime.host.doubles", "run_onnx", [.text(artifact), .bytes(tensors)])
         else { throw PackError("no bytes") }
         return made
     }
