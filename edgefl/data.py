@@ -90,12 +90,26 @@ def load_examples(
             arrays = _read_arrays(archive, os.fspath(path), max_bytes)
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as exc:
         raise DataError(f"cannot read examples from {os.fspath(path)!r}: {exc}") from exc
-    labels = {name: arrays.pop(name) for name in list(arrays) if name == "y" or name.startswith("y/")}
-    if not arrays or (labelled and not labels):
-        names, needed = sorted([*arrays, *labels]), "'x' and 'y'" if labelled else "'x'"
-        raise DataError(f"{os.fspath(path)!r} holds arrays {names}, expected {needed}")
-    weight = arrays.pop("weight", None) if len(arrays) > 1 else None
-    return Examples(arrays.get("x", arrays), labels.get("y", labels) if labels else None, weight)
+    return named_examples(arrays, repr(os.fspath(path)), labelled=labelled)
+
+
+def named_examples(arrays: Mapping[str, Array], where: str, *, labelled: bool = True) -> Examples:
+    """Examples out of arrays named as an `.npz` names them: inputs, `y` or `y/<output>`, perhaps `weight`.
+
+    Args:
+        where: what holds the arrays, for the error.
+        labelled: whether there must be labels.
+
+    Raises:
+        DataError: there are no inputs, or no labels.
+    """
+    rest = dict(arrays)
+    labels = {name: rest.pop(name) for name in arrays if name == "y" or name.startswith("y/")}
+    if not rest or (labelled and not labels):
+        names, needed = sorted([*rest, *labels]), "'x' and 'y'" if labelled else "'x'"
+        raise DataError(f"{where} holds arrays {names}, expected {needed}")
+    weight = rest.pop("weight", None) if len(rest) > 1 else None
+    return Examples(rest.get("x", rest), labels.get("y", labels) if labels else None, weight)
 
 
 def check_examples(x: Inputs, y: Labels, manifest: Wanted) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefl.data import MAX_DATA_BYTES, Examples, Wanted, load_examples
+from edgefl.data import MAX_DATA_BYTES, Examples, Wanted, load_examples, named_examples
 from edgefl.errors import DataError
 from edgefl.options import DataOptions
 
@@ -52,7 +52,7 @@ def read(
     elif isinstance(source, Examples):
         found = source
     elif isinstance(source, Mapping):
-        found = _named(dict(source))
+        found = named_examples(source, "the mapping", labelled=False)
     elif isinstance(source, tuple) and len(source) in (2, 3):
         found = Examples(*source)
     elif isinstance(source, Iterable):
@@ -78,15 +78,6 @@ def _from_path(
 
         return read_table(path, wanted, how, labelled, max_bytes)
     return load_examples(path, labelled=labelled, max_bytes=max_bytes)
-
-
-def _named(arrays: dict[str, Any]) -> Examples:
-    """Arrays by name, as an `.npz` has them."""
-    labels = {name: arrays.pop(name) for name in list(arrays) if name == "y" or name.startswith("y/")}
-    weight = arrays.pop("weight", None) if len(arrays) > 1 else None
-    if not arrays:
-        raise DataError(f"there are arrays {sorted(labels)}, expected inputs too")
-    return Examples(arrays.get("x", arrays), labels.get("y", labels) if labels else None, weight)
 
 
 def _scaled(examples: Examples, how: DataOptions) -> Examples:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle.manifest import TensorSpec
-from edgefl.data import Examples, Wanted, read_npy
+from edgefl.data import Examples, Wanted, named_examples, read_npy
 from edgefl.errors import DataError, DataShape, MissingDependency
 from edgefl.options import DataOptions
 from edgefl.readers.classes import class_names, numbered
@@ -170,7 +170,6 @@ def _cut(values: Array, text: str) -> Array:
 
 def _arrays(files: Sequence[Path], max_bytes: int) -> Examples:
     """`x.npy`, `y.npy` and so on; `y_<output>.npy` where there are several outputs."""
-    from edgefl.readers import _named
 
     total = sum(file.stat().st_size for file in files)
     if total > max_bytes:
@@ -179,4 +178,4 @@ def _arrays(files: Sequence[Path], max_bytes: int) -> Examples:
     for file in files:
         name = file.stem.replace("y_", "y/", 1) if file.stem.startswith("y_") else file.stem
         arrays[name] = read_npy(file)
-    return _named(arrays)
+    return named_examples(arrays, str(files[0].parent), labelled=False)

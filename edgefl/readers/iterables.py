@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgefl.data import Examples, Wanted
+from edgefl.data import Examples, Wanted, named_examples
 from edgefl.errors import DataError, DataShape
 from edgefl.options import DataOptions
 from edgefl.readers.tables import LABELS
@@ -113,10 +113,11 @@ def _is_batch(parts: Parts, wanted: Wanted, guess: bool) -> bool:
 
 
 def _joined(gathered: Mapping[str, list[Array]], batched: bool) -> Examples:
-    from edgefl.readers import _named
 
     try:
         join = np.concatenate if batched else np.stack
-        return _named({name: join(values) for name, values in gathered.items()})
+        return named_examples(
+            {name: join(values) for name, values in gathered.items()}, "the source", labelled=False
+        )
     except ValueError as exc:
         raise DataShape(f"the examples have different shapes: {exc}") from exc

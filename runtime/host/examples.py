@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from edgefl.bundle import Bundle
-from edgefl.data import Examples, load_examples
+from edgefl.data import Examples, load_examples, named_examples
 from edgefl.errors import DataError, StoreError
 from edgefl.runtime.store import Cipher, ExampleStore, Source
 from edgefl.tensorfile import read_tensors
@@ -60,13 +60,10 @@ def add_example(workdir: str, tensors: bytes, key: str, cipher: HostCipher | Non
         DataError: the example does not fit the model.
         TensorFileError: the bytes are no tensors.
     """
-    arrays: dict[str, Any] = dict(read_tensors(tensors))
-    weight = float(arrays.pop("weight", 1.0))
-    labels = {name: arrays.pop(name) for name in list(arrays) if name == "y" or name.startswith("y/")}
-    if not labels or not arrays:
-        raise DataError(f"an example has inputs and labels, given {sorted([*arrays, *labels])}")
+    one = named_examples(read_tensors(tensors), "the example")
+    weight = 1.0 if one.weight is None else float(one.weight)
     with _store(workdir, cipher) as store:
-        return store.add(arrays.get("x", arrays), labels.get("y", labels), weight=weight, key=key)
+        return store.add(one.x, one.y, weight=weight, key=key)
 
 
 def forget_examples(workdir: str, key: str, cipher: HostCipher | None = None) -> int:

@@ -59,7 +59,7 @@ def test_what_is_no_example_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         add_example(str(tmp_path), example(1), "")
     collect_for(str(tmp_path), MODEL)
-    with pytest.raises(DataError, match="inputs and labels"):
+    with pytest.raises(DataError, match=r"the example holds arrays .*expected 'x' and 'y'"):
         add_example(str(tmp_path), write_tensors({"x": np.zeros(6, np.float32)}), "")
     with pytest.raises(DataError):
         add_example(str(tmp_path), write_tensors({"x": np.zeros(7, np.float32), "y": np.array(1)}), "")
