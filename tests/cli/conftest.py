@@ -30,7 +30,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 
     def command(*arguments: object, columns: int = 100) -> Ran:
         monkeypatch.setattr(sys, "argv", ["edgefl", *map(str, arguments)])
-        # Consoles keep the width that was set when they were made, as it is in a process of several.
+        # Our consoles keep the width of the time they were made; usage errors make one of their own.
+        monkeypatch.setenv("COLUMNS", str(columns))
         for console in (output.out, output.err):
             monkeypatch.setattr(console, "_width", columns)
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
