@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.android.host import Host, sources
+from tests.android.host import Host, sources, started
 from tests.host.conftest import servers
 
 BRIDGE = Path(__file__).parents[2] / "android_bridge"
@@ -40,10 +40,14 @@ def javac(out: Path, files: list[str], *path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bridge and its doubles, compiled."""
+    """See `compiled`."""
+    return compiled(tmp_path_factory.mktemp("classes"))
+
+
+def compiled(out: Path) -> Path:
+    """The bridge, its doubles and the tests' own classes in a folder; skips where there is no compiler."""
     if shutil.which("javac") is None:
         pytest.skip("no javac here: scripts/android.sh installs one on Debian")
-    out = tmp_path_factory.mktemp("classes")
     javac(out, sources(BRIDGE / "host" / "java"))
     main = [file for file in sources(BRIDGE / "src" / "main") if not file.endswith(NEVER_ON_A_JVM)]
     javac(out, main, out)
@@ -63,14 +67,7 @@ def jvm(classes: Path) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def host(jvm: Any) -> Host:
     """The Python behind the doubles, in place."""
-    made = Host(jvm)
-    proxy = jvm.JProxy("dev.edgefl.host.Host", inst=made)
-    jvm.JClass("dev.edgefl.host.Host$Here").set(proxy)
-    python = jvm.JClass("com.chaquo.python.Python")
-    if not python.isStarted():
-        context = jvm.JClass("dev.edgefl.test.TestContext")("/tmp")
-        python.start(jvm.JClass("com.chaquo.python.android.AndroidPlatform")(context))
-    return made
+    return started(jvm)
 
 
 @pytest.fixture(scope="session")

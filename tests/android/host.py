@@ -163,6 +163,18 @@ class Host:
         return self._jpype.JArray(self._jpype.JString)(values)
 
 
+def started(jpype: Any) -> Host:
+    """What the doubles ask for, in place on a running JVM, and Python as Chaquopy starts it."""
+    made = Host(jpype)
+    proxy = jpype.JProxy("dev.edgefl.host.Host", inst=made)
+    jpype.JClass("dev.edgefl.host.Host$Here").set(proxy)
+    python = jpype.JClass("com.chaquo.python.Python")
+    if not python.isStarted():
+        context = jpype.JClass("dev.edgefl.test.TestContext")("/tmp")
+        python.start(jpype.JClass("com.chaquo.python.android.AndroidPlatform")(context))
+    return made
+
+
 def sources(folder: Path) -> list[str]:
     """Java files below a folder."""
     return [str(path) for path in sorted(folder.rglob("*.java"))]

@@ -152,7 +152,7 @@ def _serve(folder: Path, goal: int) -> subprocess.Popen[bytes]:
     }
     training = {**TRAINING.fit.to_json(), **TRAINING.coding.to_json()}
     options = {"settings": settings, "training": training, "port_file": str(folder / "port")}
-    return subprocess.Popen([sys.executable, "-c", START, json.dumps(options)], cwd=ROOT, env=_environment())
+    return subprocess.Popen([sys.executable, "-c", START, json.dumps(options)], cwd=ROOT, env=environment())
 
 
 def _port(folder: Path, server: subprocess.Popen[bytes]) -> int:
@@ -174,7 +174,7 @@ def _devices(engines: Sequence[str], url: str, folder: Path) -> dict[str, dict[s
         subprocess.Popen(
             [python, "-W", "ignore", "-m", "tests.federation.engines", ",".join(names), url, str(folder)],
             cwd=ROOT,
-            env=_environment(),
+            env=environment(),
             stdout=subprocess.PIPE,
         )
         for python, names in groups
@@ -187,7 +187,7 @@ def _devices(engines: Sequence[str], url: str, folder: Path) -> dict[str, dict[s
     return {engine: found[engine] for engine in engines}
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import plistlib
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,33 +16,14 @@ from edgefl.data import load_examples
 from edgefl.runtime.client import DeviceClient
 from tests.host.conftest import servers
 from tests.host.doubles import fill
-
-ROOT = Path(__file__).parents[2]
-
-
-def swift(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command where Swift is; skips where it is not."""
-    made = [str(ROOT / "scripts" / "swift.sh"), "env", *(f"{k}={v}" for k, v in variables.items()), *command]
-    done = subprocess.run(made, capture_output=True, text=True, timeout=900, check=False)
-    if done.returncode == 2 and done.stderr.startswith("no Swift here"):
-        pytest.skip(done.stderr.strip())
-    return done
+from tests.ios.swift import PACKAGE, built, own_tests
 
 
-@pytest.fixture(scope="module")
-def package() -> str:
-    """The folder, inside, where the package is built; warnings are looked at too."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgefl" / "swift"
-    folder = Path(os.environ.get("EDGEFL_SWIFT", cache))
-    if not (folder / ".ready").exists():
-        pytest.skip("no Swift here yet: scripts/swift.sh fetches it, as root, once")
-    scratch = "/var/tmp/edgefl-ios"
-    shutil.rmtree(folder / scratch.lstrip("/"), ignore_errors=True)
-    done = swift("swift", "build", "--build-tests", "--package-path", "ios_bridge", "--scratch-path", scratch)
-    assert done.returncode == 0, done.stdout + done.stderr
-    own = [line for line in (done.stdout + done.stderr).splitlines() if "/ios_bridge/" in line]
-    assert not [line for line in own if re.search(r"\b(error|warning):", line)], "\n".join(own)
-    return scratch
+@pytest.fixture
+def package() -> Iterator[None]:
+    """The package, built."""
+    with built():
+        yield
 
 
 @pytest.fixture
@@ -54,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def test_the_package_passes_its_own_tests_and_a_round(
-    package: str, server: Callable[..., Any], tmp_path: Path
+    package: None, server: Callable[..., Any], tmp_path: Path
 ) -> None:
     """An iPhone's seam and an ordinary device meet in one round of one server."""
     running = server(rounds=1, goal=2, training={"epochs": 1, "lr": 0.1, "density": 0.5})
@@ -63,14 +42,12 @@ def test_the_package_passes_its_own_tests_and_a_round(
         running.transport(), load_examples(tmp_path / "examples.npz"), tmp_path, backend="numpy"
     )
     reports = client.run()
-    tests = subprocess.Popen(
-        [str(ROOT / "scripts" / "swift.sh"), "env", "EDGEFL_ROOT=/edgefl", f"EDGEFL_SERVER={running.url}",
-         "swift", "test", "--skip-build", "--package-path", "ios_bridge", "--scratch-path", package],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    xctest = subprocess.Popen(
+        own_tests(EDGEFL_SERVER=running.url), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert [report.accepted for report in reports] == [True]
-    output, _ = tests.communicate(timeout=900)
-    assert tests.returncode == 0, output
+    output, _ = xctest.communicate(timeout=900)
+    assert xctest.returncode == 0, output
     assert re.search(r"Executed 12 tests, with 0 failures", output), output
     assert "skipped" not in output
     engines = {row.engine for row in running.remote().participants(1)}
@@ -78,7 +55,7 @@ def test_the_package_passes_its_own_tests_and_a_round(
 
 
 def test_the_lists_of_the_sample_are_property_lists() -> None:
-    app = ROOT / "ios_bridge" / "App"
+    app = PACKAGE / "App"
     info = plistlib.loads((app / "Info.plist").read_bytes())
     (identifier,) = info["BGTaskSchedulerPermittedIdentifiers"]
     assert f'"{identifier}"' in (app / "ActivityTraining.swift").read_text()
