@@ -17,7 +17,7 @@ from dataclasses import replace
 from edgefl.bundle import Bundle
 from edgefl.bundle.missing import check_whole
 from edgefl.delta.asked import check_payload
-from edgefl.errors import Refused
+from edgefl.errors import Refused, StoreError
 from edgefl.parameters import Schema
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict, discount
@@ -484,6 +484,10 @@ class Coordinator:
 
     def _contributions(self, full: Round) -> Iterator[Contribution]:
         sent = self._store.updates_of(full.number)
+        if len(sent) != len(full.updates):
+            raise StoreError(
+                f"round {full.number} took {len(full.updates)} updates, the database has {len(sent)} of them"
+            )
         most = most_weight([u.weight for u in sent], self.settings.weight_bound)
         for u in sent:
             update = self._decoded.get(u.digest)

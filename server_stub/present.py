@@ -19,9 +19,8 @@ BEAT_S = 5.0
 
 
 class Present:
-    """Attributes:
-    round: the current round as last seen, None where all are done.
-    lock: held during every event.
+    """What an event changes is seen by its own thread at once, and by all others when it is on disk: a round
+    must not be closed, nor an update be called known, by what may still be undone.
     """
 
     def __init__(self, store: Storage, clock: ServerClock) -> None:
@@ -29,7 +28,19 @@ class Present:
         self._store, self._clock = store, clock
         self._seen: Head | None = None
         self._beat = clock()
-        self.round: Round | None = None
+        self._kept: Round | None = None
+        self._changing: Round | None = None
+        self._within: int | None = None
+
+    @property
+    def round(self) -> Round | None:
+        """The current round as last seen, None where all are done. Set only within an event."""
+        return self._changing if self._within == threading.get_ident() else self._kept
+
+    @round.setter
+    def round(self, after: Round | None) -> None:
+        assert self._within == threading.get_ident(), "only an event changes the round"
+        self._changing = after
 
     @contextlib.contextmanager
     def event(self) -> Iterator[float]:
@@ -38,26 +49,29 @@ class Present:
         Nothing that was done within counts where it raises.
         """
         with self.lock:
-            before, known = self.round, False
+            known = False
             try:
                 with self._store.event() as head:
                     self._see(head)
-                    before, known = self.round, True
+                    known = True
+                    self._changing, self._within = self._kept, threading.get_ident()
                     at = self._clock()
                     yield at
-                    changed = self.round is not before
+                    changed = self._changing is not self._kept
                     if changed or at - self._beat > BEAT_S:
                         head = replace(head, revision=head.revision + changed, at=at)
                         self._store.put_head(head, self._clock.moment())
                         self._beat = at
-                self._seen = head
+                self._kept, self._seen = self._changing, head
             except Refused:
-                if not known or self.round is not before:
+                if not known:
                     self._seen = None
                 raise
             except BaseException:
                 self._seen = None
                 raise
+            finally:
+                self._within = None
 
     def glance(self, *, careful: bool = False) -> Round | None:
         """The round as it was a moment ago, without waiting for anybody.
@@ -81,5 +95,5 @@ class Present:
     def _see(self, head: Head) -> None:
         self._clock.at_least(head.at)
         if self._seen is None or self._seen.revision != head.revision:
-            self.round = self._store.current_round()
+            self._kept = self._store.current_round()
         self._seen = head
