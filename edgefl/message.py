@@ -22,8 +22,8 @@ class Message(Checked):
         return ProtocolError(str(broken))
 
     def to_bytes(self) -> bytes:
-        """The message as UTF-8 JSON."""
-        return canonical(self.to_json())
+        """The message as UTF-8 JSON, without what is as it would be anyway: most of a task is."""
+        return canonical(self.to_json(defaults=False))
 
     @classmethod
     def from_json(cls: type[M], value: object, where: str = "") -> M:

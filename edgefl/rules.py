@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -85,9 +85,14 @@ class Checked:
             return OptionError(str(broken))
         return OptionError(f"allowed is {broken.allowed}", {name: value})
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+    def to_json(self, *, defaults: bool = True) -> dict[str, Any]:
+        """The fields as JSON values.
+
+        Args:
+            defaults: also those, however deep, that have the value they would have anyway.
+        """
+        values = [(f, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
+        return {f.name: _plain(v, defaults) for f, v in values if defaults or v != _default(f)}
 
     @classmethod
     def _read(cls: type[C], value: object, where: str) -> C:
@@ -212,7 +217,12 @@ def _bytes(written: str) -> int:
     return int(float(found[1]) * units[found[2]])
 
 
-def _plain(value: object) -> object:
+def _default(known: Field[Any]) -> object:
+    """The value of a field that is not given, MISSING where it has to be."""
+    return known.default if known.default_factory is MISSING else known.default_factory()
+
+
+def _plain(value: object, defaults: bool) -> object:
     if isinstance(value, Checked):
-        return value.to_json()
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+        return value.to_json(defaults=defaults)
+    return [_plain(v, defaults) for v in value] if isinstance(value, tuple) else value

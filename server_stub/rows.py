@@ -24,6 +24,7 @@ from edgefl.server_stub.tables import (
 )
 from edgefl.server_stub.terms import Terms
 from edgefl.server_stub.values import Publication, Traffic, Version
+from edgefl.strictjson import canonical
 from edgefl.wire import Refusals, RoundInfo
 
 _WEIGHT = assignments.c.examples
@@ -175,7 +176,8 @@ def insert_round(c: Connection, state: Round, at: float) -> None:
             extensions=state.extensions,
             bytes_up=0,
             bytes_down=0,
-            terms=None if state.terms is None else state.terms.to_bytes().decode(),
+            # In full: what was asked for stays, whatever later releases do by default.
+            terms=None if state.terms is None else canonical(state.terms.to_json()).decode(),
         )
     )
 

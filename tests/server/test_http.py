@@ -17,7 +17,7 @@ from edgefl.delta import encode
 from edgefl.errors import Refused, ServerUnreachable
 from edgefl.runtime.transport import HttpTransport
 from edgefl.server_stub import aggregate
-from edgefl.wire import CheckIn, Failure
+from edgefl.wire import CheckIn, CheckInAnswer, Failure
 
 
 def reason_of(answer) -> str:
@@ -337,10 +337,10 @@ def test_termination_lets_waiting_devices_go(serve, hello):
     time.sleep(0.3)
 
     code = server.terminate()
-    answer = json.loads(waiting.getresponse().read())
+    answer = CheckInAnswer.from_bytes(waiting.getresponse().read())
     waiting.close()
 
-    assert answer["task"] is None and not answer["finished"]
+    assert answer.task is None and not answer.finished
     assert code in (0, -15)
 
 

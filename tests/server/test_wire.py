@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefl.errors import ProtocolError
-from edgefl.options import FitOptions
-from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Failure, Task, Training
+from edgefl.options import FitOptions, WhenOptions
+from edgefl.strictjson import canonical
+from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Decline, Failure, Task, Training
 
 TASK = Task(
     assignment="0" * 32,
@@ -30,6 +31,56 @@ def test_task_survives_the_way_there_and_back():
     answer = CheckInAnswer(TASK, 0.5)
 
     assert CheckInAnswer.from_bytes(answer.to_bytes()) == answer
+
+
+def test_bytes_of_messages_are_these_and_say_no_default():
+    coded = '{"density":0.003,"mode":"unbiased"}'
+    task = (
+        f'{{"assignment":"{"0" * 32}","base_version":2,"cohort":8,"deadline_s":12.5,"max_bytes":5000,'
+        f'"round":3,"schema":"0123456789abcdef","training":{{"coding":{coded},"fit":{{"epochs":2,"lr":0.1}}}}}}'
+    )
+    bytes_of = {
+        CheckIn("a", "0123456789abcdef", "numpy", 3): (
+            '{"device":"a","engine":"numpy","examples":3,"schema":"0123456789abcdef"}'
+        ),
+        CheckInAnswer(TASK): f'{{"task":{task}}}',
+        CheckInAnswer(retry_after_s=2.5): '{"retry_after_s":2.5}',
+        CheckInAnswer(): "{}",
+        replace(TASK, training=Training()): task.replace(
+            f'{{"coding":{coded},"fit":{{"epochs":2,"lr":0.1}}}}', "{}"
+        ),
+        Training(when=WhenOptions(battery=20)): '{"when":{"battery":20}}',
+        Accepted(True, False): '{"accepted":true,"duplicate":false}',
+        Failure("unknown-round"): '{"reason":"unknown-round"}',
+        Decline("hot"): '{"reason":"hot"}',
+    }
+
+    assert {message: message.to_bytes().decode() for message in bytes_of} == bytes_of
+    assert all(type(message).from_bytes(said.encode()) == message for message, said in bytes_of.items())
+
+
+def test_messages_of_older_peers_that_say_every_default_read_the_same():
+    for message in (TASK, CheckInAnswer(TASK), CheckInAnswer(), CheckIn("a", "0" * 16, "numpy", 3)):
+        assert type(message).from_bytes(canonical(message.to_json())) == message
+
+
+def test_defaults_are_part_of_version_1():
+    """A peer of any release fills them in, so none of them may ever change."""
+    assert Training().to_json() == {
+        "fit": {
+            "epochs": 1, "steps": 0, "lr": None, "lr_decay": 1.0, "schedule": "constant",
+            "weight_decay": 0.0, "momentum": 0.0, "optimizer": "sgd", "mu": 0.0, "clip_norm": None, "seed": 0,
+        },
+        "coding": {
+            "mode": "topk", "density": 0.01, "payload": 0, "per_tensor": False, "whole_below": 0,
+            "warm_up": 0, "correction": 0.0, "residual_decay": 1.0,
+        },
+        "when": {
+            "charging": False, "battery": 0, "unmetered": False, "full_power": False, "busy": None,
+            "temperature": None, "cool": False, "free_storage": 0, "free_memory": 0, "window": None,
+            "new_examples": 0, "per_day": 0,
+        },
+    }  # fmt: skip
 
 
 def test_answer_without_task_has_defaults():

@@ -17,7 +17,7 @@ from edgefl.parameters import Schema, Vector
 from edgefl.runtime.update import NMSE_PER_UPDATE
 from edgefl.server_stub.publish import Standing, publish
 
-HTTP_UP, HTTP_DOWN = 416, 1280
+HTTP_UP, HTTP_DOWN = 392, 810
 """Bytes that one round's requests and answers take beside frames and parameters; `--train` measures them."""
 
 DENSITIES = (0.001, 0.003, 0.01, 0.03, 0.1)
