@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 JSON = "application/json"
@@ -24,8 +24,18 @@ def etag(data: bytes) -> str:
 
 def answer_size(status: int, headers: Mapping[str, str], body: bytes) -> int:
     """Bytes of an answer as the server writes it over HTTP/1.1, with the date and the length of its body."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", _DATE]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
     if status not in (204, 304):
-        lines.append(f"content-length: {len(body)}")
-    return sum(len(line) + 2 for line in lines) + 2 + len(body)
+        fields.append((b"content-length", str(len(body)).encode()))
+    return head_size(status, fields) + len(body)
+
+
+def head_size(status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
+    """Bytes of an answer before its body, the date included, which the server adds."""
+    lines = len(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n") + len(_DATE) + len("\r\n")
+    return lines + fields_size(fields) + len("\r\n")
+
+
+def fields_size(fields: Iterable[tuple[bytes, bytes]]) -> int:
+    """Bytes of header fields."""
+    return sum(len(name) + len(": ") + len(value) + len("\r\n") for name, value in fields)

@@ -17,13 +17,15 @@ from starlette.exceptions import HTTPException
 from edgefl._version import __version__
 from edgefl.errors import Refused, StoreLost
 from edgefl.identity.messages import Enrol, Enrolled
-from edgefl.server_stub import admin
+from edgefl.server_stub import admin, pages
 from edgefl.server_stub.answers import BYTES, REVALIDATE, UPDATE
 from edgefl.server_stub.bodies import answer, body_of, failure, parsed
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.door import Door
 from edgefl.server_stub.identity import Gate
-from edgefl.server_stub.meter import Meter
+from edgefl.server_stub.meter import Meter, Metered
+from edgefl.server_stub.pages.figures import Figures
+from edgefl.server_stub.pages.metrics import Metrics
 from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import (
@@ -54,19 +56,23 @@ _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
 _MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {UPDATE: {}}}}
 
 
-def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
+def create_app(settings: Settings, *, exposed: bool = False) -> FastAPI:
     """The application for one model. Its coordinator is `app.state.service.coordinator`.
 
     Args:
-        meter: counts bytes at the socket; only the process that owns the socket can supply one.
+        exposed: other machines reach it, so that its pages are for administrators.
 
     Raises:
         BundleError, StoreError: the bundle or the database cannot be used.
     """
-    coordinator = Coordinator(settings, traffic=(meter or Meter()).read)
+    meter = Meter()
+    coordinator = Coordinator(settings, traffic=meter.read)
     service = Service(coordinator)
-    gate = Gate(coordinator.register, coordinator.federation, settings)
-    if settings.enrolled:
+    gate = Gate(coordinator.register, coordinator.federation, settings, exposed=exposed)
+    figures = Figures(coordinator, meter.read, lambda: service.waiting)
+    metrics = Metrics(figures)
+    coordinator.on_closed.append(metrics.closed)
+    if gate.private:
         admin.settle_admin(coordinator.register, settings.admin_path())
 
     @contextlib.asynccontextmanager
@@ -84,7 +90,10 @@ def create_app(settings: Settings, meter: Meter | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.gate = gate
+    app.state.meter = meter
+    app.add_middleware(Metered, meter=meter)
     app.include_router(_routes(service, Door(gate)))
+    app.include_router(pages.routes(service, Door(gate), figures, metrics))
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(StoreLost, _on_lost)
     app.add_exception_handler(RequestValidationError, _on_invalid)

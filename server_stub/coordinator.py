@@ -11,6 +11,7 @@ import logging
 import math
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -42,7 +43,7 @@ from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
 from edgefl.server_stub.storage import Storage
 from edgefl.server_stub.terms import Terms
-from edgefl.server_stub.values import Traffic, Version
+from edgefl.server_stub.values import Closing, Traffic, Version
 from edgefl.wire import Accepted, CheckIn, CheckInAnswer, Participants, RoundInfo, Status, Task
 
 log = logging.getLogger("edgefl.server")
@@ -70,6 +71,7 @@ class Coordinator:
     Attributes:
         federation: tells these rounds from all others.
         register: who is enrolled.
+        on_closed: called with each round that this coordinator has closed, and not to be kept long.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Coordinator:
         check_payload(settings.training.coding, self._schema)
         self._traffic, self._counted = traffic, traffic()
         self._closing = threading.Lock()
+        self.on_closed: list[Callable[[Closing], None]] = []
         self._drawing = settings.drawing()
         self._known: dict[str, tuple[CheckIn, float]] = {}
         self._store = store or _database(settings)
@@ -322,6 +325,14 @@ class Coordinator:
             return None
         return current.number, self._drawing.moment(current) is None
 
+    def now(self) -> float:
+        """The server's time, seconds since the epoch."""
+        return self._clock()
+
+    def look(self) -> None:
+        """See whether the storage answers; StoreLost where it is gone."""
+        self._present.glance(careful=True)
+
     def rounds(self) -> list[RoundInfo]:
         """All rounds, oldest first, with bytes up to now."""
         return [self._live(info) for info in self._store.round_infos()]
@@ -459,6 +470,7 @@ class Coordinator:
                 self._close(full)
 
     def _close(self, full: Round) -> None:
+        began = time.perf_counter()
         made, verdicts = self._next_version(full)
         with self._present.event() as at:
             if not self._is_current(self._present.round, full):
@@ -472,6 +484,9 @@ class Coordinator:
         self._decoded.clear()
         self._tell(full, verdicts)
         log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)
+        closing = Closing(full.number, made.number, len(full.updates), time.perf_counter() - began)
+        for tell in self.on_closed:
+            tell(closing)
 
     @staticmethod
     def _is_current(current: Round | None, full: Round) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable
 
 from anyio import to_thread
@@ -35,6 +36,18 @@ class Door:
         caller = await self.admit(request)
         _insist_on_admin(caller, self.gate)
         return caller
+
+    async def look(self, request: Request) -> None:
+        """Someone who wants to see a page.
+
+        Raises:
+            Refused: `not-admin`, or `wrong-host` where pages are open and were asked for by a name of
+                another machine's: by such a name a stranger's web page could read them.
+        """
+        await to_thread.run_sync(self.gate.look, _ask(request))
+        host = request.headers.get("host", "")
+        if not self.gate.private and not _is_here(host):
+            raise Refused(403, "wrong-host", f"ask for localhost or an address, not for {host!r:.80}")
 
     async def receive(self, request: Request, limit: Limit | None = None) -> tuple[Caller, bytes]:
         """The device that asks, and the body.
@@ -86,6 +99,16 @@ class Door:
 def _insist_on_admin(caller: Caller, gate: Gate) -> None:
     if gate.enrolled and not caller.admin:
         raise Refused(403, "not-admin", "only an administrator may ask for this")
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host, with its port or without, is one that no name of a stranger's leads to."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True
 
 
 def _ask(request: Request) -> Ask:

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes counted where they enter and leave the process: HTTP headers and bodies, inside any TLS."""
+"""Bytes of requests and answers as HTTP/1.1 writes them: headers and bodies, inside any TLS."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from typing import Any
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from edgefl.server_stub.door import PARTY
+from edgefl.server_stub.answers import fields_size, head_size
 from edgefl.server_stub.values import Traffic
+
+_CLOSE = b"Connection: close\r\n"
+"""What an answer says beside its own fields, where the client said so."""
 
 
 class Meter:
@@ -24,43 +23,36 @@ class Meter:
         return Traffic(self.up, self.down)
 
 
-class _Counting:
-    """An asyncio transport that counts what is written to it and is otherwise the one it wraps."""
+class Metered:
+    """Counts what an application takes and gives; of bodies what was read or sent of them."""
 
-    def __init__(self, transport: asyncio.Transport, meter: Meter) -> None:
-        self._transport, self._meter = transport, meter
+    def __init__(self, app: ASGIApp, meter: Meter) -> None:
+        self._app, self._meter = app, meter
 
-    def write(self, data: bytes) -> None:
-        self._meter.down += len(data)
-        self._transport.write(data)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        meter = self._meter
+        meter.up += _request_head(scope)
+        goodbye = len(_CLOSE) if (b"connection", b"close") in scope["headers"] else 0
 
-    def writelines(self, data: Iterable[bytes]) -> None:
-        self.write(b"".join(data))
+        async def taken() -> Message:
+            message = await receive()
+            meter.up += len(message.get("body", b""))
+            return message
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+        async def given(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                meter.down += head_size(message["status"], message.get("headers", ())) + goodbye
+            elif message["type"] == "http.response.body":
+                meter.down += len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, taken, given)
 
 
-def _common_name(certificate: Any) -> str:
-    """The name in a certificate as `ssl` tells it, "" where there is none."""
-    names = [
-        value for part in (certificate or {}).get("subject", ()) for key, value in part if key == "commonName"
-    ]
-    return names[0] if len(names) == 1 else ""
-
-
-def metered(meter: Meter) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 protocol with every byte in and out counted."""
-
-    class MeteredProtocol(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(_Counting(transport, meter))  # type: ignore[arg-type]
-            if party := _common_name(transport.get_extra_info("peercert")):
-                # What requests of this connection find in their scope's state.
-                self.app_state = {**self.app_state, PARTY: party}
-
-        def data_received(self, data: bytes) -> None:
-            meter.up += len(data)
-            super().data_received(data)
-
-    return MeteredProtocol
+def _request_head(scope: Scope) -> int:
+    path, query = scope.get("raw_path") or scope["path"].encode(), scope["query_string"]
+    line = len(scope["method"]) + len(path) + bool(query) + len(query) + len("  HTTP/1.1\r\n")
+    return line + fields_size(scope["headers"]) + len("\r\n")

@@ -15,7 +15,6 @@ import uvicorn
 from edgefl.errors import OptionError
 from edgefl.files import write_atomically
 from edgefl.server_stub.app import create_app
-from edgefl.server_stub.meter import Meter, metered
 from edgefl.server_stub.quiet import hush
 from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
@@ -70,16 +69,21 @@ def run_server(
         StoreLost: the database was deleted, or another server has taken it over; the server has stopped.
         OSError: the address cannot be bound.
     """
-    _check_exposed(host, settings.enrolled or client_ca is not None or insecure)
+    exposed = not _is_loopback(host)
+    if exposed and not (settings.enrolled or client_ca is not None or insecure):
+        raise OptionError(
+            "other machines reach this address, and whoever does could take part under any name; have "
+            "devices enrolled (--enrolled), ask for certificates (--client-ca), or say --insecure",
+            {"host": host},
+        )
     if client_ca is not None and certificate is None:
         raise OptionError("certificates of clients need https: --certificate too", {"client_ca": client_ca})
-    meter = Meter()
     hush("edgefl.server", "uvicorn.error", "asyncio")
     with _listen(host, port) as listener:
-        app = create_app(settings, meter)
+        app = create_app(settings, exposed=exposed)
         config = uvicorn.Config(
             app,
-            http=guarded(metered(meter), limits),
+            http=guarded(limits),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -102,17 +106,11 @@ def run_server(
         raise app.state.service.lost
 
 
-def _check_exposed(host: str, meant: bool) -> None:
+def _is_loopback(host: str) -> bool:
     try:
-        here = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        here = host == "localhost"
-    if not here and not meant:
-        raise OptionError(
-            "other machines reach this address, and whoever does could take part under any name; have "
-            "devices enrolled (--enrolled), ask for certificates (--client-ca), or say --insecure",
-            {"host": host},
-        )
+        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -42,6 +42,11 @@ class Service:
         self._made: dict[tuple[object, ...], tuple[bytes, str]] = {}
         self._making = asyncio.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """Devices that are held until there is work for them."""
+        return len(self._waiting)
+
     async def call(self, work: Callable[..., T], *arguments: object) -> T:
         """Run work in a thread and pass news of a changed round on to those who wait for it."""
         before = self.coordinator.places, self.coordinator.offer

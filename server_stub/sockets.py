@@ -14,6 +14,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgefl.server_stub.door import PARTY
+
 _LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
@@ -143,6 +145,14 @@ def _phase(protocol: H11Protocol) -> str:
     return "header" if begun else "idle"
 
 
+def _common_name(certificate: Any) -> str:
+    """The name in a certificate as `ssl` tells it, "" where there is none."""
+    names = [
+        value for part in (certificate or {}).get("subject", ()) for key, value in part if key == "commonName"
+    ]
+    return names[0] if len(names) == 1 else ""
+
+
 def _let_go(protocol: H11Protocol, said: bytes) -> None:
     transport = protocol.transport
     if said and (protocol.cycle is None or not protocol.cycle.response_started):
@@ -152,13 +162,16 @@ def _let_go(protocol: H11Protocol, said: bytes) -> None:
         transport.abort()
 
 
-def guarded(protocol: type[H11Protocol], limits: Limits) -> type[H11Protocol]:
-    """A protocol of uvicorn's whose connections are watched."""
+def guarded(limits: Limits) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 with its connections watched, which know the party they are with."""
     guard = Guard(limits)
 
-    class GuardedProtocol(protocol):  # type: ignore[misc, valid-type]
+    class GuardedProtocol(H11Protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            if party := _common_name(transport.get_extra_info("peercert")):
+                # What requests of this connection find in their scope's state.
+                self.app_state = {**self.app_state, PARTY: party}
             guard.enter(self)
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -69,8 +69,23 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Closing:
+    """A round that was closed.
+
+    Attributes:
+        version: what it led to.
+        seconds: it took to get there from a full round.
+    """
+
+    round: int
+    version: int
+    updates: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Traffic:
-    """Bytes at the socket: `up` towards the server, `down` towards devices."""
+    """Bytes of requests and answers: `up` towards the server, `down` towards devices."""
 
     up: int = 0
     down: int = 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -28,6 +29,7 @@ DEVICE_BURST = 10
 """Seconds' worth of requests that may come at once."""
 _KEPT, _KEPT_S = 20_000, 5.0
 _BEARER = "Bearer "
+_ASK_FOR_PASSWORD = {"www-authenticate": 'Basic realm="edgefl", charset="UTF-8"'}
 _PARTY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
@@ -81,16 +83,19 @@ class Gate:
         federation: str,
         options: ServerOptions,
         *,
+        exposed: bool = False,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             federation: what requests are signed for.
+            exposed: other machines reach the server.
             clock: seconds since the epoch.
             ticks: seconds on a clock that only runs forward.
         """
         self.register, self.federation, self.enrolled = register, federation, options.enrolled
+        self.private = options.enrolled or exposed
         self.clock, self._ticks = clock, ticks
         self._nonces = Nonces(clock())
         self._devices = Buckets(options.per_device, DEVICE_BURST * options.per_device)
@@ -110,11 +115,26 @@ class Gate:
             party = _party(ask)
             return Entry(lambda _: Caller(identity=party))
         if ask.authorization.startswith(_BEARER):
-            self._check_admin(ask)
+            self._check_admin(ask, ask.authorization.removeprefix(_BEARER))
             return Entry(lambda _: Caller(admin=True))
         claim = self._claim(ask)
         device = self._device(claim.identity)
         return Entry(lambda body: self._confirmed(ask, claim, device, body))
+
+    def look(self, ask: Ask) -> None:
+        """Let people and monitors see the pages, which change nothing: all of them where only this machine
+        reaches the server and no device is enrolled, else administrators.
+
+        Raises:
+            Refused: `too-many-requests` or `not-admin`, by which a browser asks for a password.
+        """
+        self._pay(ask)
+        if not self.private:
+            return
+        try:
+            self._check_admin(ask, _password(ask.authorization))
+        except Refused as exc:
+            raise Refused(exc.status, exc.reason, exc.detail, _ASK_FOR_PASSWORD) from exc
 
     def is_quick(self, ask: Ask) -> bool:
         """Whether `enter` needs no look into the database."""
@@ -187,8 +207,8 @@ class Gate:
     def _check_still(self, identity: str) -> None:
         self._device(identity)
 
-    def _check_admin(self, ask: Ask) -> None:
-        given = hashlib.sha256(ask.authorization.removeprefix(_BEARER).encode()).hexdigest()
+    def _check_admin(self, ask: Ask, secret: str) -> None:
+        given = hashlib.sha256(secret.encode()).hexdigest()
         if not hmac.compare_digest(given, self.register.admin() or ""):
             raise Refused(401, "not-admin", "this is not the server's admin token")
         self._refund(ask)
@@ -248,6 +268,17 @@ def _party(ask: Ask) -> str | None:
             403, "bad-certificate", f"the certificate's common name {ask.party!r:.80} is no party's name"
         )
     return ask.party or None
+
+
+def _password(authorization: str) -> str:
+    """The secret in a header: a bearer's, or the password of whatever user a browser or a monitor sends."""
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return authorization.removeprefix(_BEARER)
+    try:
+        return base64.b64decode(rest, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _is_loopback(address: str) -> bool:

@@ -22,7 +22,7 @@ from edgefl.runtime.update import encode_update
 from edgefl.server_stub import serve
 from edgefl.server_stub.answers import answer_size
 from edgefl.server_stub.app import create_app
-from edgefl.server_stub.meter import Meter, metered
+from edgefl.server_stub.meter import Meter
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.values import Traffic
 from edgefl.simulation import DeviceRow, Plan, RoundRow, simulate
@@ -173,17 +173,16 @@ def _parameters(asking: HttpTransport, bundle: Bundle, number: int) -> bytes:
 @contextlib.contextmanager
 def _serving(settings: Settings) -> Iterator[tuple[str, Meter]]:
     """The server as `run_server` runs it, in a thread."""
-    meter = Meter()
     with serve._listen("127.0.0.1", 0) as listener:
-        app = create_app(settings, meter)
+        app = create_app(settings)
         config = uvicorn.Config(
-            app, http=metered(meter), ws="none", lifespan="on", log_config=None, server_header=False
+            app, http="h11", ws="none", lifespan="on", log_config=None, server_header=False
         )
         server = serve._Server(config, app.state.service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", meter
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.meter
         finally:
             server.should_exit = True
             thread.join(30)

@@ -34,6 +34,7 @@ from edgefl.wire import Training
 options = json.loads(sys.argv[1])
 training = Training.of(**options.pop("training", {}))
 process = {name: options.pop(name) for name in ("port_file", "certificate", "key") if name in options}
+process.update(options.pop("process", {}))
 process["limits"] = Limits(**options.pop("limits", {}))
 run_server(Settings(training=training, **options), **process)
 """

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one query behind every page: what the server knows at a moment, read at most once a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.values import Traffic
+from edgefl.wire import Participant, RoundInfo, Status
+
+_FRESH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A server at a moment.
+
+    Attributes:
+        at: the server's time, seconds since the epoch.
+        status: the server at a glance.
+        rounds: all rounds, oldest first.
+        waiting: devices held by this process until there is work for them.
+        traffic: bytes since this process began.
+        dense_bytes: one update as dense float32.
+    """
+
+    at: float
+    status: Status
+    rounds: tuple[RoundInfo, ...]
+    waiting: int
+    traffic: Traffic
+    dense_bytes: int
+
+    @property
+    def closed(self) -> tuple[RoundInfo, ...]:
+        """Rounds that are over, oldest first."""
+        return tuple(info for info in self.rounds if info.state == "closed")
+
+    def refusals(self) -> Counter[str]:
+        """Updates refused in all rounds, by reason."""
+        return sum((Counter({r.reason: r.count}) for info in self.rounds for r in info.refused), Counter())
+
+
+class Figures:
+    """Reads for pages and monitors. However many look, the database is asked once a second."""
+
+    def __init__(
+        self, coordinator: Coordinator, traffic: Callable[[], Traffic], waiting: Callable[[], int]
+    ) -> None:
+        self._coordinator, self._traffic, self._waiting = coordinator, traffic, waiting
+        self._lock = threading.Lock()
+        self._last: tuple[float, Snapshot] | None = None
+
+    def snapshot(self) -> Snapshot:
+        """The server as it is, or was a second ago."""
+        with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] > _FRESH_S:
+                self._last = time.monotonic(), self._read()
+            return self._last[1]
+
+    def participants(self, number: int) -> tuple[Participant, ...]:
+        """The devices of a round; Refused (`unknown-round`) where there is none."""
+        return self._coordinator.participants(number).participants
+
+    def _read(self) -> Snapshot:
+        coordinator = self._coordinator
+        return Snapshot(
+            at=coordinator.now(),
+            status=coordinator.status(),
+            rounds=tuple(coordinator.rounds()),
+            waiting=self._waiting(),
+            traffic=self._traffic(),
+            dense_bytes=4 * coordinator.bundle.schema().size,
+        )
