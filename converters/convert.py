@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -23,9 +22,9 @@ from edgefl.converters.report import make_report, what_runs
 from edgefl.converters.selection import UNTRAINED, Selection, misnamed, passed_over, select
 from edgefl.converters.sources import Forward, load_forward
 from edgefl.converters.step import Graphs, make_graphs
-from edgefl.converters.targets import Int8Features, TFLiteModel, int8_features
-from edgefl.converters.targets.calibration import gather
-from edgefl.converters.targets.tflite import no_tensorflow
+from edgefl.converters.targets import TFLiteModel, int8_features
+from edgefl.converters.targets.calibration import check_calibration
+from edgefl.converters.targets.tflite import has_tensorflow, no_tensorflow
 from edgefl.converters.training import SEED, prepare
 from edgefl.converters.weights import MIN_SIZE
 from edgefl.errors import ConversionError, NotTrained, WrongElsewhere
@@ -107,8 +106,6 @@ def convert(
     targets, without = _default_targets() if targets is None else (targets, ())
     _check_targets(targets)
     check_asked(loss, batch_size, batch_norm, frozen_bits)
-    if calibration is not None:
-        calibration = gather(calibration)
     tell = on_stage or (lambda text: None)
     tell("tracing the model")
     forward = load_forward(
@@ -164,12 +161,10 @@ def convert(
         },
     )
     tell("computing the golden batch with NumPy")
-    goldens = Goldens(calibration)
-    bundle, goldens = goldens.smooth(bundle)
-    examples = None if calibration is None else gather(calibration)
+    examples = None if calibration is None else check_calibration(calibration, bundle.manifest.inputs)
+    bundle, goldens = Goldens(examples or {}).smooth(bundle)
     if examples is not None:
-        bundle, written = _with_int8(bundle, examples, [t for t in targets if t in TARGETS], tell)
-        goldens = replace(goldens, int8=written)
+        bundle = _with_int8(bundle, examples, [t for t in targets if t in TARGETS], tell)
     for system in _coreml(targets):
         from edgefl.converters.targets.coreml import with_coreml
 
@@ -199,7 +194,7 @@ def _warn(untrained: Mapping[str, str]) -> None:
 
 def _default_targets() -> tuple[Sequence[str], tuple[str, ...]]:
     """`TARGETS` as far as they can be written here, and a note on what is left out."""
-    if importlib.util.find_spec("tensorflow") is None:
+    if not has_tensorflow():
         return TARGETS[:1], (f"no TFLite files: {no_tensorflow()}",)
     return TARGETS, ()
 
@@ -288,35 +283,33 @@ def _step_inputs(graphs: Graphs, limits: Mapping[str, int]) -> list[TensorSpec]:
     return _specs(graphs.step.inputs, (n for n in graphs.step.inputs if n not in others), limits)
 
 
-def _with_int8(
-    bundle: Bundle, calibration: Any, targets: Sequence[str], tell: Stage
-) -> tuple[Bundle, Mapping[str, TFLiteModel | None]]:
+def _with_int8(bundle: Bundle, examples: Mapping[str, Array], targets: Sequence[str], tell: Stage) -> Bundle:
     from edgefl.converters.targets.int8 import export_int8
 
     if not targets:
-        return bundle, {}
+        return bundle
     tell("quantizing")
-    made = export_int8(bundle, calibration, targets=tuple(targets))
+    made = export_int8(bundle, examples, targets=tuple(targets))
     report = {**bundle.manifest.report, "int8": made.report.to_json()}
-    artifacts = [ArtifactData(target, "infer-int8", data) for target, data in made.files.items()]
+    artifacts = _int8_artifacts("infer-int8", made.files.get("onnx"), made.tflite)
     written = {"infer-int8": made.tflite}
-    features = int8_features(bundle, calibration, targets=tuple(targets))
+    features = int8_features(bundle, examples, targets=tuple(targets))
     if features is not None:
         report["int8_features"] = asdict(features.report)
-        artifacts += _features_artifacts(features)
+        artifacts += _int8_artifacts("features-int8", features.onnx, features.tflite)
         written["features-int8"] = features.tflite
     if rows := {kind: model.to_json() for kind, model in written.items() if model}:
         known = report["targets"]
         report["targets"] = {**known, "tflite": {**known.get("tflite", {}), **rows}}
-    changed = with_int8_sketches(bundle.with_artifacts(artifacts), written)
-    return replace(changed, manifest=replace(changed.manifest, report=report)), written
+    changed = with_int8_sketches(bundle.with_artifacts(artifacts))
+    return replace(changed, manifest=replace(changed.manifest, report=report))
 
 
-def _features_artifacts(made: Int8Features) -> list[ArtifactData]:
+def _int8_artifacts(kind: str, onnx: bytes | None, tflite: TFLiteModel | None) -> list[ArtifactData]:
     artifacts = []
-    if made.onnx is not None:
-        artifacts.append(ArtifactData("onnx", "features-int8", made.onnx))
-    if made.tflite is not None:
-        names = differing(made.tflite.inputs), differing(made.tflite.outputs)
-        artifacts.append(ArtifactData("tflite", "features-int8", made.tflite.data, *names))
+    if onnx is not None:
+        artifacts.append(ArtifactData("onnx", kind, onnx))
+    if tflite is not None:
+        names = differing(tflite.inputs), differing(tflite.outputs)
+        artifacts.append(ArtifactData("tflite", kind, tflite.data, *names))
     return artifacts

@@ -115,6 +115,9 @@ def _findings(
 ) -> list[Finding]:
     paths = [str(path) for path in batches.values()]
     answer = worker.ask({"bundles": paths, "target": engine.target, "kind": kind, "delegate": delegate})
+    if answer is None and len(paths) > 1:
+        alone = ({batch: path} for batch, path in batches.items())
+        return [found for one in alone for found in _findings(engine, worker, one, kind, delegate)]
     lost = {"state": "crashed", "reason": "its process was lost", "error": 0.0}
     rows = answer["verdicts"] if answer else [lost] * len(batches)
     version = worker.version or engine.package

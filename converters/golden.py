@@ -6,18 +6,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from edgefl.bundle import Bundle, Head, Manifest, TensorSpec
+from edgefl.bundle import Artifact, Bundle, Head, Manifest, TensorSpec
 from edgefl.converters.targets import TFLiteModel
 from edgefl.converters.targets.run import run_tflite
+from edgefl.converters.targets.tflite import has_tensorflow
 from edgefl.converters.training import SEED
 from edgefl.errors import EdgeflError
 from edgefl.graph import Interpreter, read_onnx
 from edgefl.graph.model import Array
-from edgefl.proof import golden_feeds, sketched, stored_sketch, with_sketch
+from edgefl.proof import golden_feeds, results, sketched, stored_sketch, with_sketch
 from edgefl.sketch import TOLERANCES, roughness, sketch
 
 Values = dict[str, Array]
@@ -25,17 +25,16 @@ Values = dict[str, Array]
 _TRIES = 4
 
 
-def draw_golden(manifest: Manifest, calibration: Any = None, seed: int = 0) -> Values:
-    """One batch on which engines are compared: calibration examples where given, else seeded noise."""
+def draw_golden(manifest: Manifest, examples: Mapping[str, Array] | None = None, seed: int = 0) -> Values:
+    """One batch on which engines are compared: some of the examples where there are any, else seeded noise.
+
+    Args:
+        examples: by input, checked against the manifest.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
     batch = {spec.name: _noise(spec, rng) for spec in manifest.inputs}
-    if calibration is not None and len(manifest.inputs) == 1:
-        (spec,) = manifest.inputs
-        examples = np.asarray(calibration)
-        start = seed * spec.shape[0] % max(len(examples) - spec.shape[0], 1)
-        examples = examples[start : start + spec.shape[0]]
-        if examples.shape == spec.shape:
-            batch[spec.name] = examples.astype(spec.dtype)
+    if examples:
+        batch |= _some(examples, manifest.batch_size, rng)
     for head in manifest.heads:
         batch[head.label.name] = _labels(head, rng)
     if manifest.seeded:
@@ -49,19 +48,17 @@ class Goldens:
     """Golden batches of one model.
 
     Attributes:
-        calibration: examples to draw from.
+        examples: to draw from, by input; noise where there are none.
         seed: of the one in use.
-        int8: what is known of the int8 TFLite files, by kind.
     """
 
-    calibration: Any = None
+    examples: Mapping[str, Array] = field(default_factory=dict)
     seed: int = 0
-    int8: Mapping[str, TFLiteModel | None] = field(default_factory=dict)
 
-    def on(self, bundle: Bundle, seed: int, *, int8: bool = True) -> Bundle:
+    def on(self, bundle: Bundle, seed: int) -> Bundle:
         """The bundle with the batch of a seed, and the proof that goes with it."""
-        made = sketched(bundle.with_proof({}, draw_golden(bundle.manifest, self.calibration, seed)))
-        return with_int8_sketches(made, self.int8) if int8 else made
+        golden = draw_golden(bundle.manifest, self.examples, seed)
+        return with_int8_sketches(sketched(bundle.with_proof({}, golden)))
 
     def smooth(self, bundle: Bundle) -> tuple[Bundle, Goldens]:
         """The bundle with a batch on which rounding does not matter: near none of the model's kinks.
@@ -70,7 +67,7 @@ class Goldens:
         """
         best, least = (bundle, self), math.inf
         for seed in range(_TRIES):
-            made = self.on(bundle, seed, int8=False)
+            made = self.on(bundle, seed)
             rows = stored_sketch(made, "onnx", "step") or {}
             rough = roughness(rows, TOLERANCES["float32"]) if rows else 0.0
             if rough < least:
@@ -80,26 +77,35 @@ class Goldens:
         return best
 
 
-def with_int8_sketches(bundle: Bundle, written: Mapping[str, TFLiteModel | None]) -> Bundle:
+def with_int8_sketches(bundle: Bundle) -> Bundle:
     """The bundle with what its int8 files give on the golden batch.
 
     NumPy computes the ONNX files; a TFLite file's numbers are those of TensorFlow's own kernels, as there is
-    no other definition of what its integers mean.
-
-    Args:
-        written: what is known about the TFLite files, by kind.
+    no other definition of what its integers mean. Without TensorFlow nothing is known of TFLite files.
     """
-    for kind in ("features-int8", "infer-int8"):
-        if bundle.manifest.find("onnx", kind):
-            interpreter = Interpreter(read_onnx(bundle.artifact("onnx", kind)))
-            bundle = with_sketch(bundle, "onnx", kind, sketch(_deployed(interpreter, bundle, kind)))
-        model = written.get(kind)
-        if model is not None:
-            bundle = with_sketch(bundle, "tflite", kind, sketch(_deployed(_kernels(model), bundle, kind)))
+    for artifact in bundle.manifest.artifacts:
+        run = _numbers(bundle, artifact) if artifact.kind.endswith("-int8") else None
+        if run is not None:
+            rows = sketch(_deployed(run, bundle, artifact.kind))
+            bundle = with_sketch(bundle, artifact.target, artifact.kind, rows)
     return bundle
 
 
-def _kernels(model: TFLiteModel) -> Callable[[Values], Values]:
+def _numbers(bundle: Bundle, artifact: Artifact) -> Callable[[Values], Values] | None:
+    """What says what an int8 file must give, None where nothing does."""
+    data = bundle.artifact(artifact.target, artifact.kind)
+    if artifact.target == "onnx":
+        return Interpreter(read_onnx(data))
+    if artifact.target != "tflite" or not has_tensorflow():
+        return None
+    taken = (spec.name for spec in bundle.manifest.inputs)
+    given = results(bundle.manifest, artifact.kind)
+    model = TFLiteModel(
+        data,
+        {name: artifact.inputs.get(name, name) for name in taken},
+        {name: artifact.outputs.get(name, name) for name in given},
+        signature=artifact.kind.removesuffix("-int8"),
+    )
     return lambda feeds: run_tflite(model, [feeds])[0]
 
 
@@ -112,6 +118,12 @@ def _deployed(run: Callable[[Values], Values], bundle: Bundle, kind: str) -> Val
         except (EdgeflError, ValueError, RuntimeError):
             pass
     return run(feeds)
+
+
+def _some(examples: Mapping[str, Array], size: int, rng: np.random.Generator) -> Values:
+    count = len(next(iter(examples.values())))
+    chosen = rng.choice(count, size, replace=count < size)
+    return {name: value[chosen] for name, value in examples.items()}
 
 
 def _noise(spec: TensorSpec, rng: np.random.Generator) -> Array:

@@ -19,7 +19,7 @@ from edgefl.bundle import Bundle
 from edgefl.converters.engines import Engine, Finding, installed, tried
 from edgefl.converters.golden import Goldens
 from edgefl.errors import NotProved
-from edgefl.proof import golden_feeds, nudged, sketched
+from edgefl.proof import golden_feeds, nudged, sketched, stored_sketch
 
 Stage = Callable[[str], None]
 
@@ -79,7 +79,7 @@ def prove(bundle: Bundle, goldens: Goldens, tell: Stage) -> tuple[Bundle, Proof]
     Raises:
         NotProved: an engine that a file is written for does not compute it; names parameter and engine.
     """
-    other = goldens.on(bundle, _RANDOM_SEED, int8=False)
+    other = goldens.on(bundle, _RANDOM_SEED)
     kinks: list[Finding] = []
     for draw in range(1, _DRAWS + 1):
         proof = examine({GOLDEN: bundle, RANDOM: other}, tell)
@@ -98,15 +98,12 @@ def prove_anew(bundle: Bundle, tell: Stage) -> Proof:
     """
     batches = {GOLDEN: bundle if bundle.proof() else sketched(bundle)}
     if bundle.manifest.find("onnx", "step"):
-        batches[RANDOM] = Goldens().on(bundle, _RANDOM_SEED, int8=False)
+        batches[RANDOM] = Goldens().on(bundle, _RANDOM_SEED)
     return examine(batches, tell)
 
 
 def examine(batches: Mapping[str, Bundle], tell: Stage) -> Proof:
-    """What every engine here makes of the files of bundles that differ in their golden batches only.
-
-    The first may have int8 files, whose numbers are known on its batch alone.
-    """
+    """What every engine here makes of the files of bundles that differ in their golden batches only."""
     bundle = next(iter(batches.values()))
     engines = [engine for engine in installed() if _files(bundle, engine)]
     tell(f"proving the files on {', '.join(dict.fromkeys(e.package for e in engines))}")
@@ -122,14 +119,29 @@ def _run(batches: Mapping[str, Bundle], engines: Iterable[Engine]) -> list[Findi
         paths = {batch: Path(folder) / f"{i}.edgefl" for i, batch in enumerate(batches)}
         for batch, bundle in batches.items():
             bundle.save(paths[batch])
-        (name, bundle), *_ = batches.items()
-        jobs = []
-        for engine in engines:
-            kinds = _files(bundle, engine)
-            integers = [kind for kind in kinds if kind.endswith("-int8")]
-            jobs.append(pool.submit(tried, engine, paths, [k for k in kinds if k not in integers]))
-            jobs.append(pool.submit(tried, engine, {name: paths[name]}, integers))
+        jobs = [
+            pool.submit(tried, engine, {batch: paths[batch] for batch in known}, kinds)
+            for engine in engines
+            for known, kinds in _by_batches(batches, engine).items()
+        ]
         return [finding for job in jobs for finding in job.result()]
+
+
+def _by_batches(batches: Mapping[str, Bundle], engine: Engine) -> dict[tuple[str, ...], list[str]]:
+    """The artifacts that an engine runs, by the batches on which their results are known.
+
+    Those of int8 files are kept with a bundle, and cannot be had for another batch without what made them.
+    """
+    first, *_ = batches
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for kind in _files(batches[first], engine):
+        known = tuple(batch for batch, bundle in batches.items() if _is_known(bundle, engine.target, kind))
+        kinds.setdefault(known or (first,), []).append(kind)
+    return kinds
+
+
+def _is_known(bundle: Bundle, target: str, kind: str) -> bool:
+    return not kind.endswith("-int8") or stored_sketch(bundle, target, kind) is not None
 
 
 def _files(bundle: Bundle, engine: Engine) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Iterable
@@ -99,6 +100,11 @@ def import_tensorflow() -> Any:
     except ImportError as exc:
         raise no_tensorflow() from exc
     return tf
+
+
+def has_tensorflow() -> bool:
+    """Whether TensorFlow is installed; does not load it."""
+    return importlib.util.find_spec("tensorflow") is not None
 
 
 def no_tensorflow() -> MissingDependency:

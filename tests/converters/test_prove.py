@@ -15,8 +15,9 @@ import edgefl
 from edgefl.bundle import ArtifactData, Bundle
 from edgefl.converters import engines
 from edgefl.converters.engines import Engine, Finding, tried
-from edgefl.converters.golden import Goldens
+from edgefl.converters.golden import Goldens, draw_golden
 from edgefl.converters.prove import GOLDEN, RANDOM, Proof, check, examine, prove, prove_anew
+from edgefl.converters.targets import export_int8
 from edgefl.errors import NotProved, WrongElsewhere
 from edgefl.graph import Graph, Node, read_onnx, write_onnx
 from edgefl.proof import sketched
@@ -25,6 +26,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+EXAMPLES = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 
 
 def network() -> Any:
@@ -75,16 +77,23 @@ def test_every_engine_runs_every_file_with_and_without_its_delegate(bundle: Bund
     assert all(any(char.isdigit() for char in row["engine"]) for row in rows.values())
 
 
-def test_integers_are_tried_on_their_own_numbers() -> None:
+@pytest.fixture(scope="module")
+def integers() -> Bundle:
     pytest.importorskip("tensorflow")
-    examples = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    return edgefl.convert(
+        network(), EXAMPLES[:1], batch_size=4, calibration=EXAMPLES, trainable="last:1", prove=False
+    )
 
-    made = edgefl.convert(network(), examples[:1], batch_size=4, calibration=examples, trainable="last:1")
 
-    right = {(r["target"], r["delegate"]): set(r["right"]) for r in made.manifest.report["proof"]["engines"]}
-    kinds = {"features", "features-int8", "infer", "infer-int8", "step"}
-    assert right[("onnx", "cpu")] >= kinds
-    assert right[("tflite", "cpu")] == right[("tflite", "xnnpack")] == kinds
+def test_integers_are_tried_on_their_own_numbers(integers: Bundle) -> None:
+    proof = prove_anew(integers, silent)
+
+    right = {(f.target, f.delegate, f.kind, f.batch) for f in proof.findings if f.state == "right"}
+    kinds = ("features", "features-int8", "infer", "infer-int8", "step")
+    places = [("onnx", "cpu"), ("tflite", "cpu"), ("tflite", "xnnpack")]
+    assert right >= {
+        (*place, kind, batch) for place in places for kind in kinds for batch in (GOLDEN, RANDOM)
+    }
 
 
 def test_progress_is_told() -> None:
@@ -157,6 +166,66 @@ def test_convert_refuses_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(NotProved, match=r"the gradient of '2\.bias'"):
         edgefl.convert(network(), np.zeros((1, 5), np.float32), batch_size=4, targets=("onnx",))
+
+
+def test_integers_that_fail_away_from_the_golden_batch_are_not_written(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file divides whole numbers by zero where an input is beyond 2, which takes onnxruntime down."""
+    pytest.importorskip("tensorflow")
+    pipeline = importlib.import_module("edgefl.converters.convert")
+    whole = pipeline._int8_artifacts
+
+    def spoiled(*args: Any) -> list[ArtifactData]:
+        (made,) = whole(*args)
+        return [replace(made, data=write_onnx(dividing(read_onnx(made.data), 2.0)))]
+
+    monkeypatch.setattr(pipeline, "_int8_artifacts", spoiled)
+    examples = np.clip(EXAMPLES, -1.5, 1.5)
+    golden = draw_golden(bundle.manifest, {"x": examples})["x"]
+    examples[~(examples[:, None] == golden).all(-1).any(1)] = 3
+
+    with pytest.raises(NotProved, match=r"^on a batch drawn at random, onnx/infer-int8 takes down"):
+        edgefl.convert(network(), EXAMPLES[:1], batch_size=4, targets=("onnx",), calibration=examples)
+
+
+def dividing(graph: Graph, most: float) -> Graph:
+    """The graph with 0 added to its output, 0 divided by 0 where an element of x is larger than `most`."""
+    constants = {
+        **graph.constants,
+        "most": np.float32(most),
+        "axes": np.array([0, 1], np.int64),
+        "none": np.int32(0),
+        "one": np.int32(1),
+    }
+    nodes = [replace(n, outputs=tuple("before" if o == "output" else o for o in n.outputs)) for n in graph]
+    nodes += [
+        Node("ReduceMax", ("x", "axes"), ("largest",), {"keepdims": 0}),
+        Node("Greater", ("largest", "most"), ("beyond",)),
+        Node("Where", ("beyond", "none", "one"), ("divisor",)),
+        Node("Div", ("none", "divisor"), ("nothing",)),
+        Node("Cast", ("nothing",), ("added",), {"to": 1}),
+        Node("Add", ("before", "added"), ("output",)),
+    ]
+    return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def test_integers_that_are_wrong_away_from_the_golden_batch_alone(integers: Bundle) -> None:
+    """The file's numbers end where those of the golden batch do, as if calibrated on nothing else."""
+    small = EXAMPLES / 8
+    right = {
+        GOLDEN: Goldens({"x": small}).on(integers, 0),
+        RANDOM: Goldens({"x": EXAMPLES}).on(integers, 1),
+    }
+    narrow = export_int8(integers, small).files
+    spoiled = [ArtifactData(target, "infer-int8", data) for target, data in narrow.items()]
+
+    proof = examine({batch: bundle.with_artifacts(spoiled) for batch, bundle in right.items()}, silent)
+
+    wrong = {(f.target, f.kind, f.batch) for f in proof.findings if f.state == "wrong"}
+    assert wrong == {(target, "infer-int8", RANDOM) for target in ("onnx", "tflite")}
+    with pytest.raises(NotProved, match=r"on a batch drawn at random, .*/infer-int8 is computed wrongly"):
+        check(proof)
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *rows: Engine) -> None:
@@ -284,16 +353,17 @@ def test_a_golden_batch_on_a_kink_is_drawn_again() -> None:
     """Rounding matters on the first draw only, where the inputs of a ReLU are as good as 0."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    bundle = edgefl.convert(model, np.zeros((1, 3), np.float32), batch_size=2, targets=("onnx",), prove=False)
+    bundle = edgefl.convert(model, np.zeros((1, 3), np.float32), batch_size=8, targets=("onnx",), prove=False)
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     weight = bundle.parameters()["0.weight"].astype(np.float64)
+    first = (x[:, None] == draw_golden(bundle.manifest, {"x": x})["x"]).all(-1).any(1)
     # In the plane of the first unit's kink, up to float32's last digit.
-    x[:2] -= ((x[:2] @ weight[0]) / (weight[0] @ weight[0]))[:, None] * weight[0]
+    x[first] -= ((x[first] @ weight[0]) / (weight[0] @ weight[0]))[:, None] * weight[0]
 
-    made, goldens = Goldens(x).smooth(bundle)
+    made, goldens = Goldens({"x": x}).smooth(bundle)
 
     assert goldens.seed > 0
-    assert not np.array_equal(made.golden()["x"], x[:2])
+    assert not np.array_equal(made.golden()["x"], draw_golden(bundle.manifest, {"x": x})["x"])
 
 
 def test_an_engines_process_is_kept_for_the_next_conversion(
