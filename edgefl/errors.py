@@ -19,6 +19,7 @@ EdgeflError
 │   ├── BundleTooLarge       a declared size is over the limit
 │   ├── BundleEntry          an entry is missing, doubled or not listed in the manifest
 │   ├── BundleHash           an entry's bytes differ from the manifest's sha256
+│   ├── BundleSignature      no publisher that is trusted here has signed it, or not as it is now
 │   ├── BundleUnsafe         a file in it names other files or strangers' code, or is not of its format
 │   └── ManifestError        manifest.json is not what the format asks for
 ├── TensorFileError          a tensor container (safetensors layout) is malformed
@@ -167,6 +168,10 @@ class BundleEntry(BundleError):
 
 class BundleHash(BundleError):
     """An entry's bytes differ from the manifest's sha256."""
+
+
+class BundleSignature(BundleError):
+    """No publisher that is trusted here has signed a bundle, or not as it is now."""
 
 
 class BundleUnsafe(BundleError):

@@ -442,6 +442,13 @@ class ReachOptions(Checked):
     ] = False
 
 
+PublisherKeys = Annotated[
+    str | None,
+    optional(text(r"ed25519:[A-Za-z0-9_-]{43}(,ed25519:[A-Za-z0-9_-]{43})*")),
+    "Public key that must have signed the model, as edgefl keys new prints it; several with commas.",
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions(ReachOptions):
     """Join a federation: train on local examples whenever the server has a round, until it has finished.
@@ -479,6 +486,7 @@ class DeviceOptions(ReachOptions):
     scheme: Annotated[
         str, one_of("hmac", "ed25519"), "Key to enrol with: hmac, or ed25519 by the package cryptography."
     ] = "hmac"
+    publisher_key: PublisherKeys = None
     max_rounds: Annotated[
         int | None, optional(integer(1, _MANY)), "Stop after this many rounds. Default: never."
     ] = None
@@ -487,6 +495,11 @@ class DeviceOptions(ReachOptions):
     json: Annotated[
         bool, switch, "Print JSON: one object per line and round, or one for --status and --history."
     ] = False
+
+
+def keys_in(written: str | None) -> tuple[str, ...]:
+    """The keys that an option of `PublisherKeys` names."""
+    return tuple(written.split(",")) if written else ()
 
 
 SECTIONS: Mapping[str, type[Checked]] = {

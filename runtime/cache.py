@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from edgefl.bundle import Bundle
+from edgefl.bundle.publisher import Publishers
 from edgefl.errors import BundleError, Refused
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
@@ -64,11 +65,12 @@ class BundleCache:
 
         Raises:
             Refused: the server has nothing for any of the targets.
+            BundleSignature: no publisher that is trusted here has signed it.
             ServerUnreachable, ServerNonsense: worth a retry.
             DiskFull: worth one too, which downloads nothing again.
         """
         if self._arrived is None:
-            kept, tag = self._kept()
+            kept, tag = self._kept(remote.publishers)
             self._arrived = download(remote, self._targets, tag)
             if self._arrived is None:
                 assert kept is not None  # a tag is only sent with a bundle in hand
@@ -81,11 +83,11 @@ class BundleCache:
         """Have the next fetch download whatever the server has."""
         self._tag.unlink(missing_ok=True)
 
-    def _kept(self) -> tuple[Bundle | None, str]:
+    def _kept(self, publishers: Publishers) -> tuple[Bundle | None, str]:
         if not self._tag.exists() or not self._bundle.exists():
             return None, ""
         try:
-            return Bundle.open(self._bundle), self._tag.read_text().strip()
+            return Bundle.open(self._bundle, publishers), self._tag.read_text().strip()
         except (BundleError, OSError, ValueError) as exc:
             log.warning("kept bundle dropped: %s", exc)
             return None, ""

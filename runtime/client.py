@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgefl.bundle import Bundle
+from edgefl.bundle.publisher import Publishers
 from edgefl.data import Examples
 from edgefl.errors import DataError, DiskFull, EdgeflError, NotResumable, ProtocolError, Refused
 from edgefl.files import write_atomically
@@ -101,6 +102,7 @@ class DeviceClient:
         may_go_on: MayGoOn = always,
         feature_bytes: int = LIMIT_BYTES,
         bundle_bytes: int = BUNDLE_BYTES,
+        publishers: Iterable[str] = (),
         guard: Guard | None = None,
         limits: LimitOptions | None = None,
         checkpoint_s: float = EVERY_S,
@@ -117,14 +119,21 @@ class DeviceClient:
                 within one step and asks again later.
             feature_bytes: most that features of the frozen part may take in the folder; 0 keeps none.
             bundle_bytes: the longest bundle to accept from the server.
+            publishers: public keys, as `edgefl keys new` prints them, one of which must have signed the
+                bundle; without any, whatever the server has is taken.
             guard: says when the device may train; by default always, unless the server asks for something.
             limits: what a round may cost, whatever the server asks for.
             checkpoint_s: seconds of training after which it is kept on disk; so much may be lost in a crash.
+
+        Raises:
+            OptionError: a publisher's key is none.
+            MissingDependency: there is one, and no `cryptography`.
         """
         self.finished = False
         """Whether the server has said that it has no more rounds."""
         self._home = Path(workdir)
-        self._remote, self._patience = Remote(transport, bundle_bytes), patience or Patience()
+        self._remote = Remote(transport, bundle_bytes, Publishers(publishers))
+        self._patience = patience or Patience()
         self._cache = BundleCache(self._home, targets_for(backend, delegate))
         self._outbox = Outbox(self._home)
         self._name, self._labels = device, labels
@@ -160,6 +169,7 @@ class DeviceClient:
         Raises:
             OptionError: another client runs in the same folder.
             DataError, BackendError: this device cannot train the model; the server was told.
+            BundleSignature: no publisher that is trusted here has signed the server's bundle.
             Refused: the server will not have this device.
             ServerUnreachable, ServerNonsense: the patience has an end and it came.
         """

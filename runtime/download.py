@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edgefl.bundle import Bundle
+from edgefl.bundle.publisher import Publishers
 from edgefl.errors import OptionError, Refused, ServerNonsense
 from edgefl.proof import renewed
 from edgefl.runtime.remote import Remote
@@ -11,28 +14,32 @@ from edgefl.runtime.transport import HttpTransport, Transport
 from edgefl.wire import MAX_VERSION, Status
 
 
-def pull(server: str | Transport, version: int | None = None) -> Bundle:
+def pull(server: str | Transport, version: int | None = None, publishers: Iterable[str] = ()) -> Bundle:
     """The bundle the rounds began with, with the shared parameters of one version in it.
 
     Personal parameters and the buffers devices keep to themselves (statistics of BatchNorm) never reach a
-    server: they are those of the bundle the server was started with.
+    server: they are those of the bundle the server was started with. It is a new bundle, which nobody has
+    signed; its provenance names the one it comes from, and who had signed that.
 
     Args:
         server: URL of a running server, finished or not, or a transport to it.
         version: which version of the parameters; the newest where None.
+        publishers: public keys, one of which must have signed the bundle the rounds began with.
 
     Raises:
-        OptionError: the URL or the version cannot be one.
+        OptionError: the URL, the version or a key cannot be one.
+        BundleSignature: none of the publishers has signed the server's bundle.
         ServerUnreachable: no answer.
         ServerNonsense: what answers is no edgefl server, or contradicts itself.
         Refused: `unknown-version`; the message says which there are.
     """
     if version is not None and not 0 <= version <= MAX_VERSION:
         raise OptionError(f"version {version}: versions count up from 0")
+    trusted = Publishers(publishers)
     if not isinstance(server, str):
-        return _pulled(Remote(server), version)
+        return _pulled(Remote(server, publishers=trusted), version)
     with HttpTransport(server) as transport:
-        return _pulled(Remote(transport), version)
+        return _pulled(Remote(transport, publishers=trusted), version)
 
 
 def server_status(remote: Remote) -> Status:
@@ -54,4 +61,6 @@ def _pulled(remote: Remote, version: int | None) -> Bundle:
             "two deployments answer at this URL"
         )
     wanted = status.version if version is None else version
-    return renewed(bundle.with_parameters(remote.parameters(wanted, schema), wanted))
+    signer = {"trained_from_signed_by": bundle.signature.key_id} if bundle.signature else {}
+    trained = renewed(bundle.with_parameters(remote.parameters(wanted, schema), wanted))
+    return trained.with_provenance(trained_from=bundle.digest, **signer)

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgefl.bundle import Bundle
+from edgefl.bundle.publisher import Publishers
 from edgefl.errors import BundleError
 from edgefl.files import write_atomically
 from edgefl.runtime.backends import Backend
@@ -27,6 +29,7 @@ class Follower:
         form: str = "int8",
         backend: str | Backend = "auto",
         bundle_bytes: int = BUNDLE_BYTES,
+        publishers: Iterable[str] = (),
     ) -> None:
         """
         Args:
@@ -34,8 +37,10 @@ class Follower:
             form: `int8` rows or `float16`.
             backend: what will run the model; only what it needs is downloaded.
             bundle_bytes: the longest bundle to accept from the server.
+            publishers: see `DeviceClient`; they vouch for the bundle, not for the weights of its versions.
         """
-        self._home, self._remote, self._form = Path(workdir), Remote(transport, bundle_bytes), form
+        self._home, self._form = Path(workdir), form
+        self._remote = Remote(transport, bundle_bytes, Publishers(publishers))
         self._home.mkdir(parents=True, exist_ok=True)
         self._cache = BundleCache(self._home, targets_for(backend))
         self._file = self._home / "newest.edgefl"

@@ -13,11 +13,13 @@ import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.bundle.archive import MAX_BUNDLE_BYTES
+from edgefl.bundle.publisher import ANYONE, Publishers
 from edgefl.delta import SparseDelta
 from edgefl.delta.lattice import decode_moves
 from edgefl.delta.snapshot import decode_weights
 from edgefl.errors import (
     BundleError,
+    BundleSignature,
     DataError,
     DeltaError,
     ProtocolError,
@@ -63,16 +65,23 @@ class Remote:
     Every method raises ServerUnreachable and ServerNonsense, both worth a retry, and Refused, which is not.
 
     Attributes:
+        publishers: whose bundles are accepted.
         bytes_up: bodies sent so far.
         bytes_down: bodies received so far.
     """
 
-    def __init__(self, transport: Transport, bundle_bytes: int = MAX_BUNDLE_BYTES) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        bundle_bytes: int = MAX_BUNDLE_BYTES,
+        publishers: Publishers = ANYONE,
+    ) -> None:
         """
         Args:
             bundle_bytes: the longest bundle to accept.
+            publishers: whose bundles to accept.
         """
-        self._transport, self._bundle_bytes = transport, bundle_bytes
+        self._transport, self._bundle_bytes, self.publishers = transport, bundle_bytes, publishers
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -86,7 +95,8 @@ class Remote:
     def bundle(self, target: str | None, tag: str = "") -> tuple[Bundle, bytes, str] | None:
         """The verified bundle, cut to a target or whole, with its bytes and entity tag.
 
-        None where the one tagged `tag` is current.
+        None where the one tagged `tag` is current. BundleSignature where no trusted publisher has signed it:
+        asking again would not mend that.
         """
         headers = {"if-none-match": tag} if tag else {}
         path = "/v1/bundle" if target is None else f"/v1/bundle?target={quote(target)}"
@@ -94,7 +104,10 @@ class Remote:
         if answer.status == 304:
             return None
         try:
-            return Bundle.open(answer.body), answer.body, answer.headers.get("etag", "")
+            opened = Bundle.open(answer.body, self.publishers)
+            return opened, answer.body, answer.headers.get("etag", "")
+        except BundleSignature as exc:
+            raise BundleSignature(f"GET {path}: {exc}") from exc
         except BundleError as exc:
             raise ServerNonsense(f"the server's bundle cannot be used: {exc}") from exc
 

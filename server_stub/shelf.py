@@ -53,9 +53,10 @@ class Shelf:
             return bundle
         log.warning(
             "the bundle is version %d with parameters of its own; the database began with version %d, so "
-            "that is what devices get",
+            "that is what devices get%s",
             version,
             self.line.first,
+            ", and nobody has signed it" if bundle.signature else "",
         )
         return renewed(bundle.with_parameters(self._schema.unflatten(self.line.start), self.line.first))
 

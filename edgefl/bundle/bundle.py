@@ -27,17 +27,20 @@ from edgefl.bundle.manifest import (
     extension,
 )
 from edgefl.bundle.missing import why_missing
+from edgefl.bundle.publisher import ANYONE, FILE, WHOLE, Publishers, Signature, digest, sign
 from edgefl.bundle.safety import check_artifact
 from edgefl.errors import (
     BundleEntry,
     BundleError,
     BundleHash,
+    BundleSignature,
     BundleTooLarge,
     DataShape,
     DataType,
     ManifestError,
 )
 from edgefl.files import write_atomically
+from edgefl.identity import Signer
 from edgefl.parameters import Arrays, Parameter, Schema
 from edgefl.tensorfile import read_tensors, write_tensors
 
@@ -62,10 +65,16 @@ class ArtifactData:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Bundle:
-    """A manifest and the bytes of every entry it lists. Immutable: each change gives a new bundle."""
+    """A manifest and the bytes of every entry it lists. Immutable: each change gives a new bundle.
+
+    Attributes:
+        signature: a publisher's, of this bundle or of the one it is a slice of. Whatever else is made of one
+            has none.
+    """
 
     manifest: Manifest
     _files: Mapping[str, bytes | memoryview]
+    signature: Signature | None = None
 
     def __repr__(self) -> str:
         m, size = self.manifest, sum(map(len, self._files.values()))
@@ -78,10 +87,14 @@ class Bundle:
     # -- coming in
 
     @staticmethod
-    def open(source: str | os.PathLike[str] | bytes) -> Bundle:
+    def open(source: str | os.PathLike[str] | bytes, publishers: Publishers = ANYONE) -> Bundle:
         """Read and verify a bundle from a path or from its bytes, trusting nothing.
 
+        Args:
+            publishers: whose signature it must have, which is verified before anything in it is looked at.
+
         Raises:
+            BundleSignature: none of the publishers has signed it, or not as it is now.
             BundleError: one subclass per way to be wrong (see `edgefl.errors`), and BundleError itself where
                 the file cannot be read.
             TensorFileError: the parameters are not in the safetensors layout.
@@ -89,9 +102,21 @@ class Bundle:
         files = unpack(source if isinstance(source, bytes) else _read(Path(source)))
         if MANIFEST not in files:
             raise BundleEntry(f"bundle has no {MANIFEST}")
-        manifest = manifest_json.decode(bytes(files.pop(MANIFEST)))
-        _verify(manifest, files)
-        bundle = Bundle(manifest, files)
+        said, signature = bytes(files.pop(MANIFEST)), None
+        if FILE in files:
+            signature = Signature.from_bytes(bytes(files.pop(FILE)))
+        name = "the bundle" if isinstance(source, bytes) else str(source)
+        publishers.check(said, signature, name)
+        manifest = manifest_json.decode(said)
+        try:
+            _verify(manifest, files)
+        except BundleError as exc:
+            if signature is None or not publishers:
+                raise
+            raise BundleSignature(f"{name} is not as {signature.key_id} signed it: {exc}") from exc
+        for artifact in manifest.artifacts:
+            check_artifact(artifact.target, artifact.kind, files[artifact.path], f"entry {artifact.path!r}")
+        bundle = Bundle(manifest, files, signature)
         _check_values(manifest, bundle.parameters())
         return bundle
 
@@ -182,12 +207,24 @@ class Bundle:
             raise BundleEntry(why_missing(self.manifest, target, kind))
         return bytes(self._files[found.path])
 
+    @property
+    def digest(self) -> str:
+        """What stands for this bundle among all others: the SHA-256 of its `manifest.json`."""
+        return digest(self._said())
+
+    @property
+    def covered(self) -> bool:
+        """Whether it has a signature that is about this very bundle, whoever made it."""
+        return self.signature is not None and self.signature.covers(self._said())
+
     # -- going out
 
     def to_bytes(self) -> bytes:
         """The file's bytes, the same for the same bundle on every machine."""
         files = {path: bytes(data) for path, data in self._files.items()}
-        return pack({MANIFEST: manifest_json.encode(self.manifest), **files})
+        if self.signature is not None:
+            files[FILE] = self.signature.to_bytes()
+        return pack({MANIFEST: self._said(), **files})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file in one step, so that readers see the old one or the new one."""
@@ -233,6 +270,16 @@ class Bundle:
         # Through the decoder, so that nothing can be made that could not be opened.
         return Bundle(manifest_json.decode(manifest_json.encode(manifest)), files)
 
+    def signed(self, signer: Signer) -> Bundle:
+        """The same bundle with a publisher's signature of it, and of each slice a server may make of it."""
+        forms = {WHOLE: self, **{target: self.slice(target) for target in self.manifest.targets}}
+        return replace(self, signature=sign(signer, {form: each._said() for form, each in forms.items()}))
+
+    def with_provenance(self, **facts: str) -> Bundle:
+        """The same model with more said about where it comes from."""
+        provenance = {**self.manifest.provenance, **facts}
+        return replace(self, manifest=replace(self.manifest, provenance=provenance), signature=None)
+
     def slice(self, target: str) -> Bundle:
         """What a device of one target downloads: its artifacts, and only the parameters that are trained.
 
@@ -248,9 +295,13 @@ class Bundle:
         kept = [*(p.name for p in self.manifest.trained), *self.manifest.updated]
         light = self._with_file("parameters", {name: values[name] for name in kept})
         needed = (target, *ALSO.get(target, ()))
-        return light._keeping(a for a in self.manifest.artifacts if a.target in needed)
+        cut = light._keeping(a for a in self.manifest.artifacts if a.target in needed)
+        return replace(cut, signature=self.signature)
 
     # -- inside
+
+    def _said(self) -> bytes:
+        return manifest_json.encode(self.manifest)
 
     def _content(self, key: str) -> bytes | memoryview:
         return self._files[self.manifest.files[key].path]
@@ -287,8 +338,6 @@ def _verify(manifest: Manifest, files: Mapping[str, memoryview]) -> None:
             raise BundleHash(f"entry {path!r} has {len(files[path])} bytes, the manifest says {entry.size}")
         if hashlib.sha256(files[path]).hexdigest() != entry.sha256:
             raise BundleHash(f"entry {path!r} differs from the manifest's sha256 {entry.sha256}")
-    for artifact in manifest.artifacts:
-        check_artifact(artifact.target, artifact.kind, files[artifact.path], f"entry {artifact.path!r}")
 
 
 def _check_values(manifest: Manifest, values: Arrays) -> None:

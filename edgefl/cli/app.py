@@ -23,6 +23,7 @@ from edgefl.cli import (
     export,
     inspect,
     merge,
+    publish,
     pull,
     serve,
     simulate,
@@ -48,6 +49,7 @@ delta = typer.Typer(no_args_is_help=True, help="Look into payloads.")
 store_app = typer.Typer(no_args_is_help=True, help="Keep examples for a device, and forget them.")
 adapters_app = typer.Typer(no_args_is_help=True, help="LoRA factors to and from Hugging Face's PEFT.")
 admin_app = typer.Typer(no_args_is_help=True, help="Who may take part in a server's rounds.")
+keys_app = typer.Typer(no_args_is_help=True, help="A publisher's keys, which sign bundles.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure payload sizes and step times of your own model.")
 
 # Panel of the help, command, and an example for its own help.
@@ -55,6 +57,7 @@ COMMANDS = (
     ("Workstation", convert.convert, "convert model.keras --trainable last:2 -o watch.edgefl"),
     ("Workstation", inspect.inspect, "inspect watch.edgefl"),
     ("Workstation", verify.verify, "verify watch.edgefl"),
+    ("Workstation", publish.sign, "sign watch.edgefl --key acme.key"),
     ("Workstation", pull.pull, "pull https://fl.example.org:8017 -o final.edgefl"),
     ("Workstation", export.export, "export final.edgefl --form float16,int8 -d examples.npz -o app/assets"),
     ("Workstation", merge.merge, "merge trained.edgefl -o merged.edgefl"),
@@ -120,6 +123,8 @@ for action, example in (
     store_app.command(action.__name__, help=_help(action), epilog=f"Example: edgefl store {example}")(
         expanded(action)
     )
+keys_app.command("new", help=_help(publish.new), epilog="Example: edgefl keys new acme")(publish.new)
+app.add_typer(keys_app, name="keys", rich_help_panel="Workstation")
 app.add_typer(store_app, name="store", rich_help_panel="Device")
 app.add_typer(adapters_app, name="adapters", rich_help_panel="Workstation")
 app.add_typer(admin_app, name="admin", rich_help_panel="Server")

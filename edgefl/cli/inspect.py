@@ -12,9 +12,10 @@ from edgefl.cli import coreml
 from edgefl.cli.options import AsJson, BundlePath, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.cli.report import print_proof
+from edgefl.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from edgefl.bundle import Manifest
+    from edgefl.bundle import Bundle, Manifest
 
 
 def inspect(
@@ -26,16 +27,19 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """What a bundle holds: parameters and roles, artifacts, sizes, where it came from."""
-    manifest = open_bundle(bundle).manifest
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
     if signature:
         _print_signatures(manifest, as_json)
         return
     if as_json:
-        print_json(manifest.to_json())
+        print_json(manifest.to_json() | {"signature": _signature(opened)})
         return
     facts = f"version {manifest.model_version}, {manifest.loss}, batches of {manifest.batch_size}"
     print_line(f"{manifest.name}: {facts}")
     print_line(", ".join(f"{key} {value}" for key, value in manifest.provenance.items()))
+    if signed := _signature(opened):
+        print_line(f"signed by {signed['key_id']}, {signed['key']}: {signed['verdict']}")
     print_rows(
         "Parameters",
         ["name", "shape", "role", "elements"],
@@ -50,6 +54,22 @@ def inspect(
     if "coreml" in manifest.targets:
         columns = ["kind", "size", "system", "operations", "float16", "note"]
         print_rows("Core ML files", columns, coreml.files(manifest))
+
+
+def _signature(bundle: Bundle) -> dict[str, str] | None:
+    """Who says to have signed a bundle, and whether that is so; None where nobody does."""
+    from edgefl.bundle.publisher import key_line
+
+    found = bundle.signature
+    if found is None:
+        return None
+    try:
+        good = found.genuine and bundle.covered
+    except MissingDependency as exc:
+        verdict = f"not verified: {exc}"
+    else:
+        verdict = "genuine" if good else "not a signature of this bundle"
+    return {"key_id": found.key_id, "key": key_line(found.key), "verdict": verdict}
 
 
 def _print_signatures(manifest: Manifest, as_json: bool) -> None:

@@ -38,6 +38,13 @@ AdminFile = Annotated[
         show_default=False,
     ),
 ]
+PublisherKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Public key that must have signed the model, as `edgefl keys new` prints it.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefl.cli.options import AdminFile, AsJson, ServerUrl, check_folder, reached
+from edgefl.cli.options import AdminFile, AsJson, PublisherKey, ServerUrl, check_folder, reached
 from edgefl.cli.output import err, print_json, print_line, size
-from edgefl.options import ReachOptions
+from edgefl.options import ReachOptions, keys_in
 
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
@@ -25,6 +25,7 @@ def pull(
     version: Annotated[
         int | None, typer.Option(help="Version of the parameters. Default: the newest.", min=0)
     ] = None,
+    publisher_key: PublisherKey = None,
     admin_file: AdminFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,9 +38,10 @@ def pull(
 
     check_folder(output)
     with reached(server, reach, admin_file) as transport, err.status("fetching the bundle ..."):
-        pulled = edgefl.pull(transport, version)
+        pulled = edgefl.pull(transport, version, keys_in(publisher_key))
     pulled.save(output)
     manifest, kept = pulled.manifest, _kept(pulled)
+    signer = manifest.provenance.get("trained_from_signed_by")
     if as_json:
         print_json(
             {
@@ -48,10 +50,14 @@ def pull(
                 "model": manifest.name,
                 "version": manifest.model_version,
                 "as_they_were": kept,
+                "trained_from": manifest.provenance["trained_from"],
+                "trained_from_signed_by": signer,
             }
         )
         return
     print_line(f"{output}: {manifest.name}, version {manifest.model_version}, {size(output.stat().st_size)}")
+    if signer:
+        print_line(f"a new bundle, so not signed; the one it was trained from was, by {signer}")
     if kept:
         more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
         print_line(f"never sent by devices, so as in the first bundle: {', '.join(kept[:_SHOWN])}{more}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgefl.data import Examples
 from edgefl.errors import OptionError
-from edgefl.options import DataOptions, DeviceOptions, EngineOptions, LimitOptions, WhenOptions
+from edgefl.options import DataOptions, DeviceOptions, EngineOptions, LimitOptions, WhenOptions, keys_in
 from edgefl.plain import print_json_line, print_line, size, start_log
 from edgefl.readers import read
 from edgefl.runtime.client import DeviceClient, Reader, RoundReport
@@ -67,6 +67,7 @@ def serve_owner(
             delegate=engine.delegate,
             guard=Guard(folder, when, conditions_here(folder)),
             limits=limits,
+            publishers=keys_in(device.publisher_key),
         )
         told: set[str] = set()
         for report in client.run(max_rounds=device.max_rounds):

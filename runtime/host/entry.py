@@ -14,7 +14,7 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import BackendError, Refused
 from edgefl.message import Message, nested
-from edgefl.options import MAX_BYTES, LimitOptions, ReachOptions, WhenOptions
+from edgefl.options import MAX_BYTES, LimitOptions, PublisherKeys, ReachOptions, WhenOptions, keys_in
 from edgefl.rules import optional, text
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.client import DeviceClient, RoundReport
@@ -51,6 +51,7 @@ class Settings(Message):
         limits: what a round may cost, whatever the server asks for.
         reach: how to get to the server.
         token: enrols the device where it is not enrolled yet.
+        publisher_key: public keys with commas between them, one of which must have signed the bundle.
         training: of a round without a server.
     """
 
@@ -59,6 +60,7 @@ class Settings(Message):
     limits: Annotated[LimitOptions, nested(LimitOptions)] = field(default_factory=LimitOptions)
     reach: Annotated[ReachOptions, nested(ReachOptions)] = field(default_factory=ReachOptions)
     token: Annotated[str | None, optional(text(r"[A-Za-z0-9_-]{1,128}"))] = None
+    publisher_key: PublisherKeys = None
     training: Annotated[Training, nested(Training)] = field(default_factory=Training)
 
 
@@ -86,6 +88,7 @@ def take_part(
     Raises:
         ProtocolError: the settings are not as `Settings` has them; the server refuses this device.
         DataError, BackendError: this device cannot train the model.
+        BundleSignature, MissingDependency: no trusted publisher has signed it, or that cannot be verified.
         OptionError: another training runs in the folder.
     """
     chosen, folder = Settings.from_bytes(settings.encode()), Path(workdir)
@@ -189,6 +192,7 @@ class _Turn:
                 patience=patience,
                 guard=self._guard,
                 limits=self._settings.limits,
+                publishers=keys_in(self._settings.publisher_key),
             )
             most = self._settings.rounds - len(self.rounds) if self._settings.rounds else None
             for report in client.run(most, until=self._stopped):

@@ -13,9 +13,11 @@ import pytest
 
 from edgefl import Bundle
 from edgefl.bundle import ArtifactData
+from edgefl.bundle.publisher import key_line
 from edgefl.data import load_examples
 from edgefl.delta import decode_delta
-from edgefl.errors import BackendFailure, DataError, ProtocolError, Refused
+from edgefl.errors import BackendFailure, BundleSignature, DataError, ProtocolError, Refused
+from edgefl.identity.keys import Ed25519Signer
 from edgefl.identity.messages import NewToken
 from edgefl.runtime.administration import Administration, AdminTransport
 from edgefl.runtime.client import DeviceClient
@@ -200,3 +202,19 @@ def test_a_phone_enrols_with_its_token(server: Callable[..., Any], home: Path) -
     assert [row["accepted"] for row in made["rounds"]] == [True]
     made = json.loads(take_part(running.url, str(home), NumpyEngine(), Phone(), "{}"))
     assert made["finished"], "once enrolled, no token is needed"
+
+
+def test_an_app_insists_on_the_publisher_of_its_model(
+    server: Callable[..., Any], home: Path, tmp_path: Path
+) -> None:
+    publisher = Ed25519Signer(bytes(range(32)))
+    signed = tmp_path / "signed.edgefl"
+    Bundle.open(MODEL).signed(publisher).save(signed)
+    settings = json.dumps({"publisher_key": key_line(publisher.key), "rounds": 1})
+
+    good = server(goal=1, rounds=1, bundle=str(signed))
+    taken = json.loads(take_part(good.url, str(home), NumpyEngine(), Phone(), settings))
+    with pytest.raises(BundleSignature, match="not signed"):
+        take_part(server(goal=1, rounds=1).url, str(home), NumpyEngine(), Phone(), settings)
+
+    assert taken["rounds"][0]["accepted"]

@@ -21,7 +21,8 @@ public final class EdgeFl {
     /// Takes part in a server's rounds until it has no more work, the device may not train, or it is told to
     /// stop. Blocks; training that is cut short goes on at the next call.
     ///
-    /// - Parameter settings: JSON, `{}` or any of `rounds`, `when`, `limits`, `token`, `reach`.
+    /// - Parameter settings: JSON, `{}` or any of `rounds`, `when`, `limits`, `token`, `publisher_key`,
+    ///   `reach`.
     /// - Returns: JSON: `rounds` with what became of each, `paused` with reasons, `finished`.
     public func takePart(server: String, engine: Engine, device: Device, settings: String = "{}") throws -> String {
         try text(

@@ -36,7 +36,7 @@ public final class EdgeFl {
      *
      * @param server its URL
      * @param settings JSON: {@code {}} or any of {@code rounds}, {@code when}, {@code limits},
-     *     {@code token}, {@code reach}
+     *     {@code token}, {@code publisher_key}, {@code reach}
      * @return JSON: {@code rounds} with what became of each, {@code paused} with reasons, {@code finished}
      * @throws EdgeFlException if this device cannot train the model, or the server will not have it
      */
