@@ -2,7 +2,7 @@
 """Who signs what: keys of devices and publishers, and the bytes they sign (docs/identity.md)."""
 
 from edgefl.identity.keys import SCHEMES, Signer, identity_of, new_signer, signer_from, verifies
-from edgefl.identity.request import WINDOW_S, Claim, authorization, canonical_request, read_claim
+from edgefl.identity.request import WINDOW_S, Claim, authorization, canonical_request, read_claim, write_claim
 
 __all__ = [
     "SCHEMES",
@@ -16,4 +16,5 @@ __all__ = [
     "read_claim",
     "signer_from",
     "verifies",
+    "write_claim",
 ]

@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from dataclasses import dataclass
 
-from edgefl.identity.keys import Signer, from_text, identity_of, to_text
+from edgefl.identity.keys import SIGNATURE_BYTES, Signer, from_text, identity_of, to_text
 
-VERSION = "EDGEFL1"
+VERSION = "EFL1"
 WINDOW_S = 300
 """How far a request's time may be from the server's."""
 TIME_HEADER = "edgefl-time"
 """The server's time in seconds, on refusals that signing again would mend."""
-_NONCE_BYTES = 6
-_CLAIM = re.compile(
-    VERSION + r" ([0-9a-f]{16})\.(\d{1,12})\.([A-Za-z0-9_-]{8})\.([A-Za-z0-9_-]{43,86})", re.ASCII
-)
+_NONCE_BYTES, _TIME_BYTES, _IDENTITY_BYTES = 3, 5, 8
+_BEFORE = _IDENTITY_BYTES + _TIME_BYTES + _NONCE_BYTES
+_LONGEST = 2 * (_BEFORE + max(SIGNATURE_BYTES.values()))
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,8 @@ class Claim:
     Attributes:
         identity: 16 hexadecimal digits.
         time: seconds since the epoch.
-        nonce: 8 characters.
-        signature: 32 or 64 bytes.
+        nonce: 4 characters.
+        signature: 16 or 64 bytes.
     """
 
     identity: str
@@ -54,19 +52,30 @@ def canonical_request(
 
 def authorization(signer: Signer, deployment: str, method: str, target: str, body: bytes, time: int) -> str:
     """The header `authorization` of a request, with a new nonce."""
-    identity = identity_of(signer.scheme, signer.key)
-    nonce = to_text(secrets.token_bytes(_NONCE_BYTES))
-    message = canonical_request(method, target, deployment, identity, time, nonce, body)
-    return f"{VERSION} {identity}.{time}.{nonce}.{to_text(signer.sign(message))}"
+    identity, nonce = identity_of(signer.scheme, signer.key), secrets.token_bytes(_NONCE_BYTES)
+    message = canonical_request(method, target, deployment, identity, time, to_text(nonce), body)
+    signature = signer.sign(message)[: SIGNATURE_BYTES[signer.scheme]]
+    return write_claim(Claim(identity, time, to_text(nonce), signature))
+
+
+def write_claim(claim: Claim) -> str:
+    """The header that `read_claim` reads."""
+    time = claim.time.to_bytes(_TIME_BYTES, "big")
+    parts = bytes.fromhex(claim.identity) + time + from_text(claim.nonce) + claim.signature
+    return f"{VERSION} {to_text(parts)}"
 
 
 def read_claim(header: str) -> Claim | None:
     """What such a header claims; None where it is no such header."""
-    found = _CLAIM.fullmatch(header)
-    if found is None:
+    version, _, text = header.partition(" ")
+    if version != VERSION or len(text) > _LONGEST:
         return None
-    identity, time, nonce, signature = found.groups()
     try:
-        return Claim(identity, int(time), nonce, from_text(signature))
+        parts = from_text(text)
     except ValueError:
         return None
+    if len(parts) - _BEFORE not in SIGNATURE_BYTES.values():
+        return None
+    identity, rest = parts[:_IDENTITY_BYTES].hex(), parts[_IDENTITY_BYTES:]
+    time = int.from_bytes(rest[:_TIME_BYTES], "big")
+    return Claim(identity, time, to_text(rest[_TIME_BYTES:][:_NONCE_BYTES]), parts[_BEFORE:])

@@ -20,7 +20,7 @@ class Nonces:
     def __init__(self, at: float, most: int = MOST) -> None:
         self.floor = int(at) + 1
         self._most, self._count = most, 0
-        self._slots: dict[int, set[tuple[str, str]]] = {}
+        self._slots: dict[int, set[tuple[str, int, str]]] = {}
 
     def told(self, at: float) -> int:
         """The time to sign a request with so that it is taken."""
@@ -34,9 +34,9 @@ class Nonces:
         """Take a request that is fresh; whether it had not been taken before."""
         self._forget(at)
         slot = self._slots.setdefault(time // _SLOT_S, set())
-        if (identity, nonce) in slot:
+        if (identity, time, nonce) in slot:
             return False
-        slot.add((identity, nonce))
+        slot.add((identity, time, nonce))
         self._count += 1
         return True
 

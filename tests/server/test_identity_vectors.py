@@ -7,40 +7,43 @@ import random
 
 import pytest
 
-from edgefl.identity import canonical_request, ed25519, identity_of, read_claim, signer_from, verifies
-from edgefl.identity.keys import from_text, to_text
+from edgefl.identity import Claim, canonical_request, ed25519, identity_of, read_claim, signer_from, verifies
+from edgefl.identity.keys import SIGNATURE_BYTES, from_text, to_text
 
 KEY = bytes(range(32))
 REQUEST = ("PUT", f"/v1/rounds/3/updates/{'00112233445566778899aabbccddeeff'}", "0123456789abcdef")
-# What is signed, by whom, and the signature.
+# What is signed, by whom, the signature, and the header.
 VECTORS = [
     (
         "hmac",
         b"",
         "033c1bc5bb7a0002",
-        b"EDGEFL1\n"
+        b"EFL1\n"
         b"PUT\n"
         b"/v1/rounds/3/updates/00112233445566778899aabbccddeeff\n"
         b"0123456789abcdef\n"
         b"033c1bc5bb7a0002\n"
         b"1764400000\n"
-        b"AAAAAAAA\n"
+        b"AAAA\n"
         b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n",
-        "QaCrRxYBrmvW4RyOKLBCqrla49rd1PS0aLYiYj-ZIQs",
+        "nnHLyUP_vPXR345MZrkuui8TVhcI-DjmxONMx7E3kFA",
+        "EFL1 Azwbxbt6AAIAaSqbgAAAAJ5xy8lD_7z10d-OTGa5Lro",
     ),
     (
         "ed25519",
         b"EFLU",
         "49da258285783393",
-        b"EDGEFL1\n"
+        b"EFL1\n"
         b"PUT\n"
         b"/v1/rounds/3/updates/00112233445566778899aabbccddeeff\n"
         b"0123456789abcdef\n"
         b"49da258285783393\n"
         b"1764400000\n"
-        b"AAAAAAAA\n"
+        b"AAAA\n"
         b"dc7e7794a2bb9cc857aefed1240a19d5b2f0f3a41e2662267412208336a3ac14\n",
-        "NbAziM5Wj97J-Dw6rBOn-dbWF33Rbfno-mD_eY-joU1e5Up7nYOs2XCflwyvH24ny8Ld6zHHv4FYApsl-ORjAA",
+        "lryMMCidoSsRlkS6mAtDUQqVvTDiMw6qTSe_4U1-xJaY3XNlG-VBll4bevwup0gzkNJ_3hfTxaceXSJgFBf_Bg",
+        "EFL1 SdolgoV4M5MAaSqbgAAAAJa8jDAonaErEZZEupgLQ1EKlb0w4jMOqk0"
+        "nv-FNfsSWmN1zZRvlQZZeG3r8LqdIM5DSf94X08WnHl0iYBQX_wY",
     ),
 ]
 # RFC 8032, 7.1: secret key, public key, message, signature.
@@ -69,17 +72,18 @@ RFC8032 = [
 ]
 
 
-@pytest.mark.parametrize(("scheme", "body", "identity", "message", "signature"), VECTORS)
-def test_known_answers(scheme, body, identity, message, signature):
+@pytest.mark.parametrize(("scheme", "body", "identity", "message", "signature", "header"), VECTORS)
+def test_known_answers(scheme, body, identity, message, signature, header):
     signer = signer_from(scheme, KEY)
 
-    made = canonical_request(*REQUEST, identity_of(scheme, signer.key), 1764400000, "AAAAAAAA", body)
+    made = canonical_request(*REQUEST, identity_of(scheme, signer.key), 1764400000, "AAAA", body)
 
     assert (identity_of(scheme, signer.key), made) == (identity, message)
     assert to_text(signer.sign(made)) == signature
-    assert verifies(scheme, signer.key, made, from_text(signature))
-    claim = read_claim(f"EDGEFL1 {identity}.1764400000.AAAAAAAA.{signature}")
-    assert claim is not None and claim.signature == signer.sign(made)
+    travels = from_text(signature)[: SIGNATURE_BYTES[scheme]]
+    assert verifies(scheme, signer.key, made, travels)
+    assert not verifies(scheme, signer.key, made, travels[:-1])
+    assert read_claim(header) == Claim(identity, 1764400000, "AAAA", travels)
 
 
 @pytest.mark.parametrize(("secret", "public", "message", "signature"), RFC8032)
@@ -116,13 +120,17 @@ def test_what_is_no_signature_is_refused():
     [
         "",
         "Bearer x",
-        f"EDGEFL1 {'0' * 15}.1.AAAAAAAA.{'A' * 43}",
-        f"EDGEFL1 {'0' * 16}.1.AAAAAAA.{'A' * 43}",
-        f"EDGEFL1 {'0' * 16}.-1.AAAAAAAA.{'A' * 43}",
-        f"EDGEFL1 {'0' * 16}.\N{ARABIC-INDIC DIGIT ONE}.AAAAAAAA.{'A' * 43}",
-        f"EDGEFL1 {'0' * 16}.1.AAAAAAAA.{'A' * 42}",
-        f"EDGEFL1 {'0' * 16}.1.AAAAAAAA.{'A' * 42}B",
-        f"EDGEFL1 {'0' * 16}.1.AAAAAAAA.{'A' * 43}\n",
+        f"EDGEFL1 {'0' * 16}.1764400000.AAAAAAAA.{'A' * 43}",
+        f"EFL1 {'A' * 42}",
+        f"EFL1 {'A' * 44}",
+        f"EFL1  {'A' * 43}",
+        f"efl1 {'A' * 43}",
+        f"EFL1 {'A' * 42}B",
+        f"EFL1 {'A' * 42}+",
+        f"EFL1 {'A' * 42}\N{ARABIC-INDIC DIGIT ONE}",
+        f"EFL1 {'A' * 43}\n",
+        f"EFL1 {'A' * 43}=",
+        f"EFL1 {'A' * 100_000}",
     ],
 )
 def test_headers_that_claim_nothing(header):
