@@ -70,6 +70,15 @@ class Examples:
         value = self.x if self.y is None else self.y
         return len(next(iter(value.values())) if isinstance(value, Mapping) else value)
 
+    def first(self, count: int) -> Examples:
+        """The first ones, at most so many."""
+
+        def cut(value: Any) -> Any:
+            return {n: v[:count] for n, v in value.items()} if isinstance(value, Mapping) else value[:count]
+
+        weight = None if self.weight is None else self.weight[:count]
+        return Examples(cut(self.x), None if self.y is None else cut(self.y), weight)
+
 
 def load_examples(
     path: str | os.PathLike[str], *, labelled: bool = True, max_bytes: int = MAX_DATA_BYTES

@@ -210,6 +210,25 @@ class FederationOptions(Checked):
         "Part of a version's step, in squared length, that may wait for the next ones: more makes what "
         "devices fetch shorter. 0: whole float32 models.",
     ] = DOWNLINK
+    evaluate_every: Annotated[
+        int,
+        integer(0, _MANY),
+        "Versions from one that devices measure on examples they hold out to the next; the last one always "
+        "is. 0: none is.",
+    ] = 0
+    evaluators: Annotated[int, integer(1, 1_000_000), "Devices that measure a version, at most."] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldoutOptions(Checked):
+    """What devices never train on."""
+
+    holdout: Annotated[
+        float,
+        number(0.0, 0.9),
+        "Part of the examples that is held out of training for good, to measure versions on where the server "
+        "asks for it (--evaluate-every); 0.2 is 20 %.",
+    ] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +311,9 @@ class ServerOptions(FederationOptions):
         number(0.0, 1e6),
         "Requests a second from one address that no known device signed; 0: any.",
     ] = 20.0
+    evaluate_deadline_s: Annotated[
+        float, above(0.0, 1e9), "Seconds in which devices may answer how good a version is."
+    ] = 600.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -450,7 +472,7 @@ PublisherKeys = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions(ReachOptions):
+class DeviceOptions(ReachOptions, HoldoutOptions):
     """Join a federation: train on local examples whenever the server has a round, until it has finished.
 
     The examples stay here; what is sent is a coded update. A server that is down is waited for. Started again

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from edgefl.delta.budget import warm_up
-from edgefl.errors import OptionError
+from edgefl.errors import OptionError, ProtocolError
 from edgefl.message import Message, nested, several
 from edgefl.options import FIRST_DENSITY, LABELS, MAX_BYTES, CodingOptions, FitOptions, WhenOptions, nearest
 from edgefl.rules import flag, integer, number, optional, readable, text
@@ -30,6 +30,7 @@ Reason = Annotated[str, text(r"[a-z][a-z0-9-]{0,63}")]
 AssignmentId = Annotated[str, text(r"[0-9a-f]{32}")]
 Text = Annotated[str, readable(MAX_TEXT)]
 Federation = Annotated[str, text(r"([0-9a-f]{16})?")]
+Fingerprint = Annotated[str, text(r"([0-9a-f]{32})?")]
 Flag = Annotated[bool, flag]
 Number = Annotated[int, integer(1, MAX_COUNT)]
 Count = Annotated[int, integer(0, MAX_COUNT)]
@@ -37,6 +38,7 @@ Version = Annotated[int, integer(0, MAX_VERSION)]
 Bytes = Annotated[int, integer(0, MAX_BYTES)]
 Loss = Annotated[float, number(-MAX_LOSS, MAX_LOSS)]
 LossIfKnown = Annotated[float | None, optional(number(-MAX_LOSS, MAX_LOSS))]
+Rate = Annotated[float | None, optional(number(0.0, 1.0))]
 Seconds = Annotated[float, number(0.0, 1e9)]
 Moment = Annotated[float, number(0.0, 1e12)]
 
@@ -52,6 +54,7 @@ class CheckIn(Message):
         examples: how many examples it holds, the weight of its update.
         labels: what a server may choose by, `name=value` with commas between; the target its engine runs is
             known without.
+        held_out: how many more examples it holds out of training, to measure versions on.
     """
 
     device: Name
@@ -59,6 +62,7 @@ class CheckIn(Message):
     engine: Engine
     examples: Number
     labels: Annotated[str, text(LABELS)] = ""
+    held_out: Count = 0
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,50 @@ class Task(Message):
     cohort: Number
     max_bytes: Annotated[int, integer(1, MAX_BYTES)]
     deadline_s: Seconds
-    fingerprint: Annotated[str, text(r"([0-9a-f]{32})?")] = ""
+    fingerprint: Fingerprint = ""
     federation: Federation = ""
+
+
+@dataclass(frozen=True)
+class EvaluationTask(Message):
+    """One device's place among those that measure a version on the examples they hold out.
+
+    Attributes:
+        assignment: the place's id; whoever knows it may send its answer.
+        base_version: the version to measure.
+        max_examples: the most examples to measure it on.
+        deadline_s: seconds from now until no answer is taken any more.
+        when: what the device's state has to be meanwhile.
+        fingerprint, federation: as in a `Task`.
+    """
+
+    assignment: AssignmentId
+    base_version: Version
+    max_examples: Number
+    deadline_s: Seconds
+    when: Annotated[WhenOptions, nested(WhenOptions)] = field(default_factory=WhenOptions)
+    fingerprint: Fingerprint = ""
+    federation: Federation = ""
+
+
+@dataclass(frozen=True)
+class Evaluated(Message):
+    """How good a version is on the examples one device holds out: these three numbers, and nothing else.
+
+    Attributes:
+        examples: how many there were; 0 where nothing could be measured.
+        loss: mean over them, None where nothing could be measured.
+        accuracy: part predicted right, None where the loss has no such notion.
+    """
+
+    examples: Count = 0
+    loss: LossIfKnown = None
+    accuracy: Rate = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.loss is None) != (self.examples == 0) or (self.loss is None and self.accuracy is not None):
+            raise ProtocolError("Evaluated has a loss where it has examples, and an accuracy beside it alone")
 
 
 @dataclass(frozen=True)
@@ -141,12 +187,14 @@ class CheckInAnswer(Message):
         window_s: seconds after those within which a device picks its moment at random; 0 leaves it to the
             device.
         finished: the server has run all its rounds; there will be no more tasks.
+        evaluation: a version to measure before anything else; there is no task then.
     """
 
     task: Annotated[Task | None, optional(nested(Task))] = None
     retry_after_s: Annotated[float, number(0.0, 86_400.0)] = 0.0
     finished: Flag = False
     window_s: Annotated[float, number(0.0, 86_400.0)] = 0.0
+    evaluation: Annotated[EvaluationTask | None, optional(nested(EvaluationTask))] = None
 
 
 @dataclass(frozen=True)
@@ -280,6 +328,42 @@ class Rounds(Message):
 
 
 @dataclass(frozen=True)
+class EvaluationInfo(Message):
+    """How good one version is on the examples that devices hold out.
+
+    Attributes:
+        version: which one.
+        state: `open` while answers are taken, then `closed`.
+        wanted: devices that were to measure it.
+        devices: those that did.
+        examples: of all of them.
+        loss: mean over these examples, None without any.
+        median_loss: of the devices' own losses, which few devices that lie cannot move far.
+        accuracy: mean over the examples, None without any or where the loss has no such notion.
+        opened_at: seconds since the epoch.
+        until: when no answer is taken any more.
+    """
+
+    version: Version
+    state: Annotated[str, text("open|closed")]
+    wanted: Number
+    devices: Count
+    examples: Annotated[int, integer(0, MAX_COUNT**2)]
+    loss: LossIfKnown
+    median_loss: LossIfKnown
+    accuracy: Rate
+    opened_at: Moment
+    until: Moment
+
+
+@dataclass(frozen=True)
+class Evaluations(Message):
+    """All versions that were to be measured, oldest first."""
+
+    evaluations: Annotated[tuple[EvaluationInfo, ...], several(EvaluationInfo, 1_000_000)]
+
+
+@dataclass(frozen=True)
 class Status(Message):
     """The server at a glance.
 
@@ -295,6 +379,7 @@ class Status(Message):
         bytes_up: bytes received at the socket since the process started.
         bytes_down: bytes sent at the socket since the process started.
         federation: as in every `Task`.
+        evaluation: the newest version that was to be measured, None without any.
     """
 
     model: Text
@@ -308,3 +393,4 @@ class Status(Message):
     bytes_up: Bytes
     bytes_down: Bytes
     federation: Federation = ""
+    evaluation: Annotated[EvaluationInfo | None, optional(nested(EvaluationInfo))] = None

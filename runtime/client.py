@@ -27,6 +27,7 @@ from edgefl.runtime.checkpoint import EVERY_S, Checkpoint
 from edgefl.runtime.conditions import Guard, conditions_here
 from edgefl.runtime.conditions.guard import LOOK_AGAIN_S
 from edgefl.runtime.delegates import Placement
+from edgefl.runtime.evaluating import evaluated, held_out_by
 from edgefl.runtime.feature_cache import LIMIT_BYTES, FeatureCache
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.learner import Learner, Stint, TrainerLearner
@@ -39,7 +40,7 @@ from edgefl.runtime.remote import BUNDLE_BYTES, Remote
 from edgefl.runtime.store.source import Source
 from edgefl.runtime.transport import Transport
 from edgefl.runtime.work import LASTING, PASSING, Work, work
-from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Task
+from edgefl.wire import MAX_TEXT, CheckIn, CheckInAnswer, Evaluated, EvaluationTask, Task
 
 log = logging.getLogger("edgefl.client")
 T = TypeVar("T")
@@ -106,6 +107,7 @@ class DeviceClient:
         guard: Guard | None = None,
         limits: LimitOptions | None = None,
         checkpoint_s: float = EVERY_S,
+        holdout: float = 0.0,
     ) -> None:
         """
         Args:
@@ -124,6 +126,7 @@ class DeviceClient:
             guard: says when the device may train; by default always, unless the server asks for something.
             limits: what a round may cost, whatever the server asks for.
             checkpoint_s: seconds of training after which it is kept on disk; so much may be lost in a crash.
+            holdout: part of the examples that is never trained on, to measure versions on.
 
         Raises:
             OptionError: a publisher's key is none.
@@ -149,6 +152,7 @@ class DeviceClient:
             backend=backend,
             delegate=delegate,
             threads=self._limits.threads,
+            holdout=holdout,
             features=FeatureCache(self._features, feature_bytes) if feature_bytes else None,
         )
         self._guard = guard or Guard(self._home, conditions=conditions_here(self._home))
@@ -238,6 +242,9 @@ class DeviceClient:
                 self.finished = True
                 self._guard.doing("has finished: the server has no more rounds")
                 return
+            if answer.evaluation is not None:
+                self._measure(learner, answer.evaluation)
+                continue
             if answer.task is None:
                 self._patience.wait(answer.retry_after_s, answer.window_s, self._until)
                 continue
@@ -274,8 +281,42 @@ class DeviceClient:
 
     def _check_in(self, bundle: Bundle, learner: Learner) -> CheckInAnswer:
         schema, examples = bundle.schema().id.hex(), max(1, learner.examples)
-        message = CheckIn(self.device, schema, learner.engine, examples, self._labels)
+        held_out = held_out_by(learner)
+        message = CheckIn(self.device, schema, learner.engine, examples, self._labels, held_out)
         return self._remote.check_in(message)
+
+    # -- one evaluation
+
+    def _measure(self, learner: Learner, task: EvaluationTask) -> None:
+        """Tell the server how good a version is here; where the device may not go on, later or not at all."""
+        self._guard.demanded(task.when)
+        if self._guard.pause():
+            return
+        until = self._patience.clock() + task.deadline_s
+        self._guard.doing(f"measures version {task.base_version}")
+        stint = Stint(
+            own=self._belongings.of_federation(task.federation).personal(),
+            should_stop=lambda: self._should_stop() or self._patience.clock() >= until,
+        )
+        self._duty.begin()
+        version, held = task.base_version, self._held
+        try:
+            values = self._insist(lambda: held.fetch(self._remote, task))
+            found, said = evaluated(task, values, learner, stint)
+        except Interrupted:
+            log.info("version %d: interrupted", version)
+            return
+        except Refused as exc:
+            found, said = Evaluated(), str(exc)
+        accepted = True
+        try:
+            self._insist(lambda: self._remote.evaluated(version, task.assignment, found))
+        except Refused as exc:
+            accepted, said = False, str(exc)
+        if said:
+            log.warning("version %d: %s", version, said)
+            self._patience.rest(self._patience.delay(1), self._until)
+        self._guard.measured(version, found, accepted=accepted, said=said)
 
     # -- one round
 

@@ -95,7 +95,10 @@ class FrozenPart:
 
 
 def map_batches(
-    program: Program, inputs: Mapping[str, Array], constant: Mapping[str, Array], batch_size: int
+    program: Callable[[Mapping[str, Array]], Mapping[str, Array]],
+    inputs: Mapping[str, Array],
+    constant: Mapping[str, Array],
+    batch_size: int,
 ) -> dict[str, Array]:
     """A graph's outputs for all examples, batch by batch."""
     batches = Batches(inputs, batch_size)

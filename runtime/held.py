@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -22,9 +23,18 @@ from edgefl.files import write_atomically
 from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.remote import Remote
 from edgefl.tensorfile import read_metadata, read_tensors, write_tensors
-from edgefl.wire import Task
 
 log = logging.getLogger("edgefl.client")
+
+
+class Start(Protocol):
+    """What work starts from: a version, and the fingerprint of its parameters. A task says both."""
+
+    @property
+    def base_version(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Ways:
         self.origin = Position(bundle.manifest.model_version, np.zeros(len(self._start)))
         self.key = fingerprint(self._start)
 
-    def lead(self, remote: Remote, held: Position, task: Task) -> tuple[Arrays, Position]:
+    def lead(self, remote: Remote, held: Position, task: Start) -> tuple[Arrays, Position]:
         """The shared parameters a task starts from, and what the device holds then.
 
         Raises:
@@ -62,14 +72,14 @@ class Ways:
             try:
                 found = self._follow(remote, start, task)
             except Refused as exc:
-                log.info("round %d: %s", task.round, exc)
+                log.info("version %d: %s", task.base_version, exc)
                 continue
             if found is not None:
                 return found
-        log.warning("round %d: no steps lead to version %d", task.round, task.base_version)
+        log.warning("no steps lead to version %d", task.base_version)
         return self._whole(remote, task), held
 
-    def _follow(self, remote: Remote, held: Position, task: Task) -> tuple[Arrays, Position] | None:
+    def _follow(self, remote: Remote, held: Position, task: Start) -> tuple[Arrays, Position] | None:
         """The parameters after the steps from a position; None where they are not the task's."""
         position = held
         if held.version != task.base_version:
@@ -79,7 +89,7 @@ class Ways:
             return None
         return self._schema.unflatten(made), position
 
-    def _moved(self, held: Position, steps: Iterator[SparseDelta], task: Task) -> Position:
+    def _moved(self, held: Position, steps: Iterator[SparseDelta], task: Start) -> Position:
         moved: Doubles | None = None
         for step in steps:
             if moved is None:
@@ -90,7 +100,7 @@ class Ways:
         assert moved is not None  # a body without any frame is an error
         return Position(task.base_version, moved)
 
-    def _whole(self, remote: Remote, task: Task) -> Arrays:
+    def _whole(self, remote: Remote, task: Start) -> Arrays:
         values = remote.parameters(task.base_version, self._schema)
         if fingerprint(weights(self._schema.flatten(values), np.zeros(1))) != task.fingerprint:
             raise ServerNonsense(f"version {task.base_version} of the parameters is not the task's")
@@ -104,7 +114,7 @@ class HeldVersion:
         self._path, self._ways = path, Ways(bundle)
         self._at = self._kept = self._restored() or self._ways.origin
 
-    def fetch(self, remote: Remote, task: Task) -> Arrays:
+    def fetch(self, remote: Remote, task: Start) -> Arrays:
         """The shared parameters a task starts from.
 
         Raises:

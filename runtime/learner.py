@@ -14,13 +14,14 @@ import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples, check_examples, check_weight
-from edgefl.errors import NotFinite
+from edgefl.errors import DataError, NotFinite
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays, Vector
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.checkpoint import EVERY_S, Checkpoint
 from edgefl.runtime.delegates import Placement
 from edgefl.runtime.feature_cache import FeatureCache
+from edgefl.runtime.holdout import Divided
 from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.pause import Interrupted
@@ -113,6 +114,7 @@ class TrainerLearner:
         threads: int = 1,
         features: FeatureCache | None = None,
         trainer: Trainer | None = None,
+        holdout: float = 0.0,
     ) -> None:
         """Check the examples and choose the engine.
 
@@ -120,15 +122,18 @@ class TrainerLearner:
             examples: those of every round, or what gives each round its own.
             features: keeps features of the frozen part over rounds and restarts.
             trainer: of the same bundle, in place of one with the engine asked for.
+            holdout: part of the examples that is held out of training, to measure versions on.
 
         Raises:
-            DataError: the examples do not fit the model.
+            DataError: the examples do not fit the model, or so few stay as they are that all are held out.
             BackendError: no engine can run it.
         """
         if isinstance(examples, Examples):
             check_examples(examples.x, examples.y, bundle.manifest)
             check_weight(examples.weight, len(examples))
             examples = Fixed(examples)
+        if holdout:
+            examples = _divided(examples, bundle, holdout)
         self._trainer = trainer or Trainer(bundle, backend, delegate, threads)
         self._source, self._schema, self._features = examples, bundle.schema(), features
         self.engine = f"{self._trainer.backend.name} {self._trainer.backend.version}"[:64]
@@ -138,6 +143,11 @@ class TrainerLearner:
     def examples(self) -> int:
         """How many there are now."""
         return len(self._source)
+
+    @property
+    def held_out(self) -> int:
+        """How many more are held out of training."""
+        return self._source.held_out if isinstance(self._source, Divided) else 0
 
     def learn(self, parameters: Arrays, options: FitOptions, stint: Stint = ALONE) -> Learned:
         """See `Learner`. Raises NotFinite where training diverges."""
@@ -174,6 +184,19 @@ class TrainerLearner:
         data = self._source.take(0)
         return self._trainer.evaluate(data.x, data.y, data.weight)
 
+    def measure(self, parameters: Arrays, most: int, stint: Stint = ALONE) -> Metrics:
+        """See `edgefl.runtime.evaluating.Measurer`."""
+        if not isinstance(self._source, Divided) or not self._source.held_out:
+            raise DataError("no examples are held out")
+        data = self._source.take_held_out().first(most)
+        self._stand_in(parameters, stint.own)
+
+        def go_on() -> None:
+            if self._should_stop(stint):
+                raise Interrupted
+
+        return self._trainer.evaluate(data.x, data.y, data.weight, before_batch=go_on)
+
     def _should_stop(self, stint: Stint) -> bool:
         return self._source.forgotten_since() or bool(stint.should_stop and stint.should_stop())
 
@@ -187,3 +210,10 @@ class TrainerLearner:
             log.info("%s", placement)
         self._told.update(report.placements)
         log.debug("features of %d of %d examples were on disk", report.features_cached, report.examples)
+
+
+def _divided(source: Source, bundle: Bundle, holdout: float) -> Divided:
+    made = Divided(source, bundle.manifest, holdout)
+    if isinstance(source, Fixed) and not len(made):
+        raise DataError(f"all of {len(source)} examples are held out; more are needed, or a smaller holdout")
+    return made

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from edgefl.data import Examples, check_examples
+from edgefl.data import Examples
 from edgefl.errors import DataError, OptionError
 from edgefl.options import FitOptions
-from edgefl.runtime.feature_cache import example_digests
+from edgefl.runtime.holdout import divided
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.trainer import Trainer
 
@@ -56,7 +55,7 @@ def held_out(
 ) -> tuple[Examples, Examples]:
     """Examples to train on, and those held out of it.
 
-    An example's digest decides, so that it stays on its side whatever comes to it or goes.
+    See `edgefl.runtime.holdout`: an example stays on its side whatever comes to it or goes.
 
     Args:
         fraction: about how much is held out, over 0 and below 1.
@@ -67,18 +66,10 @@ def held_out(
     """
     if not 0.0 < fraction < 1.0:
         raise OptionError("allowed is a number over 0 and below 1", {"fraction": fraction})
-    inputs, labels = check_examples(examples.x, examples.y, trainer.bundle.manifest)
-    drawn = [int.from_bytes(d[:8], "big") for d in example_digests(inputs, b"held out %d" % seed)]
-    held = np.asarray(drawn, np.float64) < fraction * 2.0**64
-    if held.all() or not held.any():
-        raise DataError(f"of {len(held)} examples {int(held.sum())} would be held out; more are needed")
-
-    def part(mask: Array) -> Examples:
-        weight = None if examples.weight is None else np.asarray(examples.weight)[mask]
-        x, y = ({name: value[mask] for name, value in group.items()} for group in (inputs, labels))
-        return Examples(x, y, weight)
-
-    return part(~held), part(held)
+    rest, held = divided(examples, trainer.bundle.manifest, fraction, seed)
+    if not len(rest) or not len(held):
+        raise DataError(f"of {len(examples)} examples {len(held)} would be held out; more are needed")
+    return rest, held
 
 
 def personalize(

@@ -40,6 +40,9 @@ from edgefl.wire import (
     CheckIn,
     CheckInAnswer,
     Decline,
+    Evaluated,
+    EvaluationInfo,
+    Evaluations,
     Failure,
     Participant,
     Participants,
@@ -163,6 +166,15 @@ class Remote:
         if not accepted.accepted:
             raise ServerNonsense("the server answers an upload with accepted: false")
         return accepted
+
+    def evaluations(self) -> tuple[EvaluationInfo, ...]:
+        """Every version that was to be measured, oldest first."""
+        return parsed(Evaluations, self._ask("GET", "/v1/evaluations", b"", {}, MAX_LIST_BYTES)).evaluations
+
+    def evaluated(self, version: int, assignment: str, found: Evaluated) -> Accepted:
+        """Answer how good a version is."""
+        path = f"/v1/evaluations/{version}/{assignment}"
+        return parsed(Accepted, self._ask("PUT", path, found.to_bytes(), {}))
 
     def decline(self, round_number: int, assignment: str, reason: str) -> None:
         body = Decline(reason).to_bytes()

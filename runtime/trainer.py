@@ -275,21 +275,31 @@ class Trainer:
 
     # -- using
 
-    def evaluate(self, x: Inputs, y: Labels, sample_weight: Array | None = None) -> Metrics:
+    def evaluate(
+        self,
+        x: Inputs,
+        y: Labels,
+        sample_weight: Array | None = None,
+        *,
+        before_batch: Callable[[], None] | None = None,
+    ) -> Metrics:
         """Mean loss over the examples, and accuracy where the loss has one.
 
         Args:
             sample_weight: how much each example counts in both, `[examples]`, 0 or more and not all 0; those
                 of weight 0 are left out. All 1 where None.
+            before_batch: called before each; what it raises ends this.
         """
         inputs, labels, weights = self._counted(x, y, sample_weight)
         batches = self._batches(inputs, labels, weights)
         total, loss = 0.0, 0.0
         for feeds, _ in batches():
+            if before_batch:
+                before_batch()
             share = self._share(feeds)
             total += share
             loss += share * float(self._step(feeds, -1)["loss"])
-        outputs = self._outputs(inputs)
+        outputs = self._outputs(inputs, before_batch)
         rates = (
             accuracy(h, outputs[h.output.name], labels[h.label.name], weights) for h in self._manifest.heads
         )
@@ -323,8 +333,17 @@ class Trainer:
         mode = Mode(buffers, seeds)
         return Begin(self.bundle, parameters, load, self._base, direction, mode, resume, planned)
 
-    def _outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return self._map("infer", inputs, {**self._parameters, **self._buffers})
+    def _outputs(
+        self, inputs: Mapping[str, Array], before_batch: Callable[[], None] | None = None
+    ) -> dict[str, Array]:
+        infer, constant = self._program("infer"), {**self._parameters, **self._buffers}
+
+        def run(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+            if before_batch:
+                before_batch()
+            return infer(feeds)
+
+        return map_batches(run, inputs, constant, self._manifest.batch_size)
 
     def _step(self, feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
         given = {"seed": np.array([seed], np.int32)} if self._manifest.seeded else {}
@@ -356,10 +375,6 @@ class Trainer:
     def _batches(self, inputs: dict[str, Array], labels: dict[str, Array], weights: Array) -> Batches:
         """Examples as the step takes them: through the features graph where there is one."""
         return Batches({**self._frozen(inputs), **labels, "weight": weights}, self._manifest.batch_size)
-
-    def _map(self, kind: str, inputs: Mapping[str, Array], constant: Mapping[str, Array]) -> dict[str, Array]:
-        """A graph's outputs for all examples, batch by batch."""
-        return map_batches(self._program(kind), inputs, constant, self._manifest.batch_size)
 
     def _program(self, kind: str) -> Program:
         if kind not in self._programs:

@@ -35,6 +35,8 @@ from edgefl.wire import (
     CheckIn,
     CheckInAnswer,
     Decline,
+    Evaluated,
+    Evaluations,
     Failure,
     Participants,
     Rounds,
@@ -172,6 +174,21 @@ def _routes(service: Service, door: Door) -> APIRouter:
         reason = parsed(Decline, body).reason
         await service.call(service.coordinator.give_back, round, assignment, reason, caller.identity)
         return Response(status_code=204)
+
+    @router.put(
+        "/evaluations/{version}/{assignment}", response_model=Accepted, openapi_extra=body_of(Evaluated)
+    )
+    async def evaluated(request: Request, version: VersionNumber, assignment: AssignmentKey) -> Response:
+        """Answer how good a version is on the examples a device holds out. The same again counts once."""
+        caller, body = await door.receive(request)
+        message, desk = parsed(Evaluated, body), service.coordinator.evaluations
+        return answer(await service.call(desk.accept, version, assignment, message, caller.identity))
+
+    @router.get("/evaluations", response_model=Evaluations)
+    async def evaluations(request: Request) -> Response:
+        """Every version that devices were to measure, oldest first, with what they found together."""
+        await door.admit(request)
+        return answer(Evaluations(tuple(await service.call(service.coordinator.evaluations.infos))))
 
     @router.get("/status", response_model=Status)
     async def status(request: Request) -> Response:

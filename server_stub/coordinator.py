@@ -26,6 +26,7 @@ from edgefl.server_stub.aggregators.bounds import most_weight
 from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.decoded import Decoded
+from edgefl.server_stub.evaluation import Desk
 from edgefl.server_stub.present import Present
 from edgefl.server_stub.rounds import (
     Accept,
@@ -71,6 +72,7 @@ class Coordinator:
     Attributes:
         federation: tells these rounds from all others.
         register: who is enrolled.
+        evaluations: where devices measure versions.
         on_closed: called with each round that this coordinator has closed, and not to be kept long.
     """
 
@@ -119,6 +121,9 @@ class Coordinator:
         self.bundle = self.shelf.as_founded(self.bundle)
         self.federation, self.register = self._store.federation(), self._store.register()
         self._present = Present(self._store, self._clock)
+        self.evaluations = Desk(
+            self._store.evaluations(), self._present, self.settings, self.shelf, self.federation, self._clock
+        )
         self._decoded = Decoded()
         self._start()
 
@@ -144,9 +149,12 @@ class Coordinator:
             self._store.put_device(message, at)
             self._remember(message, at)
             before = self._present.round
+            fitting = wanted(labels_of(message.engine, message.labels), self._drawing.only)
+            if fitting and (evaluation := self.evaluations.task(message, at)) is not None:
+                return CheckInAnswer(evaluation=evaluation)
             if before is None:
                 return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
-            if not wanted(labels_of(message.engine, message.labels), self._drawing.only):
+            if not fitting:
                 return self._later()
             if (moment := self._drawing.moment(before)) is not None and at < moment:
                 return self._later(moment - at)
@@ -163,7 +171,7 @@ class Coordinator:
         """What a device known of late is told without a transaction where there is no work for it."""
         current, at = self._present.glance(), self._clock()
         known, noted = self._known.get(message.device, (None, 0.0))
-        if known != message or at - noted > _NOTED_S:
+        if known != message or at - noted > _NOTED_S or self.evaluations.asks(message):
             return None
         if current is None:
             return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
@@ -314,7 +322,7 @@ class Coordinator:
     def places(self) -> int | None:
         """Devices that may start now; None where none ever will, as all rounds are done."""
         current = self._present.round
-        return None if current is None else current.room()
+        return None if current is None else current.room() + self.evaluations.room
 
     @property
     def offer(self) -> tuple[int, bool] | None:
@@ -358,6 +366,7 @@ class Coordinator:
             bytes_up=total.up,
             bytes_down=total.down,
             federation=self.federation,
+            evaluation=self.evaluations.newest(),
         )
 
     # -- inside
@@ -368,6 +377,8 @@ class Coordinator:
             if self._present.round is None and fresh is not None:
                 self._store.open_round(fresh, at)
                 self._present.round = fresh
+            newest, done = self._store.newest_number(), self._present.round is None
+            self.evaluations.begin(newest, at, last=done)
         log.info(
             "model %r: at round %s of %d", self.bundle.manifest.name, self.round_number, self.settings.rounds
         )
@@ -423,6 +434,7 @@ class Coordinator:
 
     def _pass_time(self, at: float) -> None:
         """Within an event: what time does to the round."""
+        self.evaluations.pass_time(at)
         self._draw(at)
         before = self._present.round
         after = before and apply(Tick(at), before)
@@ -481,6 +493,7 @@ class Coordinator:
             self._store.prune(self.settings.keep_versions)
             self._count(pending)
             self._present.round = following
+            self.evaluations.begin(made.number, at, last=following is None)
         self._decoded.clear()
         self._tell(full, verdicts)
         log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)

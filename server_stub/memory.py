@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import CHAIN, Link
+from edgefl.server_stub.evaluation.memory import MemoryRecords
 from edgefl.server_stub.identity.memory import MemoryRegister
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.selection import Candidate, labels_of
@@ -119,7 +120,7 @@ class MemoryStore:
         self._versions: dict[int, Version] = {}
         self._first, self._schema, self._model = 0, "", ""
         self._federation = secrets.token_hex(8)
-        self._register = MemoryRegister()
+        self._register, self._evaluations = MemoryRegister(), MemoryRecords()
         self._head = Head()
         self._alive: Moment | None = None
         self._engines: dict[str, str] = {}
@@ -165,6 +166,9 @@ class MemoryStore:
 
     def register(self) -> MemoryRegister:
         return self._register
+
+    def evaluations(self) -> MemoryRecords:
+        return self._evaluations
 
     # -- devices, places, updates
 

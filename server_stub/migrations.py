@@ -77,4 +77,5 @@ STEPS: tuple[Step, ...] = (
     widened(tables.devices, "labels"),
     widened(tables.rounds, "staleness", "patience"),
     widened(tables.updates, "round"),
+    added(tables.evaluations, tables.evaluators),
 )

@@ -7,15 +7,24 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 from edgefl.errors import Refused
 from edgefl.server_stub.clock import ServerClock
+from edgefl.server_stub.evaluation.state import Evaluation
 from edgefl.server_stub.rounds import Round
 from edgefl.server_stub.storage import Storage
 from edgefl.server_stub.values import Head
 
 BEAT_S = 5.0
 """How often a server without events says that it is alive."""
+
+
+class Now(NamedTuple):
+    """What events change."""
+
+    round: Round | None = None
+    evaluation: Evaluation | None = None
 
 
 class Present:
@@ -28,23 +37,30 @@ class Present:
         self._store, self._clock = store, clock
         self._seen: Head | None = None
         self._beat = clock()
-        self._kept: Round | None = None
-        self._changing: Round | None = None
+        self._kept = self._changing = Now()
         self._within: int | None = None
 
     @property
     def round(self) -> Round | None:
         """The current round as last seen, None where all are done. Set only within an event."""
-        return self._changing if self._within == threading.get_ident() else self._kept
+        return self._now().round
 
     @round.setter
     def round(self, after: Round | None) -> None:
-        assert self._within == threading.get_ident(), "only an event changes the round"
-        self._changing = after
+        self._change(round=after)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """That of the newest version that has one, None where none has. Set only within an event."""
+        return self._now().evaluation
+
+    @evaluation.setter
+    def evaluation(self, after: Evaluation | None) -> None:
+        self._change(evaluation=after)
 
     @contextlib.contextmanager
     def event(self) -> Iterator[float]:
-        """A transaction on the round as it is now, at the time yielded; setting `round` within changes it.
+        """A transaction on what is now, at the time yielded; setting `round` or `evaluation` changes it.
 
         Nothing that was done within counts where it raises.
         """
@@ -92,8 +108,17 @@ class Present:
         """Whether the storage was told lately that this server is alive."""
         return self._clock() - self._beat <= BEAT_S
 
+    def _now(self) -> Now:
+        return self._changing if self._within == threading.get_ident() else self._kept
+
+    def _change(self, **after: Any) -> None:
+        assert self._within == threading.get_ident(), "only an event changes what is now"
+        made = self._changing._replace(**after)
+        if any(new is not old for new, old in zip(made, self._changing, strict=True)):
+            self._changing = made
+
     def _see(self, head: Head) -> None:
         self._clock.at_least(head.at)
         if self._seen is None or self._seen.revision != head.revision:
-            self._kept = self._store.current_round()
+            self._kept = Now(self._store.current_round(), self._store.evaluations().newest())
         self._seen = head

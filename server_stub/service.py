@@ -90,7 +90,8 @@ class Service:
         return replace(answer, window_s=max(answer.window_s, len(self._waiting) / _CHECK_INS_PER_S))
 
     def _settled(self, answer: CheckInAnswer) -> bool:
-        return answer.task is not None or answer.finished or self._stopping
+        work = answer.task is not None or answer.evaluation is not None
+        return work or answer.finished or self._stopping
 
     async def accept(self, number: int, assignment: str, frame: bytes, device: str | None) -> Accepted:
         """Store an update, then let the watch see whether the round is full."""

@@ -14,6 +14,7 @@ from edgefl.errors import StoreError
 from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import Link
+from edgefl.server_stub.evaluation.records import Records
 from edgefl.server_stub.identity.register import Register
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.selection import Candidate
@@ -42,6 +43,10 @@ class Storage(Protocol):
 
     def register(self) -> Register:
         """Who is enrolled."""
+        ...
+
+    def evaluations(self) -> Records:
+        """Versions that devices measured."""
         ...
 
     def own(self) -> None:

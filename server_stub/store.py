@@ -22,6 +22,7 @@ from edgefl.server_stub.aggregators import Verdict
 from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.database import Database
 from edgefl.server_stub.downlink import CHAIN, Link
+from edgefl.server_stub.evaluation.sql import SqlRecords
 from edgefl.server_stub.identity.sql import SqlRegister
 from edgefl.server_stub.ownership import Ownership
 from edgefl.server_stub.rounds import Place, Round
@@ -128,6 +129,10 @@ class Store:
     def register(self) -> SqlRegister:
         """Who is enrolled."""
         return SqlRegister(self._database)
+
+    def evaluations(self) -> SqlRecords:
+        """Versions that devices measured."""
+        return SqlRecords(self._database)
 
     # -- devices and their places
 

@@ -192,3 +192,37 @@ admins = Table(
     # SHA-256 of the admin token.
     Column("digest", String(64), primary_key=True),
 )
+
+# Versions measured by devices. What was found is here once an evaluation is closed.
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("version", ForeignKey("versions.version"), primary_key=True, autoincrement=False),
+    Column("places", Integer, nullable=False),
+    Column("most", BigInteger, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("devices", Integer, nullable=True),
+    Column("examples", BigInteger, nullable=True),
+    Column("loss", Double, nullable=True),
+    Column("median_loss", Double, nullable=True),
+    Column("accuracy", Double, nullable=True),
+)
+
+evaluators = Table(
+    "evaluators",
+    metadata,
+    Column("assignment", String(32), primary_key=True),
+    Column("version", ForeignKey("evaluations.version"), nullable=False, index=True),
+    Column("device", ForeignKey("devices.device"), nullable=False),
+    Column("at", Double, nullable=False),
+    # Of the answer; empty before it came.
+    Column("digest", String(64), nullable=False),
+    # 0 where the device could measure nothing.
+    Column("examples", BigInteger, nullable=True),
+    # Emptied when the evaluation closes: who found what is kept no longer than it is needed.
+    Column("loss", Double, nullable=True),
+    Column("accuracy", Double, nullable=True),
+    UniqueConstraint("version", "device"),
+)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgefl.cli.evaluations import print_evaluations
 from edgefl.cli.options import AsJson, BundlePath, DataPath, check_folder, open_bundle
 from edgefl.cli.output import print_json, print_line, print_rows, progress, size
 from edgefl.options import (
@@ -20,6 +21,7 @@ from edgefl.options import (
     EngineOptions,
     FederationOptions,
     FitOptions,
+    HoldoutOptions,
     TimeOptions,
 )
 
@@ -37,6 +39,7 @@ def simulate(
     engine: EngineOptions,
     attack: AttackOptions,
     time: TimeOptions,
+    holdout: HoldoutOptions,
     test: Annotated[Path | None, typer.Option(help="Held-out examples, in any form --data takes.")] = None,
     devices: Annotated[int, typer.Option(help="Devices to divide the examples among.", min=1)] = 10,
     partition: Annotated[
@@ -73,6 +76,7 @@ def simulate(
         **vars(server),
         **vars(attack),
         **vars(time),
+        **vars(holdout),
     )
     parts = divide(read(data, opened.manifest, reading), devices, partition, fit.seed)
     held_out = None if test is None else read(test, opened.manifest, reading)
@@ -142,6 +146,7 @@ def _document(
         "dense_bytes": done.dense_bytes,
         "rounds": [_row(row, done.dense_bytes) for row in done.rounds],
         "devices": [asdict(row) for row in done.devices],
+        "evaluations": [info.to_json() for info in done.evaluations],
         "bytes_up": sum(row.bytes_up for row in done.rounds),
         "bytes_down": sum(row.bytes_down for row in done.rounds),
         "times_smaller": round(done.times_smaller(), 1),
@@ -163,6 +168,7 @@ def _write(done: Simulated, path: Path) -> None:
 def _show(done: Simulated, per_device: bool) -> None:
     columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller", "bytes down"]
     print_rows("", columns, [_cells(row, done.dense_bytes) for row in done.rounds])
+    print_evaluations(done.evaluations)
     if per_device:
         rows = [(d.device, d.examples, d.rounds, d.loss, _percent(d.accuracy)) for d in done.devices]
         print_rows(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefl.cli.evaluations import print_evaluations
 from edgefl.cli.options import AdminFile, AsJson, ServerUrl, reached
 from edgefl.cli.output import print_json, print_line, print_rows, size
 from edgefl.options import ReachOptions
@@ -34,6 +35,7 @@ def status(
     with reached(server, reach, admin_file) as transport:
         remote = Remote(transport)
         now, rounds = server_status(remote), remote.rounds()
+        evaluations = remote.evaluations() if now.evaluation else ()
         shown = round_number or (rounds[-1].round if rounds else None)
         devices = () if shown is None else remote.participants(shown)
     if as_json:
@@ -41,12 +43,14 @@ def status(
             {
                 "status": now.to_json(),
                 "rounds": [info.to_json() for info in rounds],
+                "evaluations": [info.to_json() for info in evaluations],
                 "participants": {"round": shown, "devices": [device.to_json() for device in devices]},
             }
         )
         return
     print_line(_glance(now))
     _print_rounds(rounds)
+    print_evaluations(evaluations)
     if shown is not None:
         columns = ["device", "engine", "examples", "state", "sent", "loss", "reason"]
         print_rows(f"Round {shown}", columns, [_device(device) for device in devices])

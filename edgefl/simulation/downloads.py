@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from edgefl.bundle import Bundle
 from edgefl.parameters import Arrays
-from edgefl.runtime.held import Position, Ways
+from edgefl.runtime.held import Position, Start, Ways
 from edgefl.server_stub.downlink import CHAIN
 from edgefl.server_stub.values import Traffic
 from edgefl.simulation.network import Network
-from edgefl.wire import Task
 
 
 class Downloads:
@@ -25,7 +24,7 @@ class Downloads:
         """The version that comes with the bundle."""
         return self._ways.origin.version
 
-    def fetch(self, held: int, task: Task) -> tuple[Arrays, int]:
+    def fetch(self, held: int, task: Start) -> tuple[Arrays, int]:
         """The shared parameters a task starts from, and the version the device holds then.
 
         Args:
@@ -41,7 +40,7 @@ class Downloads:
         self._network.count(traffic)
         return values, after
 
-    def _lead(self, held: int, task: Task) -> tuple[Arrays, Position]:
+    def _lead(self, held: int, task: Start) -> tuple[Arrays, Position]:
         # The server leads whoever is further behind from the first version on, whatever was added up since.
         position = self._positions.get(held) or Position(held, self._ways.origin.moved)
         return self._ways.lead(self._network.remote, position, task)

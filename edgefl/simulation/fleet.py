@@ -13,7 +13,9 @@ from edgefl.errors import EdgeflError, Refused
 from edgefl.parameters import Arrays
 from edgefl.runtime import Metrics, Trainer
 from edgefl.runtime.cache import download, targets_for
+from edgefl.runtime.evaluating import evaluated
 from edgefl.runtime.feature_cache import MemoryFeatures, Room
+from edgefl.runtime.held import Start
 from edgefl.runtime.learner import Stint, TrainerLearner
 from edgefl.runtime.work import PASSING, Coder, Work, work
 from edgefl.simulation.downloads import Downloads
@@ -67,7 +69,13 @@ class Fleet:
     """
 
     def __init__(
-        self, network: Network, devices: Mapping[str, Examples], backend: str, delegate: str, code: Coder
+        self,
+        network: Network,
+        devices: Mapping[str, Examples],
+        backend: str,
+        delegate: str,
+        code: Coder,
+        holdout: float = 0.0,
     ) -> None:
         """Download the bundle, open the engine, check all examples.
 
@@ -75,11 +83,15 @@ class Fleet:
             DataError: examples do not fit the model; it is said whose.
             BackendError: no engine can run it.
             ProtocolError: a device has a name that no server takes.
+
+        Args:
+            holdout: part of every device's examples that it never trains on.
         """
         targets = targets_for(backend, delegate)
         found, self._model = network.aside(lambda: download(network.remote, targets))
         assert found is not None  # there was no tag to compare with
         self._bundle = found[0]
+        self._holdout = holdout
         self._network, self._code, self._schema = network, code, self._bundle.schema()
         self._downloads = Downloads(self._bundle, network)
         self._trainer, self._room = Trainer(self._bundle, backend, delegate), Room(FEATURE_BYTES)
@@ -120,31 +132,53 @@ class Fleet:
         if made.residual is not None:
             device.residual = made.residual
 
+    def measure(self, name: str) -> None:
+        """A device's answer to how good the newest version is; the server has a seat for it."""
+        device = self._devices[name]
+        if not device.hello.held_out:
+            return
+        task = self._network.remote.check_in(device.hello).evaluation
+        assert task is not None  # only this process asks for seats
+        found, said = evaluated(task, self._fetched(device, task), device.learner, Stint(device.own))
+        if said:
+            log.warning("version %d: not measured by %s: %s", task.base_version, name, said)
+        self._network.remote.evaluated(task.base_version, task.assignment, found)
+
     def evaluate(self, name: str, parameters: Arrays) -> tuple[int, int, Metrics]:
         """A device's examples, the rounds it took part in, and how good parameters are there."""
         device = self._devices[name]
         return device.learner.examples, device.rounds, device.learner.evaluate(parameters, device.own)
 
-    def learner(self, examples: Examples) -> TrainerLearner:
+    def learner(self, examples: Examples, holdout: float = 0.0) -> TrainerLearner:
         """A learner beside the devices, such as one for test examples."""
         features = MemoryFeatures(self._room)
-        return TrainerLearner(self._bundle, examples, features=features, trainer=self._trainer)
+        return TrainerLearner(
+            self._bundle, examples, features=features, trainer=self._trainer, holdout=holdout
+        )
 
     # -- inside
 
     def _device(self, name: str, examples: Examples) -> _Device:
         try:
-            learner = self.learner(examples)
+            learner = self.learner(examples, self._holdout)
         except EdgeflError as exc:
             raise type(exc)(f"{name}: {exc}") from exc
-        return _Device(learner, CheckIn(name, self._schema.id.hex(), learner.engine, learner.examples))
+        hello = CheckIn(
+            name, self._schema.id.hex(), learner.engine, learner.examples, held_out=learner.held_out
+        )
+        return _Device(learner, hello)
 
-    def _work(self, device: _Device, task: Task) -> Work | None:
-        """The update of a round; None where the device declined it."""
+    def _fetched(self, device: _Device, task: Start) -> Arrays:
+        """The shared parameters a task starts from."""
         if device.held is None:
             device.held = self._downloads.first
             self._network.count(self._model)
         values, device.held = self._downloads.fetch(device.held, task)
+        return values
+
+    def _work(self, device: _Device, task: Task) -> Work | None:
+        """The update of a round; None where the device declined it."""
+        values = self._fetched(device, task)
         name = device.hello.device
         try:
             return work(

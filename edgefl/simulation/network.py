@@ -17,7 +17,7 @@ from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.values import Traffic
 from edgefl.tensorfile import read_tensors
-from edgefl.wire import MAX_TEXT, CheckIn, Decline, Failure, RoundInfo
+from edgefl.wire import MAX_TEXT, CheckIn, Decline, Evaluated, EvaluationInfo, Failure, RoundInfo
 
 T = TypeVar("T")
 HOST = "127.0.0.1:40000"
@@ -44,6 +44,7 @@ class Network:
             (re.compile(r"GET /v1/parameters/(\d+)/from/(\d+)"), self._moves),
             (re.compile(r"PUT /v1/rounds/(\d+)/updates/([0-9a-f]{32})"), self._update),
             (re.compile(r"PUT /v1/rounds/(\d+)/declines/([0-9a-f]{32})"), self._decline),
+            (re.compile(r"PUT /v1/evaluations/(\d+)/([0-9a-f]{32})"), self._evaluated),
         ]
 
     def traffic(self) -> Traffic:
@@ -79,6 +80,15 @@ class Network:
     def waiting(self) -> bool:
         """Whether the current round waits for updates."""
         return self._coordinator.due() > 0
+
+    @property
+    def seats(self) -> int:
+        """Devices that may measure the newest version."""
+        return self._coordinator.evaluations.room
+
+    def evaluations(self) -> list[EvaluationInfo]:
+        """Every version that was measured, oldest first."""
+        return self._coordinator.evaluations.infos()
 
     def close_round(self) -> RoundInfo:
         """Close the current round, at its deadline where updates are still to come.
@@ -133,6 +143,11 @@ class Network:
 
     def _update(self, body: bytes, number: str, assignment: str) -> Response:
         answer = self._coordinator.accept(int(number), assignment, body)
+        return Response(200, {"content-type": JSON}, answer.to_bytes())
+
+    def _evaluated(self, body: bytes, version: str, assignment: str) -> Response:
+        found = Evaluated.from_bytes(body)
+        answer = self._coordinator.evaluations.accept(int(version), assignment, found)
         return Response(200, {"content-type": JSON}, answer.to_bytes())
 
     def _decline(self, body: bytes, number: str, assignment: str) -> Response:

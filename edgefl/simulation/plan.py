@@ -6,15 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from edgefl.bundle import Bundle
-from edgefl.options import AttackOptions, FederationOptions, TimeOptions
+from edgefl.options import AttackOptions, FederationOptions, HoldoutOptions, TimeOptions
 from edgefl.server_stub.settings import Settings
-from edgefl.wire import Training
+from edgefl.wire import EvaluationInfo, Training
 
 _LONG_S = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(FederationOptions, AttackOptions, TimeOptions):
+class Plan(FederationOptions, AttackOptions, TimeOptions, HoldoutOptions):
     """What to simulate: the options of a federation, who takes part in it, who lies, and who is slow.
 
     Attributes:
@@ -53,6 +53,8 @@ class RoundRow:
         bytes_down: of all answers; the bundle itself counts in the round a device comes for the first time.
         test_loss: on the test examples, None without any.
         accuracy: on the test examples, None without any or where the loss has no accuracy.
+        held_out_loss: of the round's version as devices found it, None where none measured it.
+        held_out_accuracy: likewise.
     """
 
     round: int
@@ -64,6 +66,8 @@ class RoundRow:
     bytes_down: int
     test_loss: float | None = None
     accuracy: float | None = None
+    held_out_loss: float | None = None
+    held_out_accuracy: float | None = None
 
     def times_smaller(self, dense_bytes: int) -> float:
         """How often what was sent up fits into dense float32 updates of the same devices, without HTTP."""
@@ -100,6 +104,7 @@ class Simulated:
         devices: one row per device, where asked for.
         engine: what ran the steps.
         dense_bytes: of one update in float32.
+        evaluations: versions that devices measured on examples they hold out, oldest first.
     """
 
     bundle: Bundle
@@ -107,6 +112,7 @@ class Simulated:
     devices: tuple[DeviceRow, ...]
     engine: str
     dense_bytes: int
+    evaluations: tuple[EvaluationInfo, ...] = ()
 
     def times_smaller(self) -> float:
         """Of all rounds together, see `RoundRow.times_smaller`; 1 where nothing was sent."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
@@ -18,7 +18,7 @@ from edgefl.simulation.fleet import Fleet
 from edgefl.simulation.network import Network
 from edgefl.simulation.plan import DeviceRow, Plan, RoundRow, Simulated
 from edgefl.simulation.turns import Turns
-from edgefl.wire import RoundInfo
+from edgefl.wire import EvaluationInfo, RoundInfo
 
 OnRound = Callable[[RoundRow, Arrays], None]
 
@@ -57,18 +57,22 @@ def simulate(
         raise DataError(f"a cohort of {cohort} cannot be drawn from {len(devices)} devices")
     network = Network(plan.settings(bundle, len(devices)))
     attack = Attack.of(plan, sorted(devices))
-    fleet = Fleet(network, attack.examples(devices, bundle), backend, delegate, attack.code(code))
+    fleet = Fleet(
+        network, attack.examples(devices, bundle), backend, delegate, attack.code(code), plan.holdout
+    )
     turns = Turns(sorted(devices), plan.seed)
     gauge = None if test is None else fleet.learner(test)
     version, values, rows = bundle.manifest.model_version, _shared(bundle), list[RoundRow]()
     buffers = Buffers(network, fleet, turns, durations(sorted(devices), plan.spread, plan.seed))
+    _evaluate(network, fleet, turns.jury(version))
     for _ in range(plan.rounds):
         info = buffers.next() if plan.staleness else _round(network, fleet, turns, cohort)
         if info.state != "closed":
             raise _never_full(info, fleet.failure)
         assert info.version is not None  # the round is closed
         version, values = info.version, network.parameters(info.version)
-        rows.append(_row(info, None if gauge is None else gauge.evaluate(values)))
+        _evaluate(network, fleet, turns.jury(version))
+        rows.append(_row(info, None if gauge is None else gauge.evaluate(values), network.evaluations()))
         if on_round:
             on_round(rows[-1], values)
     return Simulated(
@@ -77,6 +81,7 @@ def simulate(
         tuple(_measured(fleet, name, values) for name in sorted(devices)) if measure_devices else (),
         fleet.engine,
         4 * bundle.schema().size,
+        tuple(network.evaluations()),
     )
 
 
@@ -91,6 +96,14 @@ def _round(network: Network, fleet: Fleet, turns: Turns, cohort: int) -> RoundIn
     return network.close_round()
 
 
+def _evaluate(network: Network, fleet: Fleet, order: Sequence[str]) -> None:
+    """Have the newest version measured, where it is to be."""
+    for name in order:
+        if not network.seats:
+            return
+        fleet.measure(name)
+
+
 def _never_full(info: RoundInfo, failure: EdgeflError | None) -> EdgeflError:
     assert failure is not None  # there is a device for every place, so some of them failed
     what = f"round {info.round} has {info.updates} of at least {info.minimum} updates"
@@ -99,7 +112,8 @@ def _never_full(info: RoundInfo, failure: EdgeflError | None) -> EdgeflError:
     return type(failure)(f"{what}: {failure}")
 
 
-def _row(info: RoundInfo, metrics: Metrics | None) -> RoundRow:
+def _row(info: RoundInfo, metrics: Metrics | None, evaluations: Sequence[EvaluationInfo]) -> RoundRow:
+    found = next((one for one in evaluations if one.version == info.version), None)
     return RoundRow(
         info.round,
         info.updates,
@@ -110,6 +124,8 @@ def _row(info: RoundInfo, metrics: Metrics | None) -> RoundRow:
         info.bytes_down,
         None if metrics is None else metrics.loss,
         None if metrics is None else metrics.accuracy,
+        None if found is None else found.loss,
+        None if found is None else found.accuracy,
     )
 
 

@@ -12,7 +12,7 @@ class Turns:
     """Draws devices, waiting in a queue that is shuffled from a seed."""
 
     def __init__(self, names: Sequence[str], seed: int) -> None:
-        self._names, self._rng = names, np.random.default_rng(seed)
+        self._names, self._seed, self._rng = names, seed, np.random.default_rng(seed)
         self._queue: list[str] = []
 
     def cohort(self, count: int) -> list[str]:
@@ -32,6 +32,11 @@ class Turns:
         if found is not None:
             self._queue.remove(found)
         return found
+
+    def jury(self, version: int) -> list[str]:
+        """Everyone, in the order in which they are asked to measure a version; it costs nobody a turn."""
+        order = np.random.default_rng([self._seed, 3, version]).permutation(len(self._names))
+        return [self._names[i] for i in order]
 
     def _refill(self) -> None:
         """Everybody once more, those who still wait for their last turn behind the others."""

@@ -67,6 +67,7 @@ def serve_owner(
             delegate=engine.delegate,
             guard=Guard(folder, when, conditions_here(folder)),
             limits=limits,
+            holdout=device.holdout,
             publishers=keys_in(device.publisher_key),
         )
         told: set[str] = set()

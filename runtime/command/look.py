@@ -83,6 +83,8 @@ def _none(folder: Path) -> Iterator[str]:
 
 
 def _line(entry: Entry) -> str:
+    if entry.event == "evaluated":
+        return f"{moment(entry.at)}  {_measured(entry)}"
     if entry.event != "round":
         return f"{moment(entry.at)}  {entry.event}  {entry.said}".rstrip()
     loss = "-" if entry.loss is None else f"{entry.loss:.4f}"
@@ -90,4 +92,15 @@ def _line(entry: Entry) -> str:
         f"{moment(entry.at)}  round {entry.round:<4} loss {loss:<8} sent {size(entry.bytes_up):<9} "
         f"received {size(entry.bytes_down):<9} {entry.seconds:6.2f} s  "
         f"{'accepted' if entry.accepted else f'not accepted: {entry.said}'}"
+    )
+
+
+def _measured(entry: Entry) -> str:
+    if entry.loss is None:
+        return f"version {entry.version:<4} not measured: {entry.said}"
+    accuracy = "" if entry.accuracy is None else f"accuracy {entry.accuracy:.1%}  "
+    outcome = "" if entry.accepted else f", not accepted: {entry.said}"
+    return (
+        f"version {entry.version:<4} loss {entry.loss:<8.4f} {accuracy}"
+        f"on {entry.examples} examples held out{outcome}"
     )

@@ -19,7 +19,7 @@ from edgefl.files import write_atomically
 from edgefl.message import Message
 from edgefl.rules import Rule, number, optional, refusal, text
 from edgefl.runtime.conditions.policy import DAY_S, Past
-from edgefl.wire import Bytes, Count, Flag, Moment, Seconds, Text
+from edgefl.wire import Bytes, Count, Flag, Moment, Rate, Seconds, Text, Version
 
 log = logging.getLogger("edgefl.client")
 
@@ -42,17 +42,20 @@ class Entry(Message):
 
     Attributes:
         at: seconds since the epoch.
-        event: `round`, `paused` or `resumed`.
+        event: `round`, `evaluated`, `paused` or `resumed`.
         round: its number, 0 where the entry is about none.
-        accepted: the server has the update.
-        loss: mean training loss.
+        accepted: the server has the update, or what was found of a version.
+        loss: mean training loss, or that of a version on the examples held out.
         bytes_up, bytes_down: bodies sent and received for the round.
         seconds: time training took.
-        said: why it paused, or why no update counts.
+        said: why it paused, why no update counts, or why nothing was found.
+        version: what was measured.
+        accuracy: of the version, None where there is no such notion.
+        examples: that it was measured on.
     """
 
     at: Moment
-    event: Annotated[str, text("round|paused|resumed")]
+    event: Annotated[str, text("round|evaluated|paused|resumed")]
     round: Count = 0
     accepted: Flag = False
     loss: Annotated[float | None, optional(number(-1e38, 1e38))] = None
@@ -60,6 +63,9 @@ class Entry(Message):
     bytes_down: Bytes = 0
     seconds: Seconds = 0.0
     said: Text = ""
+    version: Version = 0
+    accuracy: Rate = None
+    examples: Count = 0
 
 
 @dataclass(frozen=True)

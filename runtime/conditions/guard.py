@@ -20,7 +20,7 @@ from edgefl.runtime.conditions.diary import Diary, Entry
 from edgefl.runtime.conditions.policy import Past, Reason, eligible
 from edgefl.runtime.conditions.readings import Conditions, Readings, Scripted
 from edgefl.runtime.pause import Pause
-from edgefl.wire import MAX_TEXT, Count, Moment, Text
+from edgefl.wire import MAX_TEXT, Count, Evaluated, Moment, Text
 
 log = logging.getLogger("edgefl.client")
 
@@ -174,6 +174,20 @@ class Guard:
         known = loss if loss is not None and abs(loss) <= 1e38 else None
         entry = Entry(self._clock(), "round", number, accepted, known, bytes_up, bytes_down, seconds,
                       error[:MAX_TEXT])  # fmt: skip
+        self.diary.write(entry)
+
+    def measured(self, version: int, found: Evaluated, *, accepted: bool, said: str) -> None:
+        """Write down what the server was told about a version."""
+        entry = Entry(
+            self._clock(),
+            "evaluated",
+            accepted=accepted,
+            loss=found.loss,
+            said=said[:MAX_TEXT],
+            version=version,
+            accuracy=found.accuracy,
+            examples=found.examples,
+        )
         self.diary.write(entry)
 
     def _tell(self, state: State, doing: str) -> None:

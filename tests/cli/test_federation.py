@@ -94,6 +94,41 @@ def test_two_devices_run_two_rounds_and_everyone_ends_well(
 
 
 @needs_server
+def test_a_device_tells_how_good_a_version_is_and_everyone_can_read_it(
+    mlp: Path, call: Command, data: Path, tmp_path: Path
+) -> None:
+    port = tmp_path / "port"
+    options = ("--rounds", 1, "--goal", 1, "--evaluate-every", 1, "--evaluators", 1)
+    server = start(tmp_path, "serve", mlp, "--port", 0, "--port-file", port, *options)
+    try:
+        while not port.exists():
+            assert server.poll() is None, server.communicate()
+            time.sleep(0.05)
+        url = f"http://127.0.0.1:{int(port.read_text())}"
+        device = start(
+            tmp_path, "device", "-s", url, "-d", data, "--workdir", "a", "-b", "numpy", "--holdout", 0.3
+        )
+        _, err = device.communicate(timeout=600)
+        told = call("status", url, "--json").json()
+        shown = call("status", url).out
+        history = call("device", "--history", "--workdir", "a", "--json").json()["entries"]
+    finally:
+        server.kill()
+        server.communicate()
+
+    assert device.returncode == 0, err
+    assert [one["version"] for one in told["evaluations"]] == [0, 1]
+    assert told["status"]["evaluation"] == told["evaluations"][-1]
+    assert "On examples that devices hold out" in shown
+    mine = [entry for entry in history if entry["event"] == "evaluated"]
+    for entry, info in zip(mine, told["evaluations"], strict=True):
+        names = ("version", "loss", "accuracy", "examples")
+        assert [entry[name] for name in names] == [info[name] for name in names]
+    (trained,) = told["participants"]["devices"]
+    assert trained["examples"] + mine[0]["examples"] == 96
+
+
+@needs_server
 def test_pull_evaluate_and_what_goes_wrong(server: Server, call: Command, data: Path, tmp_path: Path) -> None:
     pulled = call("pull", server.url, "-o", "first.edgefl", "--json").json()
     scored = call("evaluate", "first.edgefl", "-d", data, "-b", "numpy", "--json").json()
@@ -275,7 +310,9 @@ def test_rounds_as_a_table_for_other_programs(call: Command, mlp: Path, data: Pa
 
     with (tmp_path / "rounds.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [{name: float(value) for name, value in row.items()} for row in rows] == found["rounds"]
+    # What was not measured is an empty cell.
+    made = [{name: float(value) if value else None for name, value in row.items()} for row in rows]
+    assert made == found["rounds"]
 
 
 @pytest.mark.device

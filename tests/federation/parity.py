@@ -17,6 +17,7 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.runtime import Trainer
 from edgefl.runtime.client import DeviceClient
+from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import HttpTransport, Response, request_size
 from edgefl.runtime.update import encode_update
 from edgefl.server_stub import serve
@@ -28,7 +29,7 @@ from edgefl.server_stub.values import Traffic
 from edgefl.simulation import DeviceRow, Plan, RoundRow, simulate
 from edgefl.simulation.network import HOST
 from edgefl.tensorfile import read_tensors
-from edgefl.wire import RoundInfo, Rounds
+from edgefl.wire import EvaluationInfo, RoundInfo, Rounds
 
 Frames = dict[tuple[str, int], bytes]
 """Updates by device and base version."""
@@ -51,6 +52,7 @@ class Real:
     losses: dict[str, float] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
     goodbyes: Traffic = field(default_factory=Traffic)
+    evaluations: tuple[EvaluationInfo, ...] = ()
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Virtual:
     rounds: tuple[RoundRow, ...] = ()
     devices: tuple[DeviceRow, ...] = ()
     bundle: Bundle | None = None
+    evaluations: tuple[EvaluationInfo, ...] = ()
 
 
 @dataclass
@@ -106,6 +109,8 @@ def real(bundle: Bundle, devices: Mapping[str, Examples], plan: Plan, backend: s
         server_lr=plan.server_lr,
         server_momentum=plan.server_momentum,
         downlink=plan.downlink,
+        evaluate_every=plan.evaluate_every,
+        evaluators=plan.evaluators,
         # Nobody asks twice for the same round, so that bytes can be compared.
         long_poll_s=25.0,
     )
@@ -114,7 +119,9 @@ def real(bundle: Bundle, devices: Mapping[str, Examples], plan: Plan, backend: s
 
         def take_part(name: str) -> None:
             recorder = recorders[name]
-            client = DeviceClient(recorder, devices[name], folder / name, backend=backend, device=name)
+            client = DeviceClient(
+                recorder, devices[name], folder / name, backend=backend, device=name, holdout=plan.holdout
+            )
             for report in client.run():
                 made.frames[name, report.base_version] = recorder.sent[-1]
             recorder.inner.close()
@@ -129,6 +136,7 @@ def real(bundle: Bundle, devices: Mapping[str, Examples], plan: Plan, backend: s
         made.goodbyes = Traffic(sum(t.up for t in ended), sum(t.down for t in ended))
         with HttpTransport(url) as asking:
             made.rounds = Rounds.from_bytes(asking.request("GET", "/v1/rounds", limit=1 << 24).body).rounds
+            made.evaluations = Remote(asking).evaluations()
             numbers = range(first + 1, first + plan.rounds + 1)
             made.versions = [_parameters(asking, bundle, number) for number in numbers]
     for name, examples in devices.items():
@@ -162,6 +170,7 @@ def virtual(
         measure_devices=True,
     )
     made.rounds, made.devices, made.bundle = done.rounds, done.devices, done.bundle
+    made.evaluations = done.evaluations
     return made
 
 

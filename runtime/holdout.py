@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples held out of training, for good: an example's digest decides, so that it stays on its side whatever
+comes to it or goes, and after any restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefl.data import Examples, Wanted, check_examples
+from edgefl.runtime.feature_cache import example_digests
+from edgefl.runtime.store.source import Fixed, Source
+
+Array = npt.NDArray[Any]
+_DEVICE = -1
+"""The seed by which a device holds examples out of the federation; a person's own model has others."""
+Sides = tuple[Examples, Examples]
+"""Examples to train on, and those held out of it; either may have none."""
+
+
+def divided(examples: Examples, wanted: Wanted, fraction: float, seed: int = 0) -> Sides:
+    """Examples to train on, and those held out; with a larger fraction more are, the same ones among them.
+
+    Args:
+        wanted: the model, such as its manifest.
+        fraction: about how much is held out, from 0 to 1.
+        seed: of the division; another one gives another.
+
+    Raises:
+        DataError: the examples do not fit the model.
+    """
+    inputs, labels = check_examples(examples.x, examples.y, wanted)
+    drawn = [int.from_bytes(d[:8], "big") for d in example_digests(inputs, b"held out %d" % seed)]
+    held = np.asarray(drawn, np.float64) < fraction * 2.0**64
+
+    def part(mask: Array) -> Examples:
+        weight = None if examples.weight is None else np.asarray(examples.weight)[mask]
+        x, y = ({name: value[mask] for name, value in group.items()} for group in (inputs, labels))
+        return Examples(x, y, weight)
+
+    return part(~held), part(held)
+
+
+class Divided:
+    """A source of examples that keeps a part of them out of training. See `Source`."""
+
+    def __init__(self, source: Source, wanted: Wanted, fraction: float) -> None:
+        """
+        Args:
+            wanted, fraction: see `divided`.
+        """
+        self._source, self._wanted, self._fraction = source, wanted, fraction
+        self._kept: Sides | None = None
+        self._counted: tuple[tuple[int, int], int] | None = None
+
+    def __len__(self) -> int:
+        """How many there are to train on."""
+        return len(self._source) - self.held_out
+
+    @property
+    def held_out(self) -> int:
+        """How many there are of the others."""
+        total = len(self._source)
+        now = self._source.ever_added(), total
+        if self._counted is None or self._counted[0] != now:
+            rest, held = self._sides(0) if total else ((), ())
+            # A source that is larger than memory gives a part of it.
+            drawn = len(rest) + len(held)
+            self._counted = now, total * len(held) // drawn if drawn else 0
+        return self._counted[1]
+
+    def ever_added(self) -> int:
+        return self._source.ever_added()
+
+    def take(self, seed: int) -> Examples:
+        return self._sides(seed)[0]
+
+    def take_held_out(self) -> Examples:
+        """The examples held out of training."""
+        return self._sides(0)[1]
+
+    def forgotten_since(self) -> bool:
+        return self._source.forgotten_since()
+
+    def derives(self, features: Path | None, checkpoints: Path | None) -> None:
+        self._source.derives(features, checkpoints)
+
+    @property
+    def sealed(self) -> bool:
+        return self._source.sealed
+
+    def _sides(self, seed: int) -> Sides:
+        if self._kept is not None:
+            return self._kept
+        made = divided(self._source.take(seed), self._wanted, self._fraction, _DEVICE)
+        if isinstance(self._source, Fixed):
+            self._kept = made
+        return made
