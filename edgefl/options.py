@@ -280,7 +280,8 @@ class ServerOptions(FederationOptions):
     extensions: Annotated[
         int | None,
         optional(integer(0, _MANY)),
-        "Times a deadline below the minimum is put off; then a round closes with what it has. Default: any.",
+        "Times a deadline below the minimum is put off; then a round closes with what it has, and is "
+        "abandoned where that is nothing. Default: any.",
     ] = None
     selection: Annotated[
         str,

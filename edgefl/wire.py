@@ -244,9 +244,10 @@ class RoundInfo(Message):
 
     Attributes:
         round: its number, from 1.
-        state: `open`, `full` (enough updates, being aggregated) or `closed`.
+        state: `open`, `full` (enough updates, being aggregated), `closed`, or `abandoned` where its time was
+            over without any update.
         base_version: version the devices start from.
-        version: version the round produced, None while it is not closed.
+        version: version the round produced, None while it is not closed and where it was abandoned.
         goal: number of updates that closes the round.
         minimum: number of updates that lets it close at its deadline.
         assigned: places given so far.
@@ -265,7 +266,7 @@ class RoundInfo(Message):
     """
 
     round: Number
-    state: Annotated[str, text("open|full|closed")]
+    state: Annotated[str, text("open|full|closed|abandoned")]
     base_version: Version
     version: Annotated[int | None, optional(integer(0, MAX_VERSION))]
     goal: Number

@@ -483,18 +483,21 @@ class Coordinator:
 
     def _close(self, full: Round) -> None:
         began = time.perf_counter()
-        made, verdicts = self._next_version(full)
+        made, verdicts = (None, {}) if full.void else self._next_version(full)
         with self._present.event() as at:
             if not self._is_current(self._present.round, full):
                 return
             pending = self._uncounted()
-            following = self._following(full.number, at, made.number, full)
+            following = self._following(full.number, at, made and made.number, full)
             self._store.close_round(full.number, made, verdicts, following, at, pending)
             self._store.prune(self.settings.keep_versions)
             self._count(pending)
             self._present.round = following
             self.evaluations.begin(made.number, at, last=following is None)
         self._decoded.clear()
+        if made is None:
+            log.warning("round %d abandoned after %d extensions", full.number, full.extensions)
+            return
         self._tell(full, verdicts)
         log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)
         closing = Closing(full.number, made.number, len(full.updates), time.perf_counter() - began)
@@ -541,7 +544,7 @@ class Coordinator:
 
     def _live(self, info: RoundInfo) -> RoundInfo:
         """A round that is not closed, with what only memory knows."""
-        if info.state == "closed":
+        if info.closed_at is not None:
             return info
         current, pending = self._present.round, self._uncounted()
         full = current is not None and current.number == info.round and current.full

@@ -23,7 +23,7 @@ from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.selection import Candidate, labels_of
 from edgefl.server_stub.storage import other_model
 from edgefl.server_stub.terms import Terms
-from edgefl.server_stub.values import Head, Publication, Traffic, Update, Version, became
+from edgefl.server_stub.values import Head, Publication, Traffic, Update, Version, became, came_to
 from edgefl.wire import CheckIn, Participant, Refusals, RoundInfo
 
 _STANDINGS = 2
@@ -74,7 +74,7 @@ class _Record:
         known = any(s.loss is not None for s in self.sent.values())
         return RoundInfo(
             round=self.state.number,
-            state="open" if version is None else "closed",
+            state=came_to(closed_at, version),
             base_version=self.state.base_version,
             version=version,
             goal=self.state.plan.goal,
@@ -261,7 +261,7 @@ class MemoryStore:
     def close_round(
         self,
         number: int,
-        made: Version,
+        made: Version | None,
         verdicts: Mapping[str, Verdict],
         following: Round | None,
         at: float,
@@ -270,12 +270,13 @@ class MemoryStore:
         record = self._open(number)
         record.verdicts = verdicts
         record.count(t)
-        self._closed.append(record.info(made.number, at))
+        self._closed.append(record.info(None if made is None else made.number, at))
         for sent in record.sent.values():
             sent.frame = b""
         self._past = [record, *self._past][: 1 + record.state.plan.staleness]
         self._record = None if following is None else _Record(following, at)
-        self._put_version(made)
+        if made is not None:
+            self._put_version(made)
 
     def current_round(self) -> Round | None:
         return None if self._record is None else self._record.now()

@@ -5,9 +5,10 @@ A round gives places to devices, takes one update per place, and is *full* once 
 once its deadline passes with at least its minimum. Full rounds take nothing more and wait to be aggregated.
 
 A deadline that passes below the minimum is put off by the round's duration, and every accepted update stays:
-an acknowledged update always counts, so a round is never abandoned. Places given before the new stretch no
-longer hold others back, so that devices which vanished are replaced; should they return after all, their
-place is still good while the round is open.
+an acknowledged update always counts. Places given before the new stretch no longer hold others back, so that
+devices which vanished are replaced; should they return after all, their place is still good while the round
+is open. A round that is out of patience is full with whatever it has; one that has nothing is *void*: it is
+abandoned, and the next one starts from the same version.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Plan:
         seconds: time from opening (or extension) to deadline.
         places: devices that may be at work at once, at least the goal; the surplus stands in for dropouts.
         staleness: versions an update may be behind; 0 is synchronous.
-        patience: extensions after which it is full with any update at all; None for no end of them.
+        patience: extensions after which it is full with what it has, if only nothing; None for no end of
+            them.
     """
 
     goal: int
@@ -92,7 +94,7 @@ class Round:
         extensions: times the deadline was put off.
         places: device -> its place.
         updates: assignment id -> digest of the accepted frame.
-        full: nothing more is taken; ready to aggregate.
+        full: nothing more is taken; ready to aggregate, or to abandon where it is void.
         terms: what devices are told and held to; None where the server's present ones apply.
         behind: device -> its place in an earlier round, where it may still send.
     """
@@ -123,6 +125,8 @@ class Round:
 
     def left_behind(self, version: int, staleness: int) -> Mapping[str, Behind]:
         """Who is still at work when a version comes, and may be for so many versions."""
+        if not staleness:
+            return {}
         waiting = {d: p for d, p in self.places.items() if p.id not in self.updates and not p.declined}
         mine = {device: Behind(place.id, self.base_version) for device, place in waiting.items()}
         older = {device: late for device, late in self.behind.items() if late.id not in self.updates}
@@ -137,6 +141,11 @@ class Round:
         """The version that a place's update starts from."""
         place = self.place_of(assignment)
         return place.base_version if isinstance(place, Behind) else self.base_version
+
+    @property
+    def void(self) -> bool:
+        """Whether it is over without anything to aggregate."""
+        return self.full and not self.updates
 
     @property
     def stretch_start(self) -> float:
@@ -273,7 +282,7 @@ def _tick(event: Tick, state: Round) -> Round:
     if state.full or event.at < state.deadline:
         return state
     patience = state.plan.patience
-    enough = state.plan.minimum if patience is None or state.extensions < patience else 1
+    enough = state.plan.minimum if patience is None or state.extensions < patience else 0
     if len(state.updates) >= enough:
         return replace(state, full=True)
     return replace(state, deadline=event.at + state.plan.seconds, extensions=state.extensions + 1)

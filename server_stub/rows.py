@@ -23,7 +23,7 @@ from edgefl.server_stub.tables import (
     versions,
 )
 from edgefl.server_stub.terms import Terms
-from edgefl.server_stub.values import Publication, Traffic, Version
+from edgefl.server_stub.values import Publication, Traffic, Version, came_to
 from edgefl.strictjson import canonical
 from edgefl.wire import Refusals, RoundInfo
 
@@ -79,7 +79,7 @@ def _info(
 ) -> RoundInfo:
     return RoundInfo(
         round=row["number"],
-        state="open" if row["closed_at"] is None else "closed",
+        state=came_to(row["closed_at"], row["version"]),
         base_version=row["base_version"],
         version=row["version"],
         goal=row["goal"],

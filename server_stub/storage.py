@@ -141,7 +141,7 @@ class Storage(Protocol):
     def close_round(
         self,
         number: int,
-        made: Version,
+        made: Version | None,
         verdicts: Mapping[str, Verdict],
         following: Round | None,
         at: float,
@@ -150,6 +150,7 @@ class Storage(Protocol):
         """In one transaction: the new version, the round closed on it and emptied, the next round open.
 
         Args:
+            made: None where the round is abandoned.
             verdicts: by assignment, of updates that do not count as they are.
         """
         ...

@@ -262,22 +262,24 @@ class Store:
     def close_round(
         self,
         number: int,
-        made: Version,
+        made: Version | None,
         verdicts: Mapping[str, Verdict],
         following: Round | None,
         at: float,
         t: Traffic,
     ) -> None:
-        """In one transaction: the new version, the round closed on it and emptied, the next round open.
+        """See `Storage`.
 
         Raises:
             StoreError: the round is closed already.
         """
         with self._writing() as c:
-            insert_version(c, made, at)
+            if made is not None:
+                insert_version(c, made, at)
             add_traffic(c, number, t)
             still_open = (rounds.c.number == number) & rounds.c.closed_at.is_(None)
-            done = c.execute(update(rounds).where(still_open).values(closed_at=at, version=made.number))
+            version = None if made is None else made.number
+            done = c.execute(update(rounds).where(still_open).values(closed_at=at, version=version))
             if done.rowcount != 1:
                 raise StoreError(f"round {number} is closed already; another process uses this database")
             mine = select(updates.c.assignment).join(assignments).where(number == COUNTS_IN)

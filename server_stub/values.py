@@ -96,3 +96,10 @@ def became(accepted: bool, declined: bool, refused: bool, closed: bool) -> str:
     if accepted or declined or refused:
         return "accepted" if accepted else "declined" if declined else "refused"
     return "absent" if closed else "working"
+
+
+def came_to(closed_at: float | None, version: int | None) -> str:
+    """The `state` of a round as it is stored."""
+    if closed_at is None:
+        return "open"
+    return "abandoned" if version is None else "closed"

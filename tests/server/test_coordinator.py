@@ -75,6 +75,37 @@ def flat(coordinator, version):
     return coordinator.bundle.schema().flatten(read_tensors(coordinator.shelf.parameters(version)))
 
 
+def test_a_round_that_nobody_answers_is_abandoned(start, clock, bundle, make_frame, hello, caplog):
+    with start(goal=1, deadline_s=60.0, extensions=1, rounds=3) as server:
+        late = server.check_in(hello("a")).task
+        clock.now += 60
+        server.tick()
+        assert server.rounds()[0].state == "open"
+        clock.now += 60
+        server.tick()
+        assert [(r.state, r.version, r.extensions) for r in server.rounds()] == [
+            ("abandoned", None, 1),
+            ("open", None, 0),
+        ]
+        assert server.rounds()[0].closed_at == clock.now and "round 1 abandoned" in caplog.text
+        assert server.participants(1).participants[0].state == "absent"
+        with pytest.raises(Refused, match="round-closed"):
+            server.accept(1, late.assignment, make_frame(1))
+    with start(goal=1, deadline_s=60.0, extensions=1, rounds=3) as again:
+        status = again.status()
+        assert (status.rounds_done, status.version, status.round.round) == (1, 0, 2)
+        task = again.check_in(hello("a")).task
+        assert (task.round, task.base_version) == (2, 0)
+        again.accept(2, task.assignment, make_frame(1))
+        again.tick()
+        assert [(r.state, r.version) for r in again.rounds()][:2] == [("abandoned", None), ("closed", 1)]
+        clock.now += 1000
+        again.tick()
+        clock.now += 1000
+        again.tick()
+        assert again.status().finished and again.status().version == 1
+
+
 def test_update_survives_a_restart_and_the_round_goes_on(start, bundle, make_frame, hello):
     frames = [make_frame(1), make_frame(2)]
     with start() as first:

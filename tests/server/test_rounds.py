@@ -195,12 +195,23 @@ def test_a_round_out_of_patience_is_full_with_what_it_has():
     assert apply(Tick(130), state).full
 
 
-def test_a_round_without_any_update_waits_on_whatever_its_patience():
+def test_a_round_without_any_update_is_void_once_it_is_out_of_patience():
+    fresh = Round.open(1, 0, Plan(1, 1, 10.0, 1, patience=1), 100.0)
+    waiting = after(Tick(110), state=fresh)
+    void = after(Tick(120), state=waiting)
+
+    assert (waiting.full, waiting.void, waiting.extensions) == (False, False, 1)
+    assert (void.full, void.void, void.extensions) == (True, True, 1)
+    assert after(Tick(130), state=void) == void
+    assert not after(Accept("A", "x", 101), state=after(Assign("a", "A", 100), state=fresh)).void
+
+
+def test_a_round_without_an_end_of_patience_waits_for_its_first_update():
     state = after(
-        Tick(110), Tick(120), Tick(130), state=Round.open(1, 0, Plan(1, 1, 10.0, 1, patience=0), 100.0)
+        *(Tick(100 + 10 * n) for n in range(1, 9)), state=Round.open(1, 0, Plan(1, 1, 10.0, 1), 100.0)
     )
 
-    assert not state.full and state.extensions == 3
+    assert not state.full and state.extensions == 8
 
 
 # -- asynchronous rounds
