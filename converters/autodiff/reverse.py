@@ -110,7 +110,7 @@ def _refusal(builder: GraphBuilder, node: Node, reason: str, wrt: Sequence[str])
         else "no wanted parameter lies after it, so the operator has to be replaced in the model"
     )
     return (
-        f"cannot differentiate node {node.name!r} (operator {node.op}): {reason}. "
+        f"cannot differentiate node {node}: {reason}. "
         f"It lies between the loss and {len(upstream)} trainable parameters: {_listed(upstream)}; {advice}"
     )
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from edgefl.converters.builder import GraphBuilder
+from edgefl.converters.instead import instead_of
 from edgefl.errors import UnsupportedOperator
 from edgefl.graph.kernels import KERNELS
 from edgefl.graph.model import Array, Graph, Node
@@ -61,11 +62,8 @@ def replay(graph: Graph, rewrites: Mapping[str, Rewrite], more: Mapping[str, str
 def _check_covered(graph: Graph, rewrites: Mapping[str, Rewrite]) -> None:
     missing = {node.op: node for node in graph if node.op not in rewrites and node.op not in KERNELS}
     if missing:
-        raise UnsupportedOperator(
-            "edgefl does not cover "
-            + ", ".join(f"operator {op} (node {node.name!r})" for op, node in sorted(missing.items()))
-            + "; replace the layers that export to it by others, or write them with basic operations"
-        )
+        each = (f"node {node}: {instead_of(op)}" for op, node in sorted(missing.items()))
+        raise UnsupportedOperator(f"edgefl does not cover {'; '.join(each)}")
 
 
 def keep(b: GraphBuilder, node: Node, inputs: Sequence[str]) -> str | tuple[str, ...]:

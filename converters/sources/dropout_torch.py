@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from edgefl.converters.instead import instead_of
+from edgefl.converters.sources.layers_torch import layer_of
 from edgefl.converters.sources.onnx_model import DROPOUT_OPERATOR, STOP_DOMAIN
 from edgefl.errors import SourceError
 
 ALWAYS_OFF = ("BatchNorm", "InstanceNorm", "RNN", "LSTM", "GRU")
 """Modules whose training mode changes more than dropout, or whose dropout cannot be seen."""
 
+_DROPS = ("dropout", "feature_dropout")
 _SWITCHES = ("training", "train")
 """Arguments by which an operator that may be random is told to be so."""
 
@@ -75,15 +78,11 @@ def _written_out(fused: Any) -> Any:
 
 
 def mark_dropout(program: Any) -> int:
-    """Turn the dropout of a `torch.export.ExportedProgram` into `edgefl::dropout`; how many there were.
-
-    Raises:
-        SourceError: there is other randomness, which no seed could repeat.
-    """
+    """Turn the dropout of a `torch.export.ExportedProgram` into `edgefl::dropout`; how many there were."""
     count = 0
     for node in list(program.graph.nodes):
-        operator = str(node.target).removeprefix("aten.").partition(".")[0]
-        if operator in ("dropout", "feature_dropout"):
+        operator = _operator_name(node)
+        if operator in _DROPS:
             x, rate, training = node.args
             if training and rate > 0:
                 shape = tuple(node.meta["val"].shape)
@@ -91,13 +90,29 @@ def mark_dropout(program: Any) -> int:
                 mask = [*shape[:whole], *(1,) * (len(shape) - whole)]
                 node.target, node.args = _target(), (x, float(rate), mask, count)
                 count += 1
-        elif node.op == "call_function" and _is_random(node):
-            raise SourceError(
-                f"{operator} is random in a way that dropout=True cannot keep: convert without it, or write "
-                "it with torch.nn.Dropout"
-            )
     program.graph_module.recompile()
     return count
+
+
+def refuse_randomness(program: Any, dropout: bool) -> None:
+    """Raise SourceError for randomness other than dropout, which no seed could repeat.
+
+    The exporter would draw some of it once, and make a constant of it.
+    """
+    for node in program.graph.nodes:
+        operator = _operator_name(node)
+        if node.op == "call_function" and node.users and operator not in _DROPS and _is_random(node):
+            where = f"layer {layer}: " if (layer := layer_of(node)) else ""
+            advice = (
+                "dropout=True cannot keep: convert without it, or write it with torch.nn.Dropout"
+                if dropout
+                else f"no step can repeat: {instead_of(operator)}"
+            )
+            raise SourceError(f"{where}{operator} is random in a way that {advice}")
+
+
+def _operator_name(node: Any) -> str:
+    return str(node.target).removeprefix("aten.").partition(".")[0]
 
 
 def _is_random(node: Any) -> bool:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from edgefl.converters.builder import STOP_GRADIENT
+from edgefl.converters.instead import instead_of
 from edgefl.errors import EdgeflError, SourceError, UnsupportedOperator
-from edgefl.graph import OPSET, Graph, read_onnx
+from edgefl.graph import OPSET, Graph, Node, read_onnx
 
 _STANDARD = ("", "ai.onnx")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
@@ -74,15 +75,14 @@ def check_operators(model: Any) -> None:
 
     newest = defs.onnx_opset_version()
     for node in model.graph.node:
-        where = f"node {node.op_type} {node.name or node.output[0]!r}"
+        where = f"node {Node(node.op_type, (), tuple(node.output), {}, node.name)}"
         if node.op_type in _CONTROL_FLOW:
             raise UnsupportedOperator(
-                f"{where}: control flow cannot become a training step; use a fixed number of steps that the "
-                "exporter can unroll, and no branches that depend on data"
+                f"{where}: control flow cannot become a training step; {instead_of(node.op_type)}"
             )
         standard = node.domain in _STANDARD
         if not standard or not (defs.has(node.op_type, newest) or node.op_type in _EXTRA_OPERATORS):
             domain = "" if standard else f" of the domain {node.domain!r}"
             raise UnsupportedOperator(
-                f"{where}{domain} is no standard ONNX operator; write the layer without it"
+                f"{where}{domain} is no standard ONNX operator; {instead_of(node.op_type)}"
             )

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgefl.converters.instead import instead_of
 from edgefl.converters.sources.attention_torch import fold_attention
-from edgefl.converters.sources.dropout_torch import ALWAYS_OFF, keeping, mark_dropout
+from edgefl.converters.sources.dropout_torch import ALWAYS_OFF, keeping, mark_dropout, refuse_randomness
 from edgefl.converters.sources.dropout_torch import translations as dropout_translations
 from edgefl.converters.sources.forward import (
     Example,
@@ -26,6 +27,7 @@ from edgefl.converters.sources.forward import (
     output_names,
     parameter_names,
 )
+from edgefl.converters.sources.layers_torch import layer_at, name_nodes, noting
 from edgefl.converters.sources.names_torch import other_names, places_of, strays
 from edgefl.converters.sources.onnx_model import to_graph
 from edgefl.converters.sources.stopping_torch import mark, marking, refusing_own_gradients, translations
@@ -201,6 +203,7 @@ def export(
             stack.enter_context(quiet("torch.onnx", "torch.export", "torch"))
             stack.enter_context(_evaluating(model))
             stack.enter_context(refusing_own_gradients())
+            running = stack.enter_context(noting(model))
             if dropout:
                 stack.enter_context(keeping(model))
             traced = torch.export.export(stateless, inputs)
@@ -208,6 +211,7 @@ def export(
             mark(traced)
             if dropout:
                 mark_dropout(traced)
+            refuse_randomness(traced, dropout)
             program = torch.onnx.export(
                 traced,
                 input_names=labels,
@@ -217,10 +221,11 @@ def export(
                 external_data=False,
                 custom_translation_table={**translations(), **dropout_translations()},
             )
-        return Traced(program.model_proto, tuple(traced.constants.values()))
+        proto = program.model_proto
+        name_nodes(proto)
+        return Traced(proto, tuple(traced.constants.values()))
     except Exception as exc:
-        cause = _innermost(exc)
-        raise cause if isinstance(cause, EdgeflError) else SourceError(_explain(exc, name)) from exc
+        raise _explained(exc, name, running.layer) from exc
 
 
 @contextlib.contextmanager
@@ -302,27 +307,33 @@ def _dropout(model: Any, keep: bool) -> dict[str, str]:
     return dropout_note(kept, set(off) - set(kept))
 
 
-def _innermost(exc: BaseException) -> BaseException:
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
-    return exc
+def _explained(exc: Exception, name: str, layer: str) -> Exception:
+    """The innermost cause as an error of ours: in which layer, what, and what to do instead."""
+    chain = [exc]
+    while isinstance(chain[-1].__cause__, Exception):
+        chain.append(chain[-1].__cause__)
+    cause = chain[-1]
+    layer = layer or next(filter(None, map(layer_at, chain)), "")
+    if isinstance(cause, EdgeflError):
+        return type(cause)(f"layer {layer}: {cause}") if layer and layer not in str(cause) else cause
+    where = f"layer {layer} of {name}" if layer else f"torch.onnx.export cannot export {name}"
+    return SourceError(f"{where}: {_reason(cause)}")
 
 
-def _explain(exc: Exception, name: str) -> str:
-    """The innermost cause in one line, where it was raised, and what to try."""
-    cause = _innermost(exc)
+def _reason(cause: Exception) -> str:
+    """What was wrong, in one line, where in the model's code, and what to do."""
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']*)'", str(cause))
     if missing:
+        return f"operator {missing[1]} has no ONNX counterpart; {instead_of(missing[1])}"
+    at = f" at {_place(cause)}" if _place(cause) else ""
+    if "DataDependent" in type(cause).__name__ or "DynamicOutputShape" in type(cause).__name__:
         return (
-            f"torch.onnx.export cannot export {name}: operator {missing[1]} has no ONNX counterpart; replace "
-            "it in the model by operators that have one (for experts in transformers: "
-            "`config._experts_implementation = 'batched_mm'`)"
+            f"what it does depends on the values of data{at}. Choose by torch.where or a mask, loop a fixed "
+            "number of times, and keep shapes fixed"
         )
-    where = f" at {_place(cause)}" if _place(cause) else ""
-    what = f"{type(cause).__name__}: {_first_line(cause).rstrip('.')}{where}"
     return (
-        f"torch.onnx.export cannot export {name}: {what}. "
-        "Shapes and branches must not depend on data; the module must run on CPU in evaluation mode"
+        f"{type(cause).__name__}: {_first_line(cause).rstrip('.')}{at}. The module must run on CPU in "
+        "evaluation mode on the example inputs, with operations of PyTorch alone"
     )
 
 
@@ -332,7 +343,12 @@ def _place(exc: BaseException) -> str:
 
     others = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
     frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith(others)]
-    model = [f for f in frames if f.name != "__call__" and "onnxscript" not in f.filename]
+    made = ("<string>", "<eval_with_key>")
+    model = [
+        f
+        for f in frames
+        if f.name != "__call__" and "onnxscript" not in f.filename and not f.filename.startswith(made)
+    ]
     return (
         f"{Path(model[-1].filename).name}:{model[-1].lineno} in {model[-1].name}: {model[-1].line}"
         if model

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from edgefl.converters.sources.layers_torch import layer_of
 from edgefl.converters.sources.onnx_model import STOP_DOMAIN, STOP_OPERATOR
 from edgefl.errors import SourceError
 
@@ -57,8 +58,10 @@ def mark(program: Any) -> None:
         elif str(node.target) == "aten.embedding.default":
             _, indices, padding, by_frequency = (*node.args[:4], *(-1, False)[len(node.args) - 2 :])[:4]
             if by_frequency:
+                where = f"layer {layer}: " if (layer := layer_of(node)) else ""
                 raise SourceError(
-                    "an embedding has scale_grad_by_freq=True, which edgefl has no gradient for"
+                    f"{where}an embedding has scale_grad_by_freq=True, which edgefl has no gradient for; "
+                    "leave it out"
                 )
             if padding >= 0:
                 _mark_padding(program.graph, node, indices, padding)
@@ -136,16 +139,22 @@ def refusing_own_gradients() -> Iterator[None]:
     """Within it a `torch.autograd.Function` raises: its backward would be lost without a word."""
     import torch
 
-    before = torch.autograd.Function.__dict__["apply"]
-
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         raise SourceError(
             f"{cls.__name__} is a torch.autograd.Function with a gradient of its own, which cannot be "
             "exported; write it with differentiable operations"
         )
 
-    torch.autograd.Function.apply = classmethod(apply)
-    try:
+    with contextlib.ExitStack() as stack:
+        # Its base too: `Function.apply` that a model took before, as an activation, calls that of the base.
+        for kind in torch.autograd.Function.__mro__[:2]:
+            stack.callback(_restored, kind, "apply", kind.__dict__.get("apply"))
+            kind.apply = classmethod(apply)
         yield
-    finally:
-        torch.autograd.Function.apply = before
+
+
+def _restored(kind: Any, name: str, before: Any) -> None:
+    if before is None:
+        delattr(kind, name)
+    else:
+        setattr(kind, name, before)

@@ -46,7 +46,7 @@ def _with_distinct_names(graph: Graph) -> Graph:
     counts: dict[str, int] = {}
     nodes = []
     for node in graph:
-        name = base = node.name or node.outputs[0]
+        name = base = node.label or node.outputs[0]
         while name in counts:
             counts[base] += 1
             name = f"{base}/{counts[base]}"

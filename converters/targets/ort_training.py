@@ -135,5 +135,5 @@ def _refusal(text: str, graph: Graph) -> ConversionError:
             f"onnxruntime-training refuses the step: {' '.join(text.split())[:300]}; {_INSTEAD}"
         )
     node = graph.nodes[int(found[3])] if found[3] else None
-    where = f" (node {node.name or node.outputs[0]!r})" if node else ""
+    where = f" (node {node})" if node else ""
     return UnsupportedOperator(f"{TARGET} has no gradient for operator {found[1]}{where}; {_INSTEAD}")

@@ -18,7 +18,7 @@ def execute(node: Node, values: Mapping[str, Array]) -> tuple[Array, ...]:
     kernel = FULL_KERNELS.get(node.op) if len(node.outputs) > 1 else None
     kernel = kernel or KERNELS.get(node.op)
     if kernel is None:
-        raise UnsupportedOperator(f"no NumPy kernel for operator {node.op} (node {node.name!r})")
+        raise UnsupportedOperator(f"node {node}: there is no NumPy kernel for this operator")
     inputs = [values[name] if name else None for name in node.inputs]
     try:
         results = kernel(inputs, node.attributes)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgefl.errors import GraphError
 
 OPSET = 18
+_IN_LAYER = " in layer "
 
 Array = npt.NDArray[Any]
 Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Array
@@ -42,9 +43,17 @@ class TensorType:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
+def in_layer(name: str, layer: str) -> str:
+    """A node's name that says which layer of the user's model the node is of, as `path (Class)`."""
+    return f"{name}{_IN_LAYER}{layer}" if layer else name
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operator application. An omitted optional input or output is the empty name."""
+    """One operator application. An omitted optional input or output is the empty name.
+
+    A name may say which layer the node is of (`in_layer`): for messages, files have the rest of it.
+    """
 
     op: str
     inputs: tuple[str, ...]
@@ -52,8 +61,18 @@ class Node:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     name: str = ""
 
+    @property
+    def label(self) -> str:
+        """The name without the layer."""
+        return self.name.partition(_IN_LAYER)[0]
+
+    @property
+    def layer(self) -> str:
+        """The layer the node is of, as `path (Class)`; empty where it is not known."""
+        return self.name.partition(_IN_LAYER)[2]
+
     def __str__(self) -> str:
-        return f"{self.op} {self.name or self.outputs[0]!r}"
+        return in_layer(f"{self.op} {self.label or self.outputs[0]!r}", self.layer)
 
 
 @dataclass(frozen=True, eq=False)

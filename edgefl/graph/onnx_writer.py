@@ -76,10 +76,10 @@ def _node_names(graph: Graph) -> list[str]:
     taken = {""}
     names = []
     for node in graph:
-        name, count = node.name, 1
-        while name in taken and node.name:
+        name, count = node.label, 1
+        while name in taken and node.label:
             count += 1
-            name = f"{node.name}_{count}"
+            name = f"{node.label}_{count}"
         taken.add(name)
         names.append(name)
     return names

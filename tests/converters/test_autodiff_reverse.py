@@ -74,7 +74,7 @@ def test_only_what_lies_between_has_to_be_differentiable(monkeypatch):
     b = GraphBuilder()
     x, z = variable(b, "x", 3), variable(b, "z", 3)
     assert "z" in gradients(b, (x.apply("Odd") * z).sum().name, ["z"])
-    with pytest.raises(NotDifferentiable, match="operator Odd"):
+    with pytest.raises(NotDifferentiable, match="node Odd"):
         gradients(b, (x.apply("Odd") * z).sum().name, ["x", "z"])
 
 
@@ -86,7 +86,7 @@ def test_a_refusal_names_node_operator_parameters_and_advice(monkeypatch):
     with pytest.raises(NotDifferentiable) as refused:
         gradients(b, (odd * head).sum().name, ["body/one/w", "body/two/w", "head/w"])
     text = str(refused.value)
-    assert "'body/odd' (operator Odd)" in text
+    assert "node Odd 'body/odd'" in text
     assert "2 trainable parameters: 'body/one/w', 'body/two/w'" in text
     assert "freeze them to train the other 1: trainable='*,!body/one/*,!body/two/*'" in text
 

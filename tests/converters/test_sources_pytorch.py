@@ -226,7 +226,7 @@ def test_a_module_needs_an_example() -> None:
 
 
 def test_an_example_of_the_wrong_shape_is_refused() -> None:
-    with pytest.raises(SourceError, match=r"cannot export Sequential: .*dim"):
+    with pytest.raises(SourceError, match=r"layer 0 \(Linear\) of Sequential: .*dim"):
         load_forward(nn.Sequential(nn.Linear(3, 3)), np.zeros((1, 4)), batch_size=2)
 
 

@@ -82,7 +82,7 @@ def test_projections_of_a_recurrent_state_are_refused() -> None:
 
 def test_operators_the_exporter_does_not_know_are_named() -> None:
     with pytest.raises(
-        SourceError, match=r"operator aten.adaptive_max_pool2d has no ONNX counterpart; replace"
+        SourceError, match=r"operator aten.adaptive_max_pool2d has no ONNX counterpart; use a pool"
     ):
         load_forward(nn.AdaptiveMaxPool2d((3, 3)), (np.zeros((1, 2, 8, 8)),), batch_size=2)
 
@@ -95,7 +95,7 @@ class Fourier(nn.Module):
 def test_operators_edgefl_does_not_know_are_named() -> None:
     forward = load_forward(Fourier(), (X,), batch_size=2)
 
-    with pytest.raises(UnsupportedOperator, match=r"operator DFT \(node '.*'\); replace the layers"):
+    with pytest.raises(UnsupportedOperator, match=r"cover node DFT '.*: multiply by constant matrices"):
         normalize(forward.graph)
 
 

@@ -188,7 +188,7 @@ def test_an_operator_without_a_counterpart_is_named() -> None:
     x = builder.input("x", TensorType(F, (2, 2)))
     builder.output("y", builder.add("NonZero", x, name="where_is_it"))
 
-    with pytest.raises(UnsupportedOperator, match=r"where_is_it.*NonZero"):
+    with pytest.raises(UnsupportedOperator, match=r"NonZero 'where_is_it'"):
         to_tflite(builder.build(), "infer")
 
 

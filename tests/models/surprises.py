@@ -137,13 +137,13 @@ BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 REFUSED = {
     "hf-bloom": "GeLUFunction is a torch.autograd.Function with a gradient of its own",
-    "hf-mixtral": "grouped_mm_fallback has no ONNX counterpart; replace it",
+    "hf-mixtral": "grouped_mm_fallback has no ONNX counterpart; for experts",
     "hf-bart": "NonZero .* depends on the data",
     "torch-projected-lstm": "proj_size=3",
     "torch-conv3d": "3 spatial axes; 1-D and 2-D are supported",
     "torch-embedding-bag": "node Loop .* control flow",
-    "torch-adaptive-pool": "adaptive_max_pool2d has no ONNX counterpart; replace it",
-    "torch-grid-sample": "does not cover operator GridSample",
-    "torch-fourier": "does not cover operator DFT",
+    "torch-adaptive-pool": "adaptive_max_pool2d has no ONNX counterpart; use a pool",
+    "torch-grid-sample": "does not cover node GridSample",
+    "torch-fourier": "does not cover node DFT",
 }
 """What is refused, and how the message reads."""

@@ -201,4 +201,4 @@ class _Search:
         return replace(layer, bias=flat, bias_name=name)
 
     def _refuse(self, node: Node, why: str) -> UnsupportedOperator:
-        return UnsupportedOperator(f"layer {node.name or node.outputs[0]!r} ({node.op}): {why}")
+        return UnsupportedOperator(f"node {node}: {why}")

@@ -89,10 +89,10 @@ def _body(graph: Graph, tensors: Sequence[Any], written: Callable[[Node], None])
 def _check(graph: Graph) -> None:
     for node in graph:
         if node.op not in LOWERINGS:
-            raise UnsupportedOperator(f"node {node.name!r}: operator {node.op} has no counterpart in TFLite")
+            raise UnsupportedOperator(f"node {node}: this operator has no counterpart in TFLite")
         for tensor in filter(None, node.outputs):
             if str(graph.type_of(tensor).dtype) not in _DTYPES:
-                made = f"node {node.name!r} ({node.op}) makes {graph.type_of(tensor)}"
+                made = f"node {node} makes {graph.type_of(tensor)}"
                 raise UnsupportedOperator(f"{made}; graphs for TFLite hold {sorted(_DTYPES)}")
 
 

@@ -69,9 +69,7 @@ class Call:
         return tuple(int(n) for n in self.attribute(name, default))
 
     def refuse(self, why: str) -> UnsupportedOperator:
-        return UnsupportedOperator(
-            f"node {self.node.name!r} ({self.node.op}) has no Core ML counterpart: {why}"
-        )
+        return UnsupportedOperator(f"node {self.node} has no Core ML counterpart: {why}")
 
 
 Lowering = Callable[[Call], Value | tuple[Value, ...]]

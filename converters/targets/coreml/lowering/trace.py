@@ -66,12 +66,12 @@ def _check(graph: Graph) -> None:
     for node in graph:
         if node.op not in LOWERINGS:
             raise UnsupportedOperator(
-                f"node {node.name!r}: operator {node.op} has no counterpart in Core ML; "
+                f"node {node}: this operator has no counterpart in Core ML; "
                 "leave the target coreml out, or freeze and export what contains it otherwise"
             )
         for tensor in filter(None, node.outputs):
             if graph.type_of(tensor).dtype.kind not in "fiub":
-                raise UnsupportedOperator(f"node {node.name!r} ({node.op}) makes {graph.type_of(tensor)}")
+                raise UnsupportedOperator(f"node {node} makes {graph.type_of(tensor)}")
 
 
 def _body(graph: Graph, values: dict[str, Value], ranges: Mapping[str, float]) -> None:
