@@ -488,12 +488,13 @@ class Coordinator:
             if not self._is_current(self._present.round, full):
                 return
             pending = self._uncounted()
-            following = self._following(full.number, at, made and made.number, full)
+            version = full.base_version if made is None else made.number
+            following = self._following(full.number, at, version, full)
             self._store.close_round(full.number, made, verdicts, following, at, pending)
             self._store.prune(self.settings.keep_versions)
             self._count(pending)
             self._present.round = following
-            self.evaluations.begin(made.number, at, last=following is None)
+            self.evaluations.begin(version, at, last=following is None)
         self._decoded.clear()
         if made is None:
             log.warning("round %d abandoned after %d extensions", full.number, full.extensions)

@@ -188,3 +188,24 @@ def test_answers_amount_to_the_same_in_any_order():
 
     assert len({found(order) for order in itertools.permutations(answers)}) == 1
     assert found([]).loss is None and found(answers).devices == 4
+
+
+def test_the_last_version_is_measured_where_the_last_round_is_abandoned(tmp_path, hello):
+    now = [1000.0]
+    settings = Settings(
+        Path(__file__).parent.parent / "fixtures" / "mlp.edgefl",
+        tmp_path / "rounds.db",
+        rounds=1,
+        extensions=0,
+        deadline_s=10.0,
+        evaluate_every=5,
+    )
+    coordinator = Coordinator(settings, clock=lambda: now[0])
+
+    now[0] += 11.0
+    coordinator.tick()
+    answer = coordinator.check_in(replace(hello("a"), held_out=5))
+
+    assert coordinator.rounds()[0].state == "abandoned"
+    assert answer.evaluation is not None and coordinator.check_in(hello("b")).finished
+    coordinator.close()
