@@ -6,8 +6,15 @@ import PackageDescription
 // and Apple's frameworks are declared, not implemented, so that what uses them is at least type-checked.
 #if os(Linux)
 let declared = ["CoreML", "BackgroundTasks", "Network", "UIKit"]
+// The sample; an app copies the file. It is a target so that it compiles, where UIKit is declared.
+let sample: [Target] = [
+    .target(
+        name: "ActivitySample", dependencies: ["EdgeFl", "EdgeFlApple"], path: "App",
+        exclude: ["Info.plist", "PrivacyInfo.xcprivacy"])
+]
 #else
 let declared: [String] = []
+let sample: [Target] = []
 #endif
 
 let package = Package(
@@ -23,10 +30,7 @@ let package = Package(
         .target(
             name: "EdgeFlApple",
             dependencies: [.target(name: "EdgeFl")] + declared.map { .target(name: $0) }),
-        // The sample; an app copies the file. It is a target so that it compiles.
-        .target(
-            name: "ActivitySample", dependencies: ["EdgeFl", "EdgeFlApple"], path: "App",
-            exclude: ["Info.plist", "PrivacyInfo.xcprivacy"]),
         .testTarget(name: "EdgeFlTests", dependencies: ["EdgeFl"]),
-    ] + declared.map { .target(name: $0, path: "Stubs/\($0)") }
+        .testTarget(name: "EdgeFlAppleTests", dependencies: ["EdgeFl", "EdgeFlApple"]),
+    ] + sample + declared.map { .target(name: $0, path: "Stubs/\($0)") }
 )

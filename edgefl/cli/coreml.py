@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`edgefl coreml` and `edgefl selftest`: what of a bundle is for Core ML, and whether it computes right."""
+"""`edgefl coreml`: what of a bundle is for Core ML."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from edgefl.cli.options import AsJson, BundlePath, open_bundle
 from edgefl.cli.output import err, print_json, print_line, print_rows, size
@@ -25,7 +22,7 @@ _HERE = "The Neural Engine is documented to compute in float16 only; float32 ope
 
 def coreml(bundle: BundlePath, as_json: AsJson = False) -> None:
     """Size and operators of a bundle's Core ML files, and which of them the Neural Engine may take."""
-    manifest = _with_coreml(open_bundle(bundle)).manifest
+    manifest = with_coreml_files(open_bundle(bundle)).manifest
     report = manifest.report["targets"]["coreml"]
     if as_json:
         print_json(report)
@@ -52,25 +49,6 @@ def files(manifest: Manifest) -> Iterator[tuple[object, ...]]:
         else:
             note = f"{len(row['layers'])} trained layers, {row['optimizer']}"
             yield kind, size(row["bytes"]), "iOS13", "-", "-", note
-
-
-def selftest(bundle: BundlePath, as_json: AsJson = False) -> None:
-    """Run a bundle's Core ML packages on its golden batch, compared with the NumPy reference (macOS)."""
-    from edgefl.converters.targets.coreml.selftest import on_device
-    from edgefl.converters.targets.coreml.selftest import selftest as outcomes
-
-    opened = _with_coreml(open_bundle(bundle))
-    found = list(outcomes(opened, on_device))
-    if as_json:
-        print_json({"outcomes": [asdict(outcome) for outcome in found]})
-    else:
-        rows = [
-            (o.kind, o.units, "-" if o.difference is None else f"{o.difference:.2g}", o.verdict)
-            for o in found
-        ]
-        print_rows("Core ML on the golden batch", ["kind", "units", "difference", "verdict"], rows)
-    if any(outcome.verdict != "agrees" for outcome in found):
-        raise typer.Exit(1)
 
 
 def validity(bundle: Bundle) -> str:
@@ -124,7 +102,8 @@ def made(bundle: Bundle, system: str | None, weights: str, examples: Any) -> Bun
         return with_coreml(bundle, system or TARGETS[0], examples, weights=weights, **tell)
 
 
-def _with_coreml(bundle: Bundle) -> Bundle:
+def with_coreml_files(bundle: Bundle) -> Bundle:
+    """The bundle; raises BackendUnavailable where it has nothing for Core ML."""
     if "coreml" not in bundle.manifest.targets:
         raise BackendUnavailable(
             f"bundle {bundle.manifest.name!r} has nothing for Core ML; convert with --target coreml, "

@@ -29,7 +29,7 @@ import numpy as np
 from edgefl._version import __version__
 from edgefl.bundle import Bundle
 from edgefl.delta import decode_delta, encode_delta
-from edgefl.errors import TensorFileError
+from edgefl.errors import DataError, TensorFileError
 from edgefl.runtime.host.doubles import NumpyEngine, ScriptedPhone
 from edgefl.runtime.host.engine import HostEngine
 from edgefl.runtime.host.entry import run_round
@@ -53,9 +53,9 @@ def replay(vectors: Path, engine: HostEngine | None = None) -> tuple[Result, ...
     """Replay every vector; rounds on NumPy, and once more on an app's engine.
 
     Raises:
-        OSError, ValueError: the folder is not one of vectors.
+        DataError: the folder is not one of vectors.
     """
-    index = json.loads((vectors / INDEX).read_text())
+    index = _index(vectors)
     found = [_tried("pack", row["name"], partial(_pack, vectors, row)) for row in index["packs"]]
     found += [_tried("refused", name, partial(_refused, vectors / name)) for name in index["refused"]]
     found += [_tried("frame", row["name"], partial(_frame, vectors, row)) for row in index["frames"]]
@@ -65,6 +65,14 @@ def replay(vectors: Path, engine: HostEngine | None = None) -> tuple[Result, ...
             check = partial(_round, vectors, row, engine, row["tolerance"])
             found.append(_tried("round on the engine", row["name"], check))
     return tuple(found)
+
+
+def _index(vectors: Path) -> dict[str, list[Any]]:
+    try:
+        index = json.loads((vectors / INDEX).read_text())
+        return {name: list(index[name]) for name in ("packs", "refused", "frames", "rounds")}
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise DataError(f"{vectors} is no folder of vectors: {exc}") from exc
 
 
 def self_test(vectors: str, engine: HostEngine) -> str:

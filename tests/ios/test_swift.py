@@ -16,7 +16,7 @@ from edgefl.data import load_examples
 from edgefl.runtime.client import DeviceClient
 from tests.host.conftest import servers
 from tests.host.doubles import fill
-from tests.ios.swift import PACKAGE, built, own_tests
+from tests.ios.swift import PACKAGE, built, own_tests, swift
 
 
 @pytest.fixture
@@ -52,6 +52,14 @@ def test_the_package_passes_its_own_tests_and_a_round(
     assert "skipped" not in output
     engines = {row.engine for row in running.remote().participants(1)}
     assert "host-numpy 1" in engines and len(engines) == 2
+
+
+@pytest.mark.parametrize("system", ["iphone", "mac"])
+def test_the_bridge_compiles_as_the_macs_job_compiles_it(package: None, system: str) -> None:
+    """A Mac has neither UIKit nor background tasks, and there the sample is no part of it."""
+    command = swift("sh", "tests/ios/typecheck.sh", system)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_lists_of_the_sample_are_property_lists() -> None:

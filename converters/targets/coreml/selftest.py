@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle's Core ML packages run on its golden batch and compared with the NumPy reference."""
+"""A bundle's Core ML packages run on its golden batch and compared with NumPy; Core ML on a Mac."""
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from edgefl.converters.targets.coreml.program import import_coremltools
 from edgefl.converters.targets.quiet import quiet
 from edgefl.errors import BackendUnavailable
 from edgefl.graph import Array, Graph, read_onnx, run
+from edgefl.tensorfile import read_tensors, write_tensors
 
 UNITS = ("CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE", "ALL")
 """Core ML's names for what may compute: processor, graphics, Neural Engine."""
@@ -74,13 +77,42 @@ def on_device(units: str) -> Predict:
 
     def predict(data: bytes, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         with quiet("coremltools"), tempfile.TemporaryDirectory() as folder:
-            ct = import_coremltools()
-            path = unpack_package(data, Path(folder))
-            model = ct.models.MLModel(str(path), compute_units=getattr(ct.ComputeUnit, units))
-            results: Mapping[str, Array] = model.predict(dict(feeds))
+            results: Mapping[str, Array] = opened(unpack_package(data, Path(folder)), units).predict(
+                dict(feeds)
+            )
             return results
 
     return predict
+
+
+def opened(package: Path, units: str) -> Any:
+    """A package as coremltools' `MLModel`, for some of `UNITS`."""
+    ct = import_coremltools()
+    return ct.models.MLModel(str(package), compute_units=getattr(ct.ComputeUnit, units))
+
+
+class MacEngine:
+    """Core ML on a Mac, by the seam an app's engine has (`edgefl.runtime.host.HostEngine`)."""
+
+    def __init__(self, units: str = "CPU_ONLY") -> None:
+        """Units beside `CPU_ONLY` may compute in float16.
+
+        Raises:
+            MissingDependency: coremltools is not installed.
+        """
+        with quiet("coremltools"):
+            self._version = str(import_coremltools().__version__)
+        self._units, self._models = units, dict[str, Any]()
+
+    def describe(self) -> str:
+        return json.dumps({"name": "coreml-tools", "version": self._version, "target": "coreml"})
+
+    def run(self, artifact: str, signature: str, tensors: bytes) -> bytes:
+        with quiet("coremltools"):
+            if artifact not in self._models:
+                self._models[artifact] = opened(Path(artifact), self._units)
+            made = self._models[artifact].predict(read_tensors(tensors))
+        return write_tensors({name: np.asarray(value) for name, value in made.items()})
 
 
 def _outcome(bundle: Bundle, artifact: Artifact, units: str, predict: Predict) -> Outcome:

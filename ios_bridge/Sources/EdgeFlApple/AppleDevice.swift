@@ -2,7 +2,10 @@
 import EdgeFl
 import Foundation
 import Network
+
+#if canImport(UIKit)
 import UIKit
+#endif
 
 /// What iOS says about itself. Readings only: whether they allow training is decided in Python.
 public final class AppleDevice: Device {
@@ -14,7 +17,9 @@ public final class AppleDevice: Device {
     /// - Parameter listener: gets every event, on the training thread.
     public init(listener: @escaping (String) -> Void = { _ in }) {
         self.listener = listener
+        #if canImport(UIKit)
         UIDevice.current.isBatteryMonitoringEnabled = true
+        #endif
         monitor.start(queue: DispatchQueue(label: "edgefl.network"))
     }
 
@@ -30,16 +35,20 @@ public final class AppleDevice: Device {
     }
 
     public func reading() -> String {
-        let path = monitor.currentPath, info = ProcessInfo.processInfo, device = UIDevice.current
+        let path = monitor.currentPath, info = ProcessInfo.processInfo
         var fields = [
             #""metered":\#(path.isExpensive || path.isConstrained)"#,
             #""power_save":\#(info.isLowPowerModeEnabled)"#,
             #""thermal":"\#(word(info.thermalState))""#,
         ]
+        // A Mac has no UIKit: there, what is left out cannot be read.
+        #if canImport(UIKit)
+        let device = UIDevice.current
         if device.batteryState != .unknown {
             fields.append(#""charging":\#(device.batteryState != .unplugged)"#)
             fields.append(#""battery":\#(Int(device.batteryLevel * 100))"#)
         }
+        #endif
         let home = URL(fileURLWithPath: NSHomeDirectory())
         if let free = try? home.resourceValues(forKeys: [.volumeAvailableCapacityKey]),
             let bytes = free.volumeAvailableCapacity

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+// Background tasks are an iPhone's; a Mac, which runs the tests on Core ML, has none.
+#if canImport(BackgroundTasks)
 import BackgroundTasks
 import EdgeFl
 import Foundation
@@ -48,3 +50,4 @@ public final class BackgroundTraining {
         }
     }
 }
+#endif

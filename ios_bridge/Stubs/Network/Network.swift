@@ -13,3 +13,10 @@ public final class NWPathMonitor {
     public func start(queue: DispatchQueue) { fatalError("Network is not here") }
     public func cancel() { fatalError("Network is not here") }
 }
+
+// What Foundation has on Apple's systems only; here, since whoever reads it imports this module too.
+extension ProcessInfo {
+    public enum ThermalState { case nominal, fair, serious, critical }
+    public var thermalState: ThermalState { fatalError("this Foundation has no thermal state") }
+    public var isLowPowerModeEnabled: Bool { fatalError("this Foundation has no low power mode") }
+}
