@@ -32,6 +32,18 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
         _replace(path, data, private)
 
 
+def write_where_it_lies(path: Path, data: bytes) -> None:
+    """Put a few bytes into the place of a file's own, for which a full disk has room on most systems. Whoever
+    reads at that moment, or after a crash in it, may find a mixture.
+
+    Raises:
+        OSError: there is no such file, or no room even so.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        file.write(data)
+        file.truncate(len(data))
+
+
 @contextlib.contextmanager
 def disk_space(where: Path) -> Iterator[None]:
     """Raise DiskFull where a write fails for want of room."""

@@ -361,7 +361,7 @@ class DeviceClient:
         )
         pending = Pending(note, made.frame)
         self._guard.count_update()
-        self._on_disk(lambda: self._outbox.put(pending, belongings, made.residual, learned.own))
+        self._stored(lambda: self._outbox.put(pending, belongings, made.residual, learned.own))
         belongings.drop_checkpoint()
         return replace(self._send(pending, up, down), placements=learned.placements)
 
@@ -371,18 +371,23 @@ class DeviceClient:
         """Train from where an earlier stint stopped, and keep where this one does.
 
         Raises:
-            Interrupted: the device may not go on, is asked to stop, or the deadline has passed.
+            Interrupted: the device may not go on, is asked to stop, the disk is full, or the deadline has
+                passed.
         """
+        full = False
 
         def keep(made: Checkpoint) -> None:
+            nonlocal full
             try:
                 belongings.put_checkpoint(task.assignment, made)
+            except DiskFull:
+                full = True  # training pauses before the next step, and waits for room
             except OSError as exc:
                 log.warning("round %d: training is not kept: %s", task.round, exc)
 
         stint = Stint(
             own=belongings.personal(),
-            should_stop=lambda: self._should_stop() or self._patience.clock() >= until,
+            should_stop=lambda: full or self._should_stop() or self._patience.clock() >= until,
             seconds=self._limits.max_time_s,
             resume=belongings.checkpoint(task.assignment),
             keep=keep,
@@ -400,7 +405,7 @@ class DeviceClient:
             found = stop.checkpoint
             log.info("round %d: interrupted after %d steps", task.round, len(found.losses) if found else 0)
             if found is not None:
-                self._on_disk(lambda: belongings.put_checkpoint(task.assignment, found))
+                self._stored(lambda: belongings.put_checkpoint(task.assignment, found))
             raise
 
     def _send(self, pending: Pending, up: int | None = None, down: int | None = None) -> RoundReport:
@@ -419,7 +424,7 @@ class DeviceClient:
         except Refused as exc:
             accepted, error = False, str(exc)
             log.warning("round %d: %s", note.round, exc)
-        self._on_disk(lambda: self._outbox.settle(accepted))
+        self._stored(lambda: self._outbox.settle(accepted))
         return RoundReport(
             round=note.round,
             base_version=note.base_version,
@@ -457,7 +462,10 @@ class DeviceClient:
         )
 
     def _insist(self, call: Callable[[], T]) -> T:
-        return self._patience.insist(call, self._gate, self._until)
+        return self._patience.insist(partial(self._writing, call), self._gate, self._until)
+
+    def _stored(self, call: Callable[[], T]) -> T:
+        return self._on_disk(partial(self._writing, call))
 
     def _on_disk(self, call: Callable[[], T]) -> T:
         """The result of a call that writes. What is in hand is stored at once, unless the disk is full."""
@@ -467,6 +475,16 @@ class DeviceClient:
             log.warning("%s", exc)
             self._patience.rest(self._patience.delay(1), self._until)
             return self._patience.insist(call, self._stop_if_asked, self._until)
+
+    def _writing(self, call: Callable[[], T]) -> T:
+        """The result of a call; whether it found room on the disk is told to whoever asks."""
+        try:
+            made = call()
+        except DiskFull:
+            self._guard.found_room(False)
+            raise
+        self._guard.found_room(True)
+        return made
 
     def _gate(self, sending: bool = False) -> None:
         """Wait while the device may not go on; Stopped where the caller wants no more."""

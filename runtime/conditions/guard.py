@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from edgefl.errors import ProtocolError
-from edgefl.files import write_atomically
+from edgefl.errors import DiskFull, ProtocolError
+from edgefl.files import write_atomically, write_where_it_lies
 from edgefl.message import Message, nested
 from edgefl.options import WhenOptions
 from edgefl.runtime.conditions.diary import Diary, Entry
@@ -25,6 +25,7 @@ from edgefl.wire import MAX_TEXT, Count, Evaluated, Moment, Text
 log = logging.getLogger("edgefl.client")
 
 STATE = "state.json"
+FULL = "waits for room on the disk"
 LOOK_AGAIN_S = 60.0
 """About how long a device that may not train waits before it looks at its conditions again."""
 
@@ -90,6 +91,7 @@ class Guard:
         self._state = State(0.0, "starts", when or WhenOptions())
         self._said: set[str] = set()
         self._before = self._state.doing
+        self._has_room, self._before_full = True, self._state.doing
         self._asked: tuple[float, tuple[Reason, ...]] | None = None
 
     def begin(self) -> None:
@@ -137,6 +139,19 @@ class Guard:
         """Keep what the client does for whoever asks."""
         if what != self._state.doing:
             self._tell(self._state, what)
+
+    def found_room(self, found: bool) -> None:
+        """Whether what was last written had room on the disk; without, the client waits for some."""
+        if found == self._has_room:
+            return
+        self._has_room = found
+        if found:
+            self.diary.write(Entry(self._clock(), "resumed"))
+            self.doing(self._before_full)
+        else:
+            self._before_full = self._state.doing
+            self.diary.write(Entry(self._clock(), "paused", said=FULL))
+            self.doing(FULL)
 
     def _note(self, reasons: tuple[Reason, ...]) -> None:
         """Write down a change: why the device does not train, once for the same reasons, or that it may."""
@@ -192,7 +207,11 @@ class Guard:
 
     def _tell(self, state: State, doing: str) -> None:
         self._state = replace(state, doing=doing, since=self._clock())
+        file, data = self._folder / STATE, self._state.to_bytes()
         try:
-            write_atomically(self._folder / STATE, self._state.to_bytes())
+            try:
+                write_atomically(file, data)
+            except DiskFull:
+                write_where_it_lies(file, data)
         except OSError as exc:
             log.warning("the state is not kept in %s: %s", self._folder, exc)

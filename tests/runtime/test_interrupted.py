@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -14,6 +17,9 @@ from edgefl.data import Examples
 from edgefl.options import LimitOptions
 from edgefl.runtime.belongings import CHECKPOINT
 from edgefl.runtime.client import DeviceClient, RoundReport
+from edgefl.runtime.command.look import status_of
+from edgefl.runtime.conditions.diary import Diary
+from edgefl.runtime.conditions.readings import Scripted
 from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.pause import Pause
@@ -46,7 +52,11 @@ class Home:
         monkeypatch.setattr(GraphSteps, "step", counted)
 
     def run(
-        self, until: Callable[[], bool] | None = None, data: Examples | None = None, **options
+        self,
+        until: Callable[[], bool] | None = None,
+        data: Examples | None = None,
+        sleep: Callable[[float], None] | None = None,
+        **options,
     ) -> list[RoundReport]:
         """A process of its own, as far as anything but the folder is concerned."""
         client = DeviceClient(
@@ -54,7 +64,7 @@ class Home:
             data or examples(),
             self.folder,
             backend="numpy",
-            patience=Patience(sleep=self.sleeps.append, nap_s=100.0, random=random.Random(1)),
+            patience=Patience(sleep=sleep or self.sleeps.append, nap_s=100.0, random=random.Random(1)),
             **options,
         )
         return list(client.run(until=until))
@@ -113,6 +123,35 @@ def test_crash_after_any_step_costs_that_step_at_most(home, undisturbed, at):
     home.run(checkpoint_s=0.0)
 
     assert home.steps == STEPS + 1 and home.left() == undisturbed.left()
+
+
+def test_a_full_disk_pauses_training_within_a_step(home, undisturbed, monkeypatch):
+    """It is full from the third step on, and until the device has waited twice: training then goes on."""
+    said, steps = list[str](), list[int]()
+
+    def check_room(handle: int, mode: str) -> IO[bytes]:
+        if home.steps >= 3 and len(home.sleeps) < 2:
+            os.close(handle)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return fdopen(handle, mode)
+
+    def sleep(seconds: float) -> None:
+        home.sleeps.append(seconds)
+        steps.append(home.steps)
+        said.append(status_of(home.folder, Scripted())["doing"])
+
+    fdopen = os.fdopen
+    monkeypatch.setattr(os, "fdopen", check_room)
+
+    [report] = home.run(checkpoint_s=0.0, sleep=sleep)
+
+    assert report.accepted and home.steps == STEPS and home.left() == undisturbed.left()
+    assert steps == [3, 3] and said == ["waits for room on the disk"] * 2
+    assert [(e.event, e.said) for e in Diary(home.folder).entries()][:2] == [
+        ("paused", "waits for room on the disk"),
+        ("resumed", ""),
+    ]
+    assert status_of(home.folder, Scripted())["doing"].startswith("has finished")
 
 
 def test_deadline_stops_a_long_task_within_a_step_and_is_asked_about(tmp_path, monkeypatch):
