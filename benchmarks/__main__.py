@@ -20,6 +20,7 @@ COMMANDS = (
     ["benchmarks.features", "--keep"],
     ["benchmarks.peers", "--keep"],
     ["benchmarks.robustness", "--keep"],
+    ["benchmarks.personalization", "--keep"],
     ["benchmarks.server", "--keep"],
     ["benchmarks.curves", "--keep"],
 )

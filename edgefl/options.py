@@ -256,6 +256,18 @@ class TimeOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PersonalOptions(Checked):
+    """Models of the devices' own, after the rounds of a simulation."""
+
+    personalize: Annotated[
+        int,
+        integer(0, 10_000),
+        "Epochs in which every device then trains a model of its own from the last version; it keeps the "
+        "best of both and their mixtures on examples held out of that. 0: none.",
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions(FederationOptions):
     """How a server runs its rounds."""
 
@@ -532,6 +544,7 @@ SECTIONS: Mapping[str, type[Checked]] = {
     "server": ServerOptions,
     "attack": AttackOptions,
     "time": TimeOptions,
+    "personal": PersonalOptions,
     "when": WhenOptions,
     "limits": LimitOptions,
     "device": DeviceOptions,

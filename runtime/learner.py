@@ -25,6 +25,7 @@ from edgefl.runtime.holdout import Divided
 from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.pause import Interrupted
+from edgefl.runtime.personal import Personal, personalize
 from edgefl.runtime.store.source import Fixed, Source
 from edgefl.runtime.trainer import FitReport, Trainer
 
@@ -196,6 +197,11 @@ class TrainerLearner:
                 raise Interrupted
 
         return self._trainer.evaluate(data.x, data.y, data.weight, before_batch=go_on)
+
+    def personalize(self, parameters: Arrays, options: FitOptions, own: Arrays | None = None) -> Personal:
+        """A model of this device's own from shared parameters, see `edgefl.runtime.personal`."""
+        self._stand_in(parameters, own)
+        return personalize(self._trainer, self._source.take(options.seed), options)
 
     def _should_stop(self, stint: Stint) -> bool:
         return self._source.forgotten_since() or bool(stint.should_stop and stint.should_stop())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgefl.data import Examples
 from edgefl.errors import DataError, OptionError
 from edgefl.options import FitOptions
+from edgefl.parameters import Arrays
 from edgefl.runtime.holdout import divided
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.trainer import Trainer
@@ -38,16 +39,23 @@ class Personal:
         share: part of the person's own model: 0 is the federation's model as it was, 1 the person's own.
         tried: every mixture, by share.
         steps: of training the person's own model.
+        federated, own: all trained parameters and updated buffers of both models.
     """
 
     share: float
     tried: tuple[Tried, ...]
     steps: int
+    federated: Arrays = field(repr=False)
+    own: Arrays = field(repr=False)
 
     @property
     def kind(self) -> str:
         """`global`, `personal` or `mixed`."""
         return {0.0: "global", 1.0: "personal"}.get(self.share, "mixed")
+
+    def mixture(self, share: float) -> Arrays:
+        """The model with some part of the person's own in it."""
+        return _mixed(self.federated, self.own, share)
 
 
 def held_out(
@@ -108,10 +116,10 @@ def personalize(
         tried.append(Tried(share, trainer.evaluate(held.x, held.y, held.weight)))
     best = min(tried, key=lambda one: (-(one.metrics.accuracy or 0.0), one.metrics.loss, one.share))
     trainer.load_parameters(_mixed(begun, own, best.share))
-    return Personal(best.share, tuple(tried), report.steps)
+    return Personal(best.share, tuple(tried), report.steps, begun, own)
 
 
-def _mixed(begun: dict[str, Array], own: dict[str, Array], share: float) -> dict[str, Array]:
+def _mixed(begun: Arrays, own: Arrays, share: float) -> Arrays:
     if share in (0.0, 1.0):
         return own if share else begun
     return {

@@ -22,11 +22,12 @@ from edgefl.options import (
     FederationOptions,
     FitOptions,
     HoldoutOptions,
+    PersonalOptions,
     TimeOptions,
 )
 
 if TYPE_CHECKING:
-    from edgefl.simulation import RoundRow, Simulated
+    from edgefl.simulation import DeviceRow, RoundRow, Simulated
 
 
 def simulate(
@@ -40,6 +41,7 @@ def simulate(
     attack: AttackOptions,
     time: TimeOptions,
     holdout: HoldoutOptions,
+    personal: PersonalOptions,
     test: Annotated[Path | None, typer.Option(help="Held-out examples, in any form --data takes.")] = None,
     devices: Annotated[int, typer.Option(help="Devices to divide the examples among.", min=1)] = 10,
     partition: Annotated[
@@ -77,6 +79,7 @@ def simulate(
         **vars(attack),
         **vars(time),
         **vars(holdout),
+        **vars(personal),
     )
     parts = divide(read(data, opened.manifest, reading), devices, partition, fit.seed)
     held_out = None if test is None else read(test, opened.manifest, reading)
@@ -174,6 +177,8 @@ def _show(done: Simulated, per_device: bool) -> None:
         print_rows(
             "The final model on every device", ["device", "examples", "rounds", "loss", "accuracy"], rows
         )
+    if any(d.personal for d in done.devices):
+        print_rows("Models of their own, on examples held out", OWN, [_own(d) for d in done.devices])
     up, down = (sum(getattr(row, name) for row in done.rounds) for name in ("bytes_up", "bytes_down"))
     print_line(f"sent     {size(up)}, HTTP included, {done.times_smaller():,.3g} x less than dense float32")
     print_line(f"fetched  {size(down)}")
@@ -188,6 +193,26 @@ def _cells(row: RoundRow, dense: int) -> list[object]:
         row.bytes_up,
         f"{row.times_smaller(dense):.3g}",
         row.bytes_down,
+    ]
+
+
+OWN = ["device", "examples", "chosen", "its own part", "accuracy", "global", "loss", "global loss"]
+
+
+def _own(device: DeviceRow) -> list[object]:
+    found = device.personal
+    if found is None:
+        return [device.device, "-", "global", *["-"] * 5]
+    chosen, whole = found.chosen.metrics, found.tried[0].metrics
+    return [
+        device.device,
+        chosen.examples,
+        found.kind,
+        f"{found.share:.0%}",
+        _percent(chosen.accuracy),
+        _percent(whole.accuracy),
+        chosen.loss,
+        whole.loss,
     ]
 
 

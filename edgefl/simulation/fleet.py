@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edgefl.data import Examples
 from edgefl.delta import Residual
 from edgefl.errors import EdgeflError, Refused
+from edgefl.options import FitOptions
 from edgefl.parameters import Arrays
 from edgefl.runtime import Metrics, Trainer
 from edgefl.runtime.cache import download, targets_for
@@ -17,6 +18,7 @@ from edgefl.runtime.evaluating import evaluated
 from edgefl.runtime.feature_cache import MemoryFeatures, Room
 from edgefl.runtime.held import Start
 from edgefl.runtime.learner import Stint, TrainerLearner
+from edgefl.runtime.personal import Personal
 from edgefl.runtime.work import PASSING, Coder, Work, work
 from edgefl.simulation.downloads import Downloads
 from edgefl.simulation.network import Network
@@ -148,6 +150,11 @@ class Fleet:
         """A device's examples, the rounds it took part in, and how good parameters are there."""
         device = self._devices[name]
         return device.learner.examples, device.rounds, device.learner.evaluate(parameters, device.own)
+
+    def personalize(self, name: str, parameters: Arrays, options: FitOptions) -> Personal:
+        """A model of a device's own; raises as `edgefl.runtime.personal.personalize`."""
+        device = self._devices[name]
+        return device.learner.personalize(parameters, options, device.own)
 
     def learner(self, examples: Examples, holdout: float = 0.0) -> TrainerLearner:
         """A learner beside the devices, such as one for test examples."""

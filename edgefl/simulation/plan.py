@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from edgefl.bundle import Bundle
-from edgefl.options import AttackOptions, FederationOptions, HoldoutOptions, TimeOptions
+from edgefl.options import (
+    AttackOptions,
+    FederationOptions,
+    FitOptions,
+    HoldoutOptions,
+    PersonalOptions,
+    TimeOptions,
+)
+from edgefl.runtime.personal import Tried
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import EvaluationInfo, Training
 
@@ -14,8 +22,9 @@ _LONG_S = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(FederationOptions, AttackOptions, TimeOptions, HoldoutOptions):
-    """What to simulate: the options of a federation, who takes part in it, who lies, and who is slow.
+class Plan(FederationOptions, AttackOptions, TimeOptions, HoldoutOptions, PersonalOptions):
+    """What to simulate: the options of a federation, who takes part in it, who lies, who is slow, and what
+    devices make of the model for themselves.
 
     Attributes:
         training: how devices train; its seed counts up with the rounds, as on the server.
@@ -37,6 +46,10 @@ class Plan(FederationOptions, AttackOptions, TimeOptions, HoldoutOptions):
             given["surplus"] = max(0, (self.at_work or goal) - goal) / goal
             given["deadline_s"] = _LONG_S / (2 + self.staleness)
         return Settings(bundle.to_bytes(), "", training=self.training, **given)
+
+    def own(self) -> FitOptions:
+        """How devices train models of their own after the rounds."""
+        return replace(self.training.fit, epochs=self.personalize, steps=0)
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,30 @@ class RoundRow:
 
 
 @dataclass(frozen=True)
+class PersonalRow:
+    """What a device chose of the federation's model, one of its own, and mixtures; see `runtime.personal`.
+
+    Attributes:
+        kind: `global`, `personal` or `mixed`.
+        share: part of its own model in what it chose.
+        steps: of training its own.
+        tried: every mixture on examples that were held out of these steps.
+        later: the same on examples that came later, where there are any.
+    """
+
+    kind: str
+    share: float
+    steps: int
+    tried: tuple[Tried, ...]
+    later: tuple[Tried, ...] = ()
+
+    @property
+    def chosen(self) -> Tried:
+        """What it chose, as it was found on the examples held out."""
+        return next(one for one in self.tried if one.share == self.share)
+
+
+@dataclass(frozen=True)
 class DeviceRow:
     """One device after the last round: the final version on its own examples.
 
@@ -84,6 +121,7 @@ class DeviceRow:
         rounds: how many it took part in.
         loss: mean over its examples, with its own personal parameters and buffers.
         accuracy: in `[0, 1]`, None where the loss has none.
+        personal: what it chose for itself; None where that was not asked for, or could not be.
     """
 
     device: str
@@ -91,6 +129,7 @@ class DeviceRow:
     rounds: int
     loss: float
     accuracy: float | None
+    personal: PersonalRow | None = None
 
 
 @dataclass(frozen=True)

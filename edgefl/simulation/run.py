@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
@@ -16,6 +17,7 @@ from edgefl.simulation.attacks import Attack
 from edgefl.simulation.buffers import Buffers, durations
 from edgefl.simulation.fleet import Fleet
 from edgefl.simulation.network import Network
+from edgefl.simulation.own_models import own_model
 from edgefl.simulation.plan import DeviceRow, Plan, RoundRow, Simulated
 from edgefl.simulation.turns import Turns
 from edgefl.wire import EvaluationInfo, RoundInfo
@@ -34,6 +36,7 @@ def simulate(
     code: Coder = encode_update,
     on_round: OnRound | None = None,
     measure_devices: bool = False,
+    later: Mapping[str, Examples] | None = None,
 ) -> Simulated:
     """Run the rounds. On one engine the same arguments give the same bits, and those a real server gives.
 
@@ -44,7 +47,9 @@ def simulate(
         backend, delegate: what trains, as for `edgefl.runtime.open_backend`.
         code: what codes the updates; as devices do by default.
         on_round: called after each round with its row and the new version's shared parameters.
-        measure_devices: measure the final version on every device's own examples.
+        measure_devices: measure the final version on every device's own examples, as is always done where
+            the plan has them make models of their own.
+        later: more examples by device name, to measure their own models on.
 
     Raises:
         OptionError: the plan is impossible.
@@ -75,10 +80,11 @@ def simulate(
         rows.append(_row(info, None if gauge is None else gauge.evaluate(values), network.evaluations()))
         if on_round:
             on_round(rows[-1], values)
+    measured = partial(_measured, fleet, plan, values, later or {})
     return Simulated(
         bundle.with_parameters(values, version),
         tuple(rows),
-        tuple(_measured(fleet, name, values) for name in sorted(devices)) if measure_devices else (),
+        tuple(measured(name) for name in sorted(devices)) if measure_devices or plan.personalize else (),
         fleet.engine,
         4 * bundle.schema().size,
         tuple(network.evaluations()),
@@ -129,9 +135,12 @@ def _row(info: RoundInfo, metrics: Metrics | None, evaluations: Sequence[Evaluat
     )
 
 
-def _measured(fleet: Fleet, name: str, values: Arrays) -> DeviceRow:
+def _measured(
+    fleet: Fleet, plan: Plan, values: Arrays, later: Mapping[str, Examples], name: str
+) -> DeviceRow:
     examples, rounds, metrics = fleet.evaluate(name, values)
-    return DeviceRow(name, examples, rounds, metrics.loss, metrics.accuracy)
+    own = own_model(fleet, name, values, plan.own(), later.get(name)) if plan.personalize else None
+    return DeviceRow(name, examples, rounds, metrics.loss, metrics.accuracy, own)
 
 
 def _shared(bundle: Bundle) -> Arrays:

@@ -324,6 +324,19 @@ def test_every_device_in_a_table(call: Command, mlp: Path, data: Path) -> None:
     assert "HTTP included" in ran.out
 
 
+@pytest.mark.device
+def test_models_of_their_own_in_a_table(call: Command, mlp: Path, data: Path) -> None:
+    common = ("simulate", mlp, "-d", data, "--devices", 3, "--rounds", 1, "-b", "numpy", "--personalize", 2)
+
+    ran, found = call(*common), call(*common, "--json").json()
+
+    assert ran.status == 0 and "Models of their own" in ran.out
+    for row in found["devices"]:
+        own = row["personal"]
+        assert [one["share"] for one in own["tried"]] == [0, 0.25, 0.5, 0.75, 1]
+        assert own["kind"] in ran.out and own["share"] in [one["share"] for one in own["tried"]]
+
+
 def test_simulation_as_a_picture(call: Command, mlp: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     ran = call("simulate", mlp, "-d", data, "--test", data, "--devices", 3, "--rounds", 2, "-b", "numpy",

@@ -13,7 +13,9 @@ import pytest
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import DataError, DataShape, NotFinite, OptionError, ProtocolError
+from edgefl.options import FitOptions
 from edgefl.runtime import Trainer
+from edgefl.runtime.personal import personalize
 from edgefl.runtime.update import encode_update
 from edgefl.simulation import Plan, divide, simulate
 from edgefl.simulation.turns import Turns
@@ -175,3 +177,32 @@ def test_division_by_class_needs_classes() -> None:
         divide(values, 2, "dirichlet:1")
     with pytest.raises(OptionError, match="dirichlet:ALPHA"):
         divide(Examples(values.x, np.zeros(6, int)), 2, "dirichlet:0")
+
+
+def test_devices_make_models_of_their_own_as_real_ones_do() -> None:
+    """What a device does is `personalize` on what it pulled; here are both."""
+    fit = {"lr": 0.2, "momentum": 0.5, "seed": 3}
+    devices, later = some(3, 60), {"d1": Examples(*examples(20, 9))}
+    plan = Plan(rounds=2, training=Training.of(density=0.2, steps=2, **fit), personalize=4)
+
+    done = simulate(MLP, devices, plan, backend="numpy", later=later)
+
+    rows = {row.device: row for row in done.devices}
+    for name, mine in devices.items():
+        trainer = Trainer(done.bundle, "numpy")
+        chosen = personalize(trainer, mine, FitOptions(epochs=4, **fit))
+        own = rows[name].personal
+        assert own is not None
+        assert (own.kind, own.share, own.tried) == (chosen.kind, chosen.share, chosen.tried)
+        assert own.steps == chosen.steps > 4 and own.chosen.share == own.share
+        found = trainer.evaluate(later["d1"].x, later["d1"].y)
+        assert name != "d1" or found == next(t.metrics for t in own.later if t.share == own.share)
+    assert [len(rows[name].personal.later) for name in sorted(rows)] == [0, 5, 0]  # type: ignore[union-attr]
+
+
+def test_a_device_with_too_little_to_hold_out_keeps_the_model_of_all() -> None:
+    devices = {"d0": Examples(*examples(1, 0)), "d1": Examples(*examples(40, 1))}
+
+    done = simulate(MLP, devices, Plan(rounds=1, training=TRAINING, personalize=2), backend="numpy")
+
+    assert [row.personal is None for row in done.devices] == [True, False]

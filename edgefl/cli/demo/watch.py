@@ -46,6 +46,31 @@ class Recordings:
     def where(self, mask: Array) -> Recordings:
         return Recordings(self.x[mask], self.y[mask], self.subject[mask], self.side[mask])
 
+    def in_time(self) -> tuple[Array, Array]:
+        """Masks of the windows in the first three quarters of every recording, and in the last."""
+        late = np.zeros(len(self.y), bool)
+        gap = np.zeros(len(self.y), bool)
+        starts = np.flatnonzero(np.diff(self.y * 64 + self.subject * 2 + self.side, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(self.y)], strict=True):
+            cut = stop - (stop - start) // 4
+            late[cut:stop] = True
+            # Neighbouring windows overlap by half: the one before the cut belongs to neither side.
+            gap[cut - 1] = True
+        return ~late & ~gap, late
+
+
+@dataclass(frozen=True)
+class Person:
+    """What one person recorded, on both arms; `(x, y)` normalised by what each watch had seen by then.
+
+    Attributes:
+        early: the first three quarters of every recording.
+        later: the last.
+    """
+
+    early: tuple[Array, Array]
+    later: tuple[Array, Array]
+
 
 @dataclass(frozen=True)
 class Split:
@@ -104,6 +129,24 @@ def split(data: Recordings, held_out: Sequence[int]) -> Split:
                 x, y = _vary(mine, np.random.default_rng([int(subject), side]))
                 devices[f"subject{subject:02d}-{word}"] = ((x - mean) / std, y)
     return Split(devices, _joined(tests))
+
+
+def people(data: Recordings) -> dict[str, Person]:
+    """Everyone's recordings in two parts, by time; arms and units as by `split`."""
+    early, late = data.in_time()
+    found = {}
+    for subject in np.unique(data.subject):
+        parts = []
+        for side in (0, 1):
+            mine = (data.subject == subject) & (data.side == side)
+            if not (mine & early).any():
+                continue
+            first, last = _mirror(data.where(mine & early)), _mirror(data.where(mine & late))
+            mean, std = first.x.mean(axis=(0, 1)), first.x.std(axis=(0, 1))
+            parts.append((((first.x - mean) / std, first.y), ((last.x - mean) / std, last.y)))
+        befores, afters = zip(*parts, strict=True)
+        found[f"person{subject:02d}"] = Person(_joined(befores), _joined(afters))
+    return found
 
 
 def _joined(parts: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:

@@ -55,16 +55,8 @@ def watch() -> Data:
     """Windows of two seconds; the last quarter of every recording is held out."""
     data = load_recordings()
     x = ((data.x - data.x.mean((0, 1))) / data.x.std((0, 1))).astype(np.float32)
-    starts = np.flatnonzero(np.diff(data.y * 64 + data.subject * 2 + data.side, prepend=-1))
-    late = np.zeros(len(x), bool)
-    gap = np.zeros(len(x), bool)
-    for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
-        cut = stop - (stop - start) // 4
-        late[cut:stop] = True
-        # Neighbouring windows overlap by half: the one before the cut belongs to neither side.
-        gap[cut - 1] = True
-    keep = ~late & ~gap
-    return Data(Examples(x[keep], data.y[keep]), Examples(x[late], data.y[late]))
+    early, late = data.in_time()
+    return Data(Examples(x[early], data.y[early]), Examples(x[late], data.y[late]))
 
 
 def words() -> Data:
