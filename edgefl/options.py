@@ -74,6 +74,16 @@ class FitOptions(Checked):
     clip_norm: Annotated[
         float | None, optional(above(0.0)), "Largest joint norm of the gradients of a step. Default: none."
     ] = None
+    validation: Annotated[
+        float,
+        number(0.0, 0.9),
+        "Part of the local examples left out of training, always the same ones; 0.2 is 20 %. 0: none.",
+    ] = 0.0
+    patience: Annotated[
+        int,
+        integer(0, 10_000),
+        "Passes without a smaller loss on those after which training stops; the best pass counts. 0: all.",
+    ] = 0
     seed: Annotated[
         int,
         integer(0, 2**63 - 1),
@@ -86,6 +96,11 @@ class FitOptions(Checked):
             raise OptionError(
                 "momentum is SGD's, Adam has moments of its own; give one of them",
                 {"momentum": self.momentum, "optimizer": self.optimizer},
+            )
+        if self.patience and not self.validation:
+            raise OptionError(
+                "passes are judged by examples left out of training; give validation too",
+                {"patience": self.patience},
             )
         if self.lr_decay != 1.0 and self.lr is None:
             raise OptionError(

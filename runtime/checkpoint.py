@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Checkpoint:
         state: of the update rule.
         losses: of the steps made so far, so that there are as many of both.
         seconds: that these steps took, where whoever trains keeps count.
+        best: of the best pass so far, see `edgefl.runtime.early_stopping`; empty where that is not asked for.
     """
 
     subject: str
@@ -46,12 +47,14 @@ class Checkpoint:
     state: State
     losses: tuple[float, ...]
     seconds: float = 0.0
+    best: Mapping[str, Array] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, Array]:
         """All of it but the subject and the seconds, by names that `of_arrays` knows."""
         return {
             **{f"parameter/{name}": value for name, value in self.parameters.items()},
             **{f"buffer/{name}": value for name, value in self.buffers.items()},
+            **{f"best/{name}": value for name, value in self.best.items()},
             **{f"{use}:{name}": value for use, held in self.state.items() for name, value in held.items()},
             "losses": np.array(self.losses, np.float64),
         }
@@ -59,7 +62,7 @@ class Checkpoint:
     @staticmethod
     def of_arrays(subject: str, arrays: Mapping[str, Array], seconds: float = 0.0) -> Checkpoint:
         """The same from what `arrays` gave; raises KeyError or ValueError where it gave something else."""
-        parts: dict[str, dict[str, Array]] = {"parameter": {}, "buffer": {}}
+        parts: dict[str, dict[str, Array]] = {"parameter": {}, "buffer": {}, "best": {}}
         state: State = {}
         for key, value in arrays.items():
             kind, slash, name = key.partition("/")
@@ -69,7 +72,7 @@ class Checkpoint:
                 use, _, name = key.partition(":")
                 state.setdefault(use, {})[name] = value
         losses = tuple(arrays["losses"].tolist())
-        return Checkpoint(subject, parts["parameter"], parts["buffer"], state, losses, seconds)
+        return Checkpoint(subject, parts["parameter"], parts["buffer"], state, losses, seconds, parts["best"])
 
 
 class Keeper:

@@ -1,47 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples held out of training, for good: an example's digest decides, so that it stays on its side whatever
-comes to it or goes, and after any restart."""
+"""Examples held out of training, for good."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from edgefl.data import Examples, Wanted, check_examples
-from edgefl.runtime.feature_cache import example_digests
+from edgefl.data import Examples, Wanted
+from edgefl.runtime.sides import Sides, divided
 from edgefl.runtime.store.source import Fixed, Source
 
-Array = npt.NDArray[Any]
 _DEVICE = -1
 """The seed by which a device holds examples out of the federation; a person's own model has others."""
-Sides = tuple[Examples, Examples]
-"""Examples to train on, and those held out of it; either may have none."""
-
-
-def divided(examples: Examples, wanted: Wanted, fraction: float, seed: int = 0) -> Sides:
-    """Examples to train on, and those held out; with a larger fraction more are, the same ones among them.
-
-    Args:
-        wanted: the model, such as its manifest.
-        fraction: about how much is held out, from 0 to 1.
-        seed: of the division; another one gives another.
-
-    Raises:
-        DataError: the examples do not fit the model.
-    """
-    inputs, labels = check_examples(examples.x, examples.y, wanted)
-    drawn = [int.from_bytes(d[:8], "big") for d in example_digests(inputs, b"held out %d" % seed)]
-    held = np.asarray(drawn, np.float64) < fraction * 2.0**64
-
-    def part(mask: Array) -> Examples:
-        weight = None if examples.weight is None else np.asarray(examples.weight)[mask]
-        x, y = ({name: value[mask] for name, value in group.items()} for group in (inputs, labels))
-        return Examples(x, y, weight)
-
-    return part(~held), part(held)
 
 
 class Divided:
@@ -50,7 +19,7 @@ class Divided:
     def __init__(self, source: Source, wanted: Wanted, fraction: float) -> None:
         """
         Args:
-            wanted, fraction: see `divided`.
+            wanted, fraction: see `sides.divided`.
         """
         self._source, self._wanted, self._fraction = source, wanted, fraction
         self._kept: Sides | None = None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -13,12 +13,14 @@ from edgefl.data import Examples
 from edgefl.errors import DataError, OptionError
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays
-from edgefl.runtime.holdout import divided
 from edgefl.runtime.metrics import Metrics
+from edgefl.runtime.sides import divided
 from edgefl.runtime.trainer import Trainer
 
 Array = npt.NDArray[Any]
 
+VALIDATION = 0.2
+"""Part of the examples that is held out where nothing is said."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Parts of a person's own model in the mixtures that are tried."""
 
@@ -63,7 +65,7 @@ def held_out(
 ) -> tuple[Examples, Examples]:
     """Examples to train on, and those held out of it.
 
-    See `edgefl.runtime.holdout`: an example stays on its side whatever comes to it or goes.
+    See `edgefl.runtime.sides`: an example stays on its side whatever comes to it or goes.
 
     Args:
         fraction: about how much is held out, over 0 and below 1.
@@ -85,8 +87,6 @@ def personalize(
     examples: Examples,
     options: FitOptions | None = None,
     *,
-    fraction: float = 0.2,
-    seed: int = 0,
     shares: Sequence[float] = SHARES,
 ) -> Personal:
     """Train a model of the person's own from the trainer's, and leave the best mixture of both loaded.
@@ -96,8 +96,7 @@ def personalize(
 
     Args:
         examples: the person's.
-        options: how to train.
-        fraction, seed: of the examples that are held out, see `held_out`.
+        options: how to train; its `validation` is the part held out, a fifth where that is 0.
         shares: mixtures to try, each from 0 to 1; the federation's model is always one.
 
     Raises:
@@ -106,9 +105,11 @@ def personalize(
     """
     if not all(0.0 <= share <= 1.0 for share in shares):
         raise OptionError("allowed are numbers from 0 to 1", {"shares": tuple(shares)})
-    rest, held = held_out(examples, trainer, fraction, seed)
+    options = options or FitOptions()
+    options = replace(options, validation=options.validation or VALIDATION)
+    _, held = held_out(examples, trainer, options.validation)
     begun = trainer.parameters()
-    report = trainer.fit(rest.x, rest.y, options, sample_weight=rest.weight)
+    report = trainer.fit(examples.x, examples.y, options, sample_weight=examples.weight)
     own = trainer.parameters()
     tried = []
     for share in sorted({0.0, *map(float, shares)}):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefl.bundle import Bundle
-from edgefl.data import Inputs, Labels, check_examples, check_inputs, check_weight, shares
+from edgefl.data import Examples, Inputs, Labels, check_examples, check_inputs, check_weight, shares
 from edgefl.errors import DataError, DataShape, DataType, NotResumable
 from edgefl.options import FitOptions, changed
 from edgefl.runtime.backends import Backend, Program, open_backend
@@ -24,15 +24,19 @@ from edgefl.runtime.backends.proving import proving
 from edgefl.runtime.batches import Batches
 from edgefl.runtime.checkpoint import EVERY_S, Checkpoint, Keeper, subject_of
 from edgefl.runtime.delegates.choice import Placement
+from edgefl.runtime.early_stopping import Stopping
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.frozen import FrozenPart, map_batches
 from edgefl.runtime.metrics import Metrics
+from edgefl.runtime.sides import divided
 from edgefl.runtime.steps import SEEDS, Begin, Mode, Steps, check_finite, checked, passes
 from edgefl.scores import accuracy
 
 Array = npt.NDArray[Any]
 OnStep = Callable[[int, float], None]
 ShouldStop = Callable[[], bool]
+Counted = tuple[dict[str, Array], dict[str, Array], Array]
+"""Inputs and labels by contract name, and weights, `[examples, ...]`."""
 
 DEFAULT_LR = 0.01
 
@@ -55,6 +59,8 @@ class FitReport:
             why; empty where there was no choice.
         checkpoint: where training that was stopped can go on; None where it came to its end, or where the
             engine cannot say.
+        left_out: examples of the data that were not trained on (`validation`).
+        best_loss: on those, of the pass that counts; None without any, or without `patience`.
     """
 
     losses: tuple[float, ...]
@@ -69,6 +75,8 @@ class FitReport:
     features_cached: int = 0
     speeds: tuple[Speed, ...] = ()
     checkpoint: Checkpoint | None = None
+    left_out: int = 0
+    best_loss: float | None = None
 
 
 class Trainer:
@@ -208,10 +216,10 @@ class Trainer:
         until = math.inf if deadline_s is None else time.monotonic() + deadline_s
         options = self._decided(changed(options or FitOptions(), keywords, "Trainer.fit"))
         direction = self._fitting(correction or {})
-        counted = self._counted(x, y, sample_weight)
+        counted, left_out = self._divided(self._counted(x, y, sample_weight), options)
         begin = self._begin(options, direction, resume, len(counted[2]))
         subject = functools.cache(
-            lambda: subject_of(options, *counted[:2], {"": counted[2]}, self._base, direction)
+            lambda: subject_of(options, *_named(counted), *_named(left_out), self._base, direction)
         )
         if resume is not None and resume.subject != subject():
             raise NotResumable("the checkpoint is of other options, other examples or other parameters")
@@ -219,8 +227,9 @@ class Trainer:
         # After the start: an engine that cannot train does not first make features of everything.
         batches = self._batches(*counted)
         features_found = self._frozen.cached
+        stopping = self._stopping(options, left_out, resume)
         order = np.random.Generator(np.random.PCG64(options.seed))
-        done, stopped, keeper = len(run.losses), False, Keeper(keep, keep_every_s)
+        done, stopped, passed, keeper = len(run.losses), False, True, Keeper(keep, keep_every_s)
         most = options.steps - done if options.steps else None
         with np.errstate(all="ignore"):
             for feeds in islice(passes(batches, options.epochs, order, done), most):
@@ -229,10 +238,19 @@ class Trainer:
                 loss = run.step(feeds)
                 if on_step:
                     on_step(len(run.losses), loss)
-                keeper.after_step(lambda: _checkpoint(run, subject))
-        check_finite(run.parameters, len(run.losses))
-        check_finite(run.mode.buffers, len(run.losses))
-        self._parameters, self._buffers = run.parameters, run.mode.buffers
+                passed = len(run.losses) % len(batches) == 0
+                if stopping and passed and stopping.after_pass(run.parameters, run.mode.buffers):
+                    break
+                keeper.after_step(lambda: _checkpoint(run, subject, stopping))
+            if stopping and not stopped and not passed:
+                stopping.after_pass(run.parameters, run.mode.buffers)
+        best = stopping.best if stopping else None
+        parameters, buffers = (
+            (run.parameters, run.mode.buffers) if best is None else (best.parameters, best.buffers)
+        )
+        check_finite(parameters, len(run.losses))
+        check_finite(buffers, len(run.losses))
+        self._parameters, self._buffers = {**parameters}, {**buffers}
         losses = tuple(run.losses) or (math.nan,)
         return FitReport(
             losses=tuple(run.losses),
@@ -246,7 +264,9 @@ class Trainer:
             stopped=stopped,
             placements=self.placements,
             features_cached=features_found,
-            checkpoint=_checkpoint(run, subject) if stopped else None,
+            checkpoint=_checkpoint(run, subject, stopping) if stopped else None,
+            left_out=0 if left_out is None else len(left_out[2]),
+            best_loss=None if best is None else best.loss,
         )
 
     def loss_and_gradients(
@@ -292,19 +312,13 @@ class Trainer:
         """
         inputs, labels, weights = self._counted(x, y, sample_weight)
         batches = self._batches(inputs, labels, weights)
-        total, loss = 0.0, 0.0
-        for feeds, _ in batches():
-            if before_batch:
-                before_batch()
-            share = self._share(feeds)
-            total += share
-            loss += share * float(self._step(feeds, -1)["loss"])
+        loss = self._loss(batches, self._parameters, self._buffers, before_batch)
         outputs = self._outputs(inputs, before_batch)
         rates = (
             accuracy(h, outputs[h.output.name], labels[h.label.name], weights) for h in self._manifest.heads
         )
         found = next((rate for rate in rates if rate is not None), None)
-        return Metrics(loss / (total or 1.0), found, batches.examples, sample_weight is not None)
+        return Metrics(loss, found, batches.examples, sample_weight is not None)
 
     def predict(self, x: Inputs) -> Any:
         """The model's output for any number of examples, `[examples, ...]`; by name where it has several."""
@@ -346,8 +360,51 @@ class Trainer:
         return map_batches(run, inputs, constant, self._manifest.batch_size)
 
     def _step(self, feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
+        return self._step_of(feeds, self._parameters, self._buffers, seed)
+
+    def _step_of(
+        self,
+        feeds: Mapping[str, Array],
+        parameters: Mapping[str, Array],
+        buffers: Mapping[str, Array],
+        seed: int,
+    ) -> dict[str, Array]:
         given = {"seed": np.array([seed], np.int32)} if self._manifest.seeded else {}
-        return self._program("step")({**feeds, **self._parameters, **self._buffers, **given})
+        return self._program("step")({**feeds, **parameters, **buffers, **given})
+
+    def _loss(
+        self,
+        batches: Batches,
+        parameters: Mapping[str, Array],
+        buffers: Mapping[str, Array],
+        before_batch: Callable[[], None] | None = None,
+    ) -> float:
+        """Mean loss over examples, as at inference."""
+        total, loss = 0.0, 0.0
+        for feeds, _ in batches():
+            if before_batch:
+                before_batch()
+            share = self._share(feeds)
+            total += share
+            loss += share * float(self._step_of(feeds, parameters, buffers, -1)["loss"])
+        return loss / (total or 1.0)
+
+    def _divided(self, counted: Counted, options: FitOptions) -> tuple[Counted, Counted | None]:
+        """Examples to train on, and those left out; so few that a side would have none stay together."""
+        if not options.validation:
+            return counted, None
+        given, of_model = Examples(*counted), self._manifest
+        parts = divided(given, of_model, options.validation)
+        rest, left_out = (self._counted(part.x, part.y, part.weight) if len(part) else None for part in parts)
+        return (rest, left_out) if rest and left_out else (counted, None)
+
+    def _stopping(
+        self, options: FitOptions, left_out: Counted | None, resume: Checkpoint | None
+    ) -> Stopping | None:
+        if not options.patience or left_out is None:
+            return None
+        measure = functools.partial(self._loss, self._batches(*left_out))
+        return Stopping(options.patience, measure, resume.best if resume else None)
 
     def _share(self, feeds: Mapping[str, Array]) -> float:
         """How much a batch's loss counts beside other batches'; of several outputs, by its examples alone."""
@@ -355,16 +412,12 @@ class Trainer:
         counts = 1.0 if others else shares(head, feeds[head.label.name])
         return float((feeds["weight"].astype(np.float64) * counts).sum())
 
-    def _checked(
-        self, x: Inputs, y: Labels, weight: Array | None
-    ) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    def _checked(self, x: Inputs, y: Labels, weight: Array | None) -> Counted:
         """Inputs and labels by contract name, and weights."""
         inputs, labels = check_examples(x, y, self._manifest)
         return inputs, labels, check_weight(weight, len(next(iter(labels.values()))))
 
-    def _counted(
-        self, x: Inputs, y: Labels, weight: Array | None
-    ) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    def _counted(self, x: Inputs, y: Labels, weight: Array | None) -> Counted:
         """The same without examples of weight 0, a whole batch of which would have no mean."""
         inputs, labels, weights = self._checked(x, y, weight)
         if not weights.all():
@@ -418,8 +471,13 @@ class Trainer:
                 )
 
 
-def _checkpoint(run: Steps, subject: Callable[[], str]) -> Checkpoint | None:
+def _checkpoint(run: Steps, subject: Callable[[], str], stopping: Stopping | None) -> Checkpoint | None:
     state = run.state
     if state is None:
         return None
-    return Checkpoint(subject(), run.parameters, run.mode.buffers, state, tuple(run.losses))
+    best = stopping.kept() if stopping else {}
+    return Checkpoint(subject(), run.parameters, run.mode.buffers, state, tuple(run.losses), best=best)
+
+
+def _named(counted: Counted | None) -> tuple[Mapping[str, Array], ...]:
+    return () if counted is None else (*counted[:2], {"": counted[2]})

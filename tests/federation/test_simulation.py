@@ -50,7 +50,11 @@ QUICK = {
     "frozen bits": Case("frozen bits", {"mode": "dense8"}),
     "last": Case("last", {"mode": "subset", "steps": 2, "optimizer": "adam", "clip_norm": 1.0}),
     "batchnorm frozen": Case("batchnorm frozen", {"mode": "float32"}),
-    "batchnorm batch": Case("batchnorm batch", {"mode": "dense4"}, {"downlink": 0.0}),
+    "batchnorm batch": Case(
+        "batchnorm batch",
+        {"mode": "dense4", "epochs": 5, "lr": 0.3, "validation": 0.3, "patience": 1},
+        {"downlink": 0.0},
+    ),
     "batchnorm group": Case("batchnorm group", {"mode": "float16"}),
     "dropout": Case("dropout", {"correction": 0.5, "residual_decay": 0.8, "warm_up": 2}),
     "several": Case("several", {"payload": 200}, weighted=True),

@@ -17,11 +17,12 @@ from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.command.look import show_history
 from edgefl.runtime.conditions.diary import Diary
 from edgefl.runtime.evaluating import evaluated
-from edgefl.runtime.holdout import Divided, divided
+from edgefl.runtime.holdout import Divided
 from edgefl.runtime.learner import Stint, TrainerLearner
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.pause import Interrupted
+from edgefl.runtime.sides import divided
 from edgefl.runtime.store import ExampleStore
 from edgefl.runtime.store.source import Fixed
 from edgefl.runtime.transport import LoopbackTransport, Response

@@ -69,7 +69,7 @@ def test_training_that_spoils_the_model_is_not_kept(trainer: Trainer) -> None:
     ]
     wrong = Examples(mine.x, np.asarray(labels))
 
-    chosen = personalize(trainer, wrong, FitOptions(epochs=60, lr=0.5), fraction=0.3, shares=(1.0,))
+    chosen = personalize(trainer, wrong, FitOptions(epochs=60, lr=0.5, validation=0.3), shares=(1.0,))
 
     assert chosen.kind == "global" and len(held) == chosen.tried[0].metrics.examples
     assert all(np.array_equal(before[n], v) for n, v in trainer.parameters().items())
@@ -91,7 +91,7 @@ def test_what_goes_wrong(trainer: Trainer) -> None:
     with pytest.raises(DataError, match=r"of 1 examples . would be held out; more are needed"):
         personalize(trainer, person(1, 7))
     with pytest.raises(OptionError, match=r"fraction=1.0: allowed is a number over 0 and below 1"):
-        personalize(trainer, person(20, 7), fraction=1.0)
+        held_out(person(20, 7), trainer, 1.0)
     with pytest.raises(OptionError, match="allowed are numbers from 0 to 1"):
         personalize(trainer, person(20, 7), shares=(2.0,))
     with pytest.raises(NotFinite):
