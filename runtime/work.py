@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edgefl.delta import Encoded, Residual
+from edgefl.delta.origin import origin, stamped
 from edgefl.errors import BackendError, DataError, DeltaError, DeltaOption, DeltaTooLarge, NotFinite
 from edgefl.options import CHOOSING_MODES
 from edgefl.parameters import Arrays, Schema
@@ -87,4 +88,7 @@ def work(
             encoded, left = coded(replace(coding, payload=task.max_bytes, warm_up=0))
     if len(encoded.frame) > task.max_bytes:
         raise DeltaTooLarge(f"the update has {len(encoded.frame)} bytes, allowed {task.max_bytes}")
-    return Work(encoded.frame, left, learned)
+    frame = encoded.frame
+    if task.federation:
+        frame = stamped(frame, task.fingerprint or origin(schema.flatten(parameters)))
+    return Work(frame, left, learned)

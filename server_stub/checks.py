@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefl.delta import Limits, SparseDelta, decode
+from edgefl.delta.origin import UNKNOWN, stamp, stamp_of
 from edgefl.errors import DeltaBase, DeltaError, DeltaSchema, DeltaTooLarge, DeltaValue, Refused
 from edgefl.parameters import Schema
 from edgefl.server_stub.terms import Terms
@@ -63,6 +64,17 @@ class Checks:
             raise _refusal(exc) from exc
         self._check_values(update)
         return update
+
+    @staticmethod
+    def check_origin(frame: bytes, base: str) -> None:
+        """Refused (`other-base`) where an update says that it starts from other parameters."""
+        if stamp_of(frame) not in (UNKNOWN, stamp(base)):
+            raise Refused(
+                409,
+                "other-base",
+                "the update starts from other parameters than this server's version of that number: it was "
+                "made for another federation",
+            )
 
     def _check_values(self, update: SparseDelta) -> None:
         norm = float(np.linalg.norm(update.values.astype(np.float64)))

@@ -224,7 +224,10 @@ class Coordinator:
             return Accepted(True, duplicate=True)
         # Decoding is the slow part and needs no lock; the round is asked again after it.
         terms = self._terms(current) if current.number == number else self._terms_of(number)
-        update = Checks.of(self._schema, terms).decode(frame, current.base_of(assignment))
+        base = current.base_of(assignment)
+        checks = Checks.of(self._schema, terms)
+        update = checks.decode(frame, base)
+        checks.check_origin(frame, self.shelf.origin(base))
         with self._present.event() as at:
             self._pass_time(at)
             current = self._expecting(number, assignment, name)

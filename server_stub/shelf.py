@@ -9,6 +9,7 @@ import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.delta import lattice
+from edgefl.delta.origin import origin
 from edgefl.delta.snapshot import encode_weights
 from edgefl.errors import Refused
 from edgefl.proof import renewed
@@ -44,6 +45,7 @@ class Shelf:
         start = self._schema.flatten(read_tensors(self.parameters(first)))
         self.line = Line(self._schema, first, start, rule, settings.downlink)
         self._fingerprint: tuple[int, str] = (-1, "")
+        self._origin: tuple[int, str] = (-1, "")
 
     def as_founded(self, bundle: Bundle) -> Bundle:
         """The bundle with the parameters of the first version, from which devices count all steps."""
@@ -103,6 +105,15 @@ class Shelf:
             if version == self.line.first and self.line.error:
                 found = lattice.fingerprint(Standing.first(self.line.start).weights())
             self._fingerprint = version, found
+        return found
+
+    def origin(self, version: int) -> str:
+        """Of the parameters devices train from at a version, however they come by them."""
+        if not (found := self.fingerprint(version)):
+            known, found = self._origin
+            if known != version:
+                found = origin(self._schema.flatten(read_tensors(self.parameters(version))))
+                self._origin = version, found
         return found
 
     def _since_first(self, version: int) -> bytes | None:
