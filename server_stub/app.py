@@ -88,6 +88,8 @@ def create_app(settings: Settings, *, exposed: bool = False) -> FastAPI:
         version=__version__,
         summary="Rounds of federated learning for devices that train where they infer.",
         lifespan=lifespan,
+        # Its pages load their scripts from elsewhere; /docs is one of our own.
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edgefl.server_stub.answers import fields_size, head_size
 from edgefl.server_stub.values import Traffic
 
+_PROTOCOL = "/v1/"
 _CLOSE = b"Connection: close\r\n"
 """What an answer says beside its own fields, where the client said so."""
 
@@ -24,13 +25,16 @@ class Meter:
 
 
 class Metered:
-    """Counts what an application takes and gives; of bodies what was read or sent of them."""
+    """Counts what the protocol of an application takes and gives; of bodies what was read or sent of them.
+
+    Whoever looks at pages and figures adds nothing to them.
+    """
 
     def __init__(self, app: ASGIApp, meter: Meter) -> None:
         self._app, self._meter = app, meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not scope["path"].startswith(_PROTOCOL):
             await self._app(scope, receive, send)
             return
         meter = self._meter

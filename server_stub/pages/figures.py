@@ -17,6 +17,22 @@ _FRESH_S = 1.0
 
 
 @dataclass(frozen=True)
+class Measured:
+    """How good a version is on examples that nobody trained on.
+
+    Attributes:
+        examples: how many there were, of all devices.
+        loss: mean over them.
+        accuracy: part predicted right, None where the loss has no such notion.
+    """
+
+    version: int
+    examples: int
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A server at a moment.
 
@@ -27,6 +43,7 @@ class Snapshot:
         waiting: devices held by this process until there is work for them.
         traffic: bytes since this process began.
         dense_bytes: one update as dense float32.
+        measured: versions that were measured on examples devices hold out, oldest first.
     """
 
     at: float
@@ -35,6 +52,7 @@ class Snapshot:
     waiting: int
     traffic: Traffic
     dense_bytes: int
+    measured: tuple[Measured, ...] = ()
 
     @property
     def closed(self) -> tuple[RoundInfo, ...]:
@@ -55,6 +73,7 @@ class Figures:
         self._coordinator, self._traffic, self._waiting = coordinator, traffic, waiting
         self._lock = threading.Lock()
         self._last: tuple[float, Snapshot] | None = None
+        self._recent: tuple[Snapshot, tuple[tuple[int, tuple[Participant, ...]], ...]] | None = None
 
     def snapshot(self) -> Snapshot:
         """The server as it is, or was a second ago."""
@@ -66,6 +85,15 @@ class Figures:
     def participants(self, number: int) -> tuple[Participant, ...]:
         """The devices of a round; Refused (`unknown-round`) where there is none."""
         return self._coordinator.participants(number).participants
+
+    def recent(self, rounds: int) -> tuple[tuple[int, tuple[Participant, ...]], ...]:
+        """The devices of the last rounds, oldest round first. Read once a second, as the snapshot is."""
+        now = self.snapshot()
+        with self._lock:
+            if self._recent is None or self._recent[0] is not now:
+                last = [info.round for info in now.rounds[-rounds:]]
+                self._recent = now, tuple((number, self.participants(number)) for number in last)
+            return self._recent[1]
 
     def _read(self) -> Snapshot:
         coordinator = self._coordinator

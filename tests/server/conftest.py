@@ -20,11 +20,13 @@ import pytest
 
 from edgefl.bundle import Bundle
 from edgefl.delta import encode
+from edgefl.errors import Refused
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import HttpTransport
 from edgefl.wire import CheckIn, Rounds, Status
 
 MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 START = """
 import json, sys
 from edgefl.server_stub.serve import run_server
@@ -188,3 +190,19 @@ def make_frame(bundle: Bundle) -> Any:
 def hello(bundle: Bundle) -> Any:
     """A function that gives a device's check-in message."""
     return lambda device, examples=10: CheckIn(device, bundle.schema().id.hex(), "test", examples)
+
+
+@pytest.fixture
+def played(serve, bundle, make_frame):
+    """A server with a round that is over and one that is open; what devices say of themselves is hostile."""
+    server = serve(goal=2, rounds=3, surplus=1.0, norm_bound=3.0)
+    remote, schema = server.remote(), bundle.schema().id.hex()
+    tasks = [remote.check_in(CheckIn(f"watch-{i}", schema, HOSTILE, 10 + i)).task for i in range(4)]
+    with pytest.raises(Refused):
+        remote.upload(1, tasks[2].assignment, b"EFLU nothing")
+    remote.decline(1, tasks[3].assignment, HOSTILE)
+    for i in range(2):
+        remote.upload(1, tasks[i].assignment, make_frame(i, meta={"loss": 1.5}))
+    server.wait_for_version(1)
+    remote.check_in(CheckIn("watch-0", schema, HOSTILE, 10))
+    return server
