@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgefl.converters.instead import instead_of
 from edgefl.converters.sources.forward import (
     Example,
     Forward,
@@ -22,6 +23,7 @@ from edgefl.converters.sources.forward import (
     output_names,
     parameter_names,
 )
+from edgefl.converters.sources.layers_keras import first_words, name_nodes, noting
 from edgefl.converters.sources.naming_keras import counted_layers, renamed, variable_names
 from edgefl.converters.sources.onnx_model import to_graph
 from edgefl.converters.sources.recurrent_keras import handlers as recurrent_handlers
@@ -53,7 +55,7 @@ def load_keras_file(
             model = keras.saving.load_model(str(path), compile=False)
     except Exception as exc:
         raise SourceError(
-            f"Keras cannot load {path}: {_first_line(exc)}; with custom layers give `module.py:factory`"
+            f"Keras cannot load {path}: {first_words(exc)}; with custom layers give `module.py:factory`"
         ) from exc
     return load_keras(model, example_inputs, batch_size=batch_size, dropout=dropout, show=show)
 
@@ -159,12 +161,11 @@ def _build(model: Any, spec: Example) -> None:
     if model.built and model.variables:
         return
     try:
-        with quiet("tensorflow"):
+        with quiet("tensorflow"), noting(model) as running:
             model(_structured(spec, [np.zeros(t.shape, t.dtype) for t in spec.types]))
     except Exception as exc:
-        raise SourceError(
-            f"{type(model).__name__} cannot be called on the example: {_first_line(exc)}"
-        ) from exc
+        what = f"layer {running.failed}" if running.failed else type(model).__name__
+        raise SourceError(f"{what} cannot be called on the example: {first_words(exc)}") from exc
 
 
 def _structured(spec: Example, data: Sequence[Any]) -> Any:
@@ -200,7 +201,9 @@ def _export(
             stack.enter_context(keeping_dropout(model, drops))
         if show:
             stack.enter_context(showing_batch_norm(model))
-        traced = trace(forward, dict(zip(labels, types, strict=True)), f"Keras model {model.name!r}", drops)
+        traced = trace(
+            forward, dict(zip(labels, types, strict=True)), f"Keras model {model.name!r}", drops, model
+        )
     return traced, keys
 
 
@@ -218,11 +221,16 @@ class Traced:
 
 
 def trace(
-    function: Callable[..., Any], types: Mapping[str, TensorType], what: str, drops: Drops | None = None
+    function: Callable[..., Any],
+    types: Mapping[str, TensorType],
+    what: str,
+    drops: Drops | None = None,
+    model: Any = None,
 ) -> Traced:
     """The ONNX model of a function of TensorFlow tensors, its inputs named and typed as in `types`.
 
-    Dropout that `drops` collects while the function is traced is kept.
+    Dropout that `drops` collects while the function is traced is kept. Nodes are named by their layers, those
+    within `model`.
 
     Raises:
         SourceError: it cannot be traced; `what` says what it is.
@@ -232,10 +240,10 @@ def trace(
 
     signature = [tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in types.items()]
     try:
-        with quiet("tensorflow", "tf2onnx"), _inlined(), _transposes_left():
+        with quiet("tensorflow", "tf2onnx"), _inlined(), _transposes_left(), noting(model) as running:
             wrapped = tf.function(function, autograph=False)
             traced = wrapped.get_concrete_function(*signature)
-            refuse_own_gradients(traced.graph)
+            refuse_own_gradients(traced.graph, running.of)
             proto, _ = tf2onnx.convert.from_function(
                 wrapped,
                 input_signature=signature,
@@ -243,13 +251,12 @@ def trace(
                 **keeping_stops({**recurrent_handlers(), **(drops or Drops()).handlers()}),
             )
             _fix_captures(proto, traced)
-    except EdgeflError:
-        raise
+            name_nodes(proto, running)
+    except EdgeflError as exc:
+        raise type(exc)(first_words(exc)) from exc
     except Exception as exc:
-        raise SourceError(
-            f"{what} cannot be traced: {_first_line(exc)}; it must use keras.ops or TensorFlow operations, "
-            "and shapes must not depend on data"
-        ) from exc
+        where = f"layer {running.failed} of {what}" if running.failed else what
+        raise SourceError(f"{where} cannot be traced: {first_words(exc)} {_advice(exc)}") from exc
     return Traced(proto, tuple(v.name.partition(":")[0] for v in traced.graph.trainable_variables))
 
 
@@ -329,6 +336,11 @@ def _provenance(model: Any, dropout: bool) -> dict[str, str]:
     }
 
 
-def _first_line(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return " ".join(lines[:3]) or "no message"
+def _advice(exc: Exception) -> str:
+    """What to do about what could not be traced."""
+    said = str(exc)
+    if "as a Python `bool`" in said:
+        return "Choose by keras.ops.where or a mask, and loop a fixed number of times"
+    if "numpy" in said.lower():
+        return f"Instead {instead_of('py_func')}"
+    return "It must use keras.ops or TensorFlow operations, and shapes must not depend on data"

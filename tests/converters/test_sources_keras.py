@@ -226,7 +226,7 @@ def test_a_layer_that_cannot_be_traced_is_named() -> None:
     model = keras.Sequential([layers.Dense(3), Broken(name="culprit")])
     model(np.zeros((1, 3), np.float32))
 
-    with pytest.raises(SourceError, match=r"cannot be traced: .*Broken"):
+    with pytest.raises(SourceError, match=r"layer culprit \(Broken\) of .* cannot be traced"):
         load_forward(model, np.zeros((1, 3)), batch_size=2)
 
 

@@ -120,6 +120,22 @@ def non_zero(inputs: Inputs, attributes: Attributes) -> Outputs:
     return (np.array(np.nonzero(np.atleast_1d(required(inputs))), np.int64),)
 
 
+@kernel("Unique")
+def unique(inputs: Inputs, attributes: Attributes) -> Outputs:
+    """Values that differ, where each occurs first, which of them each is, and how often it occurs."""
+    x = required(inputs)
+    axis = integer(attributes, "axis", 0) if "axis" in attributes else None
+    values, first, which, counts = np.unique(
+        x, return_index=True, return_inverse=True, return_counts=True, axis=axis
+    )
+    which = np.reshape(which, -1)
+    if not integer(attributes, "sorted", 1):
+        order = np.argsort(first)
+        values, first, counts = np.take(values, order, axis or 0), first[order], counts[order]
+        which = np.argsort(order)[which]
+    return values, *(np.asarray(a, np.int64) for a in (first, which, counts))
+
+
 @kernel("Compress")
 def compress(inputs: Inputs, attributes: Attributes) -> Outputs:
     """Elements where a vector of booleans is true; the shape depends on the values."""
