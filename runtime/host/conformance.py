@@ -6,9 +6,13 @@ A folder of vectors has `index.json` and the files it names:
 - `packs`: tensors as JSON, and the file `edgefl.tensorfile` writes for them.
 - `refused`: files that are no tensors.
 - `frames`: a difference as tensors, options, and the frame the codec makes of it.
+- `files`: a file of a bundle for some target, what it is fed with by contract names, and what it gives.
 - `rounds`: a bundle, examples, settings, a script of readings, and the frame or the reason for none. Frames
-  are compared by what they carry, since compressors differ, as parts of the largest move: NumPy's within
-  1e-6, since processors sum in other orders, and other engines' within `tolerance`.
+  are compared by what they carry, since compressors differ.
+
+Results of files and moves of rounds are compared as parts of the largest: NumPy's within 1e-6, since
+processors sum in other orders, and other engines' within `tolerance`. An engine is given the files of its own
+target.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from edgefl.bundle import Bundle
 from edgefl.delta import decode_delta, encode_delta
 from edgefl.errors import DataError, TensorFileError
 from edgefl.runtime.host.doubles import NumpyEngine, ScriptedPhone
-from edgefl.runtime.host.engine import HostEngine
+from edgefl.runtime.host.engine import HostBackend, HostEngine
 from edgefl.runtime.host.entry import run_round
 from edgefl.runtime.host.examples import FILE
 from edgefl.tensorfile import DTYPES, read_tensors, write_tensors
@@ -59,6 +63,10 @@ def replay(vectors: Path, engine: HostEngine | None = None) -> tuple[Result, ...
     found = [_tried("pack", row["name"], partial(_pack, vectors, row)) for row in index["packs"]]
     found += [_tried("refused", name, partial(_refused, vectors / name)) for name in index["refused"]]
     found += [_tried("frame", row["name"], partial(_frame, vectors, row)) for row in index["frames"]]
+    for row in index["files"]:
+        for one, tolerance in ((NumpyEngine(), _KERNELS), (engine, row["tolerance"])):
+            if one is not None and row["target"] == _target(one):
+                found.append(_tried("file", row["name"], partial(_file, vectors, row, one, tolerance)))
     for row in index["rounds"]:
         found.append(_tried("round", row["name"], partial(_round, vectors, row, NumpyEngine(), _KERNELS)))
         if engine is not None:
@@ -70,7 +78,7 @@ def replay(vectors: Path, engine: HostEngine | None = None) -> tuple[Result, ...
 def _index(vectors: Path) -> dict[str, list[Any]]:
     try:
         index = json.loads((vectors / INDEX).read_text())
-        return {name: list(index[name]) for name in ("packs", "refused", "frames", "rounds")}
+        return {name: list(index[name]) for name in ("packs", "refused", "frames", "files", "rounds")}
     except (OSError, ValueError, LookupError, TypeError) as exc:
         raise DataError(f"{vectors} is no folder of vectors: {exc}") from exc
 
@@ -124,6 +132,22 @@ def _frame(vectors: Path, row: dict[str, Any]) -> str:
     delta = read_tensors((vectors / row["delta"]).read_bytes())
     frame = encode_delta(delta, None, rng=np.random.default_rng(row["seed"]), **row["options"])
     return "" if frame == (vectors / row["file"]).read_bytes() else "other bytes are written"
+
+
+def _target(engine: HostEngine) -> str:
+    return str(json.loads(str(engine.describe()))["target"])
+
+
+def _file(vectors: Path, row: dict[str, Any], engine: HostEngine, tolerance: float) -> str:
+    feeds, wanted = (read_tensors((vectors / row[name]).read_bytes()) for name in ("feeds", "results"))
+    with tempfile.TemporaryDirectory() as folder:
+        program = HostBackend(engine, Path(folder)).load(Bundle.open(vectors / row["bundle"]), row["kind"])
+        made = program(feeds)
+    off = {
+        name: float(np.abs(made[name] - value).max() / np.abs(value).max()) for name, value in wanted.items()
+    }
+    worst = max(off, key=off.__getitem__)
+    return "" if off[worst] <= tolerance else f"{worst} is off by {off[worst]:.2g} of its largest element"
 
 
 def _round(vectors: Path, row: dict[str, Any], engine: HostEngine, tolerance: float) -> str:

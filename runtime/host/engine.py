@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from edgefl.bundle import Bundle
+from edgefl.bundle import Bundle, Manifest
 from edgefl.bundle.archive import unpack_package
 from edgefl.bundle.manifest import EXTENSIONS
 from edgefl.errors import BackendFailure, BackendUnavailable, BundleError, TensorFileError
@@ -84,7 +85,7 @@ class HostBackend(Engine):
         path = self._on_disk(artifact.path, bundle.artifact(self.target, kind))
         label = f"{self.name} {self.version} on {artifact.path}"
         names = Names.of(artifact)
-        expected = frozenset(results(bundle.manifest, kind))
+        expected = _shapes(bundle.manifest, kind)
         return _HostProgram(self._engine, path, names, expected, label, Placement(kind, self._delegate))
 
     def _on_disk(self, name: str, data: bytes) -> str:
@@ -100,6 +101,14 @@ class HostBackend(Engine):
         except (OSError, BundleError) as exc:
             raise BackendFailure(f"cannot put {name} in {self._folder}: {exc}") from exc
         return str(place)
+
+
+def _shapes(manifest: Manifest, kind: str) -> dict[str, tuple[int, ...]]:
+    """Of a graph's results, as the contract has them: Core ML's arrays have one to five axes."""
+    of = {p.name: p.shape for p in manifest.parameters}
+    given = (*manifest.step_inputs, *(head.output for head in manifest.heads))
+    of |= {"loss": (), **{spec.name: spec.shape for spec in given}}
+    return {name: of[name.removeprefix("grad/").removeprefix("buffer/")] for name in results(manifest, kind)}
 
 
 def _unpacked(data: bytes, place: Path) -> None:
@@ -119,7 +128,7 @@ class _HostProgram:
         engine: HostEngine,
         path: str,
         names: Names,
-        expected: frozenset[str],
+        expected: Mapping[str, tuple[int, ...]],
         label: str,
         placement: Placement,
     ) -> None:
@@ -137,6 +146,11 @@ class _HostProgram:
         except TensorFileError as exc:
             raise BackendFailure(f"{self._label} gives no tensors: {exc}") from exc
         found = {self._names.to_contract(name): value for name, value in values.items()}
-        if missing := self._expected - found.keys():
+        if missing := self._expected.keys() - found.keys():
             raise BackendFailure(f"{self._label} gives no {min(missing)!r}, only {sorted(found)[:5]}")
-        return found
+        return {name: _as_told(value, self._expected.get(name)) for name, value in found.items()}
+
+
+def _as_told(value: Array, shape: tuple[int, ...] | None) -> Array:
+    """An array in a shape of as many elements; files for one example keep theirs."""
+    return value if shape is None or value.size != math.prod(shape) else value.reshape(shape)

@@ -217,7 +217,7 @@ def test_the_self_test_replays_the_vectors(jvm: Any, dev: Any, host: Host, tmp_p
     engine = getattr(dev, name)(1)
     vectors = Path(__file__).parents[1] / "conformance" / "vectors"
     report = str(dev.EdgeFl(file(jvm, tmp_path)).selfTest(file(jvm, vectors), engine))
-    assert "32 of 32 vectors as expected" in report, report
+    assert "36 of 36 vectors as expected" in report, report
     engine.close()
 
 

@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from edgefl.bundle import Bundle
+from edgefl.converters.targets.coreml import with_coreml
 from edgefl.delta import encode_delta
-from edgefl.runtime.host import run_round
+from edgefl.proof import golden_feeds
+from edgefl.runtime.host import HostBackend, run_round
 from edgefl.tensorfile import _CODES, write_tensors
 from tests.host.doubles import NumpyEngine, Phone
+from tests.host.evaluator import Evaluator
 
 SEED = 3
 VECTORS = Path(__file__).parent / "vectors"
@@ -59,7 +63,7 @@ def refused() -> dict[str, bytes]:
 def main() -> None:
     shutil.rmtree(VECTORS, ignore_errors=True)
     VECTORS.mkdir()
-    index: dict[str, Any] = {"format": 1, "packs": [], "refused": [], "frames": [], "rounds": []}
+    index: dict[str, Any] = {"format": 2, "packs": [], "refused": [], "frames": [], "files": [], "rounds": []}
     for i, (name, tensors) in enumerate(packs().items()):
         file = f"pack-{i}.safetensors"
         (VECTORS / file).write_bytes(write_tensors(tensors))
@@ -72,6 +76,8 @@ def main() -> None:
         (VECTORS / f"refused-{i}.bin").write_bytes(data)
         index["refused"].append(f"refused-{i}.bin")
     _frames(index)
+    with_coreml(Bundle.open(MODEL)).save(VECTORS / "mlp.edgefl")
+    _files(index)
     _rounds(index)
     (VECTORS / "index.json").write_text(json.dumps(index, indent=1) + "\n")
 
@@ -100,9 +106,28 @@ def _frames(index: dict[str, Any]) -> None:
         )
 
 
+def _files(index: dict[str, Any]) -> None:
+    """What each target's files give on the golden batch: Core ML's by the evaluator, the others' by NumPy."""
+    bundle = Bundle.open(VECTORS / "mlp.edgefl")
+    for kind in ("step", "infer"):
+        feeds = golden_feeds(bundle, kind)
+        (VECTORS / f"{kind}-feeds.safetensors").write_bytes(write_tensors(feeds))
+        engines = {"onnx": NumpyEngine(), "coreml": Evaluator()}
+        for target, engine in engines.items():
+            with tempfile.TemporaryDirectory() as folder:
+                made = HostBackend(engine, Path(folder)).load(bundle, kind)(feeds)
+            (VECTORS / f"{kind}-{target}.safetensors").write_bytes(write_tensors(made))
+        for target in ("onnx", "tflite", "coreml"):
+            by = "coreml" if target == "coreml" else "onnx"
+            index["files"].append(
+                {"name": f"{kind} for {target}", "bundle": "mlp.edgefl", "target": target, "kind": kind,
+                 "feeds": f"{kind}-feeds.safetensors", "results": f"{kind}-{by}.safetensors",
+                 "tolerance": 1e-3}
+            )  # fmt: skip
+
+
 def _rounds(index: dict[str, Any]) -> None:
     rng = np.random.default_rng(3)
-    shutil.copyfile(MODEL, VECTORS / "mlp.edgefl")
     x, y = rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, 3, 40).astype(np.int32)
     np.savez(VECTORS / "examples.npz", x=x, y=y)
     training = {"fit": {"epochs": 2, "lr": 0.1}, "coding": {"mode": "topk", "density": 1.0}}
