@@ -120,7 +120,7 @@ class MemoryStore:
         self._versions: dict[int, Version] = {}
         self._first, self._schema, self._model = 0, "", ""
         self._federation = secrets.token_hex(8)
-        self._register, self._evaluations = MemoryRegister(), MemoryRecords()
+        self._register, self._evaluations = MemoryRegister(self._last_seen), MemoryRecords()
         self._head = Head()
         self._alive: Moment | None = None
         self._engines: dict[str, str] = {}
@@ -175,6 +175,9 @@ class MemoryStore:
     def put_device(self, message: CheckIn, at: float) -> None:
         self._engines[message.device] = message.engine
         self._seen[message.device] = message, at
+
+    def _last_seen(self, device: str) -> float | None:
+        return self._seen[device][1] if device in self._seen else None
 
     def candidates(self, since: float) -> list[Candidate]:
         return [

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from edgefl.server_stub.identity.register import Device, Token, check_again, unusable
@@ -12,7 +13,12 @@ from edgefl.server_stub.identity.register import Device, Token, check_again, unu
 class MemoryRegister:
     """See `Register`."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_seen: Callable[[str], float | None] = lambda _: None) -> None:
+        """
+        Args:
+            last_seen: when a device last asked for work.
+        """
+        self._last_seen = last_seen
         self._tokens: dict[str, Token] = {}
         self._devices: dict[str, Device] = {}
         self._admin: str | None = None
@@ -22,7 +28,7 @@ class MemoryRegister:
         self._tokens[token.digest] = token
 
     def tokens(self) -> list[Token]:
-        return list(self._tokens.values())
+        return sorted(self._tokens.values(), key=lambda token: (token.made_at, token.digest))
 
     def enrol(self, device: Device) -> None:
         with self._lock:
@@ -37,10 +43,14 @@ class MemoryRegister:
             self._devices[device.identity] = device
 
     def find(self, identity: str) -> Device | None:
-        return self._devices.get(identity)
+        found = self._devices.get(identity)
+        return None if found is None else replace(found, last_seen=self._last_seen(identity))
 
     def devices(self) -> list[Device]:
-        return list(self._devices.values())
+        everyone = [
+            replace(device, last_seen=self._last_seen(name)) for name, device in self._devices.items()
+        ]
+        return sorted(everyone, key=lambda device: (device.enrolled_at, device.identity))
 
     def revoke(self, identity: str, at: float) -> bool:
         with self._lock:
