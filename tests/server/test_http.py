@@ -250,6 +250,8 @@ def test_openapi_describes_every_route(shared):
         "/v1/rounds/{round}/updates/{assignment}",
         "/v1/rounds/{round}/declines/{assignment}",
         "/v1/rounds/{round}/participants",
+        "/v1/evaluations",
+        "/v1/evaluations/{version}/{assignment}",
         "/v1/status",
         "/v1/rounds",
     }

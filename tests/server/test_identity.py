@@ -125,6 +125,8 @@ ROUTES = [
     ("GET", "/v1/status"),
     ("GET", "/v1/rounds"),
     ("GET", "/v1/rounds/1/participants"),
+    ("GET", "/v1/evaluations"),
+    ("PUT", f"/v1/evaluations/0/{'0' * 32}"),
     ("POST", "/v1/enrol"),
     ("POST", "/v1/admin/tokens"),
     ("GET", "/v1/admin/tokens"),
