@@ -18,7 +18,7 @@ from edgefl.bundle import Bundle, Manifest
 from edgefl.bundle.bundle import FEED
 from edgefl.errors import BackendUnavailable, ManifestError
 from edgefl.graph import Interpreter, read_onnx
-from edgefl.sketch import Sketch, decode, encode, loosened, sketch
+from edgefl.sketch import Sketch, decode, encode, loosened
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -103,7 +103,7 @@ def sketched(bundle: Bundle) -> Bundle:
         interpreter = Interpreter(read_onnx(bundle.artifact("onnx", kind)))
         feeds = golden_feeds(made, kind)
         values = interpreter(feeds)
-        rows = loosened(sketch(values), interpreter(nudged(feeds, _taken_as_it_is(made.manifest))))
+        rows = loosened(values, interpreter(nudged(feeds, _taken_as_it_is(made.manifest))))
         made = with_sketch(made, "onnx", kind, rows)
         if kind == "features":
             made = made.with_proof({**made.proof(), **{FEED + name: v for name, v in values.items()}})

@@ -84,12 +84,29 @@ def sketch(values: Mapping[str, Array]) -> dict[str, Row]:
     return {name: _row(value) for name, value in values.items()}
 
 
-def loosened(rows: Sketch, moved: Mapping[str, Array]) -> dict[str, Row]:
-    """The sketch with the slack that another evaluation shows, in which every input was moved a little."""
+def loosened(
+    values: Mapping[str, Array], moved: Mapping[str, Array], most: float = _MOST_SLACK
+) -> dict[str, Row]:
+    """The sketch of arrays, with the slack that others show, for which all was rounded in another way.
+
+    Twice their distance: of one as large, the estimate by projections is larger once in a thousand times.
+
+    Args:
+        most: of that distance, over an array's norm.
+    """
+    rows = sketch(values)
     return {
-        name: replace(row, slack=_SLACKS * min(_distance(row, _row(moved[name])), _MOST_SLACK * row.norm))
+        name: replace(row, slack=_SLACKS * min(_apart(values[name], moved[name]), most * row.norm))
         for name, row in rows.items()
     }
+
+
+def _apart(one: Array, other: Array) -> float:
+    """The 2-norm of the difference of two arrays of a shape, where it is finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.subtract(one, other, dtype=np.float64).ravel()
+    apart = np.where(np.isfinite(apart), apart, 0)
+    return math.sqrt(float(apart @ apart))
 
 
 def roughness(rows: Sketch, tolerance: float) -> float:

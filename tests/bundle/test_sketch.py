@@ -114,8 +114,8 @@ def test_what_moves_with_rounding_is_held_to_less() -> None:
     rows = sketch({"grad/w": expected})
     made = {"grad/w": expected * np.float32(1.0005)}
 
-    loose = loosened(rows, {"grad/w": expected * np.float32(1.001)})
-    looser = loosened(rows, {"grad/w": 3 * expected})
+    loose = loosened({"grad/w": expected}, {"grad/w": expected * np.float32(1.001)})
+    looser = loosened({"grad/w": expected}, {"grad/w": 3 * expected})
 
     assert difference(rows, made, F32).excess > 1 >= difference(loose, made, F32).excess
     assert difference(looser, {"grad/w": 1.1 * expected}, F32).excess > 1
