@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -59,6 +59,7 @@ class Checked:
     """Base of frozen dataclasses whose fields carry rules."""
 
     _rules: ClassVar[Mapping[str, Rule]] = {}
+    _idle: ClassVar[Mapping[str, object]] = {}
 
     def __init_subclass__(cls) -> None:
         hints = get_type_hints(cls, include_extras=True)
@@ -91,19 +92,28 @@ class Checked:
         Args:
             defaults: also those, however deep, that have the value they would have anyway.
         """
-        values = [(f, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
-        return {f.name: _plain(v, defaults) for f, v in values if defaults or v != _default(f)}
+        values = ((name, getattr(self, name), idle) for name, idle in self._defaults().items())
+        return {name: _plain(v, defaults) for name, v, idle in values if defaults or v != idle}
+
+    @classmethod
+    def _defaults(cls) -> Mapping[str, object]:
+        """The value of each field that is not given, MISSING where it has to be. Such values do not change."""
+        if "_idle" not in cls.__dict__:
+            cls._idle = {
+                f.name: f.default if f.default_factory is MISSING else f.default_factory()
+                for f in fields(cls)  # type: ignore[arg-type]
+            }
+        return cls._idle
 
     @classmethod
     def _read(cls: type[C], value: object, where: str) -> C:
         """Make one from JSON values; unknown names are ignored. Raises Broken, which says where."""
         if not isinstance(value, dict):
             raise refusal(where, value, "a JSON object")
-        known = fields(cls)  # type: ignore[arg-type]
-        needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
-        if not needed <= value.keys():
-            raise Broken(f"{where} lacks {', '.join(sorted(needed - value.keys()))}")
-        given = {f.name: value[f.name] for f in known if f.name in value}
+        known = cls._defaults()
+        if lacking := [name for name, idle in known.items() if idle is MISSING and name not in value]:
+            raise Broken(f"{where} lacks {', '.join(sorted(lacking))}")
+        given = {name: value[name] for name in known if name in value}
         checked = {n: cls._rules[n](v, f"{where}.{n}") if n in cls._rules else v for n, v in given.items()}
         try:
             return cls(**checked)
@@ -215,11 +225,6 @@ def _bytes(written: str) -> int:
     if not found or found[2] not in units:
         raise ValueError(f"{written!r} is no size; write 20000, 20kB, 1.5MB or 16KiB")
     return int(float(found[1]) * units[found[2]])
-
-
-def _default(known: Field[Any]) -> object:
-    """The value of a field that is not given, MISSING where it has to be."""
-    return known.default if known.default_factory is MISSING else known.default_factory()
 
 
 def _plain(value: object, defaults: bool) -> object:

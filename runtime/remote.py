@@ -132,14 +132,16 @@ class Remote:
 
         At least one; each is decoded when it is asked for.
         """
-        limit = 8 * schema.size + _HEADER_ROOM
-        answer = self._ask("GET", f"/v1/parameters/{version}/from/{held}", b"", {}, limit)
+        body = self.way(version, held, schema)
         try:
-            yield from decode_moves(
-                answer.body, schema_id=schema.id, size=schema.size, versions=range(version)
-            )
+            yield from decode_moves(body, schema_id=schema.id, size=schema.size, versions=range(version))
         except DeltaError as exc:
             raise ServerNonsense(f"the steps to version {version} cannot be used: {exc}") from exc
+
+    def way(self, version: int, held: int, schema: Schema) -> bytes:
+        """The frames of `moves` as they come, which nobody has looked at yet."""
+        limit = 8 * schema.size + _HEADER_ROOM
+        return self._ask("GET", f"/v1/parameters/{version}/from/{held}", b"", {}, limit).body
 
     def weights(self, version: int, form: str, schema: Schema) -> Arrays:
         """The shared parameters of a version for inference, `int8` or `float16`."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +24,20 @@ from edgefl.server_stub.versions import Line
 from edgefl.tensorfile import read_tensors, write_tensors
 
 log = logging.getLogger("edgefl.server")
+
+_KEPT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Ways to one version by the version held before. They take a while to code, and devices share them."""
+
+    version: int
+    ways: dict[int, bytes] = field(default_factory=dict)
+
+    def keep(self, held: int, found: bytes) -> None:
+        if len(found) + sum(map(len, list(self.ways.values()))) <= _KEPT_BYTES:
+            self.ways[held] = found
 
 
 class Shelf:
@@ -46,6 +61,7 @@ class Shelf:
         self.line = Line(self._schema, first, start, rule, settings.downlink)
         self._fingerprint: tuple[int, str] = (-1, "")
         self._origin: tuple[int, str] = (-1, "")
+        self._last = _Ways(-1)
 
     def as_founded(self, bundle: Bundle) -> Bundle:
         """The bundle with the parameters of the first version, from which devices count all steps."""
@@ -81,10 +97,14 @@ class Shelf:
         Raises:
             Refused: `unknown-version`: there is no such way, the version is to be fetched whole.
         """
+        found = self._kept(version).ways.get(held)
+        if found is not None:
+            return found
         links = self._store.links(held, version) if 0 < version - held <= CHAIN else []
         found = shortest(links, held, version, self._schema, lambda: self._since_first(version))
         if found is None:
             raise Refused(404, "unknown-version", f"there are no steps from version {held} to {version}")
+        self._kept(version).keep(held, found)
         return found
 
     def weights(self, version: int, form: str) -> bytes:
@@ -118,8 +138,21 @@ class Shelf:
 
     def _since_first(self, version: int) -> bytes | None:
         """All steps since the first version as one, None where it is not known any more what they were."""
+        # No device holds the version before the first, so this is the place of what all far behind share.
+        place = self.line.first - 1
+        if (found := self._kept(version).ways.get(place)) is not None:
+            return found
         published = self._store.publication(version)
         if published is None or published.standing is None:
             return None
         standing = Standing.from_bytes(published.standing, self.line.start)
-        return since_first(standing, self._schema, self.line.first)
+        made = since_first(standing, self._schema, self.line.first)
+        self._kept(version).keep(place, made)
+        return made
+
+    def _kept(self, version: int) -> _Ways:
+        """Those of the version that was asked for last: a round's devices all go there."""
+        kept = self._last
+        if kept.version != version:
+            kept = self._last = _Ways(version)
+        return kept

@@ -42,7 +42,7 @@ _HUFFMAN, _RUNS, _MATCHES = zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_DEFAULT_STRA
 _RUNS_PAY_BELOW = 1 << 16
 _PROBE = 1 << 13
 _SHORT = 1 << 17
-_EFFORT = 6
+_EFFORT, _THOROUGH = 6, 8
 # Random bytes reach this from about 4,000 on; on shorter ones an attempt costs nothing.
 _INCOMPRESSIBLE = 0.994
 
@@ -115,7 +115,7 @@ def _attempts(data: bytes, coders: Collection[str], thorough: bool) -> Iterator[
             yield _deflate(data, _RUNS)
         if searched:
             known = probe == data and not thorough
-            yield matches if known else _deflate(data, _MATCHES, 9 if thorough else _EFFORT)
+            yield matches if known else _deflate(data, _MATCHES, _THOROUGH if thorough else _EFFORT)
     if "zstd" in coders and zstandard():
         for level in (1, *([9] if searched else []), *([19] if thorough else [])):
             yield Stream(ZSTD, _compressor(level, len(data)).compress(data))

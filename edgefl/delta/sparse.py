@@ -9,13 +9,14 @@ less 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgefl.delta import bits, tokens
 from edgefl.delta.bits import Array, Bytes, Ints
-from edgefl.delta.coders import STORED, Stream, smallest
+from edgefl.delta.coders import STORED, Stream, entropy_bytes, smallest
 from edgefl.delta.grid import Grid, signed
 from edgefl.delta.table import LISTED, Coded, Section
 from edgefl.errors import DeltaIndex, DeltaSection
@@ -38,7 +39,32 @@ _LISTING_PAYS = 20
 _EMPTY = Stream(STORED, b"")
 
 Read = Callable[[int, int], bytes]
-Shrink = Callable[[bytes], Stream]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Positions or levels in one of the ways there are.
+
+    Attributes:
+        mode: index mode, or plane width.
+        streams: to be shrunk.
+        extra: bits that cannot be.
+        escapes: how many.
+    """
+
+    mode: int
+    streams: tuple[bytes, ...]
+    extra: bytes = b""
+    escapes: int = 0
+
+
+@dataclass(frozen=True)
+class _Shrunk:
+    """The same, shrunk; the extra bits are its last stream."""
+
+    mode: int
+    escapes: int
+    streams: tuple[Stream, ...]
 
 
 def encode(
@@ -61,13 +87,11 @@ def encode(
         levels: shape `(k,)`.
     """
 
-    def shrink(data: bytes) -> Stream:
-        return smallest(data, coders, thorough)
-
-    mode, positions = _encode_positions(indices, length, shrink)
-    width, escapes, values = _encode_levels(levels, shrink)
-    section = Section(KIND, mode, width, start, length, len(indices), grid, escapes)
-    return Coded(section, (*positions, shrink(bits.pack_bits(negative)), *values))
+    places = _smallest(_positions_written(indices, length), coders, thorough)
+    values = _smallest(_levels_written(levels), coders, thorough)
+    section = Section(KIND, places.mode, values.mode, start, length, len(indices), grid, values.escapes)
+    signs = smallest(bits.pack_bits(negative), coders, thorough)
+    return Coded(section, (*places.streams, signs, *values.streams))
 
 
 def decode(section: Section, read: Read) -> tuple[Ints, Vector]:
@@ -91,17 +115,34 @@ def decode(section: Section, read: Read) -> tuple[Ints, Vector]:
     return indices, signed(_magnitudes(section, read), _signs(section, read))
 
 
-def _encode_positions(indices: Ints, length: int, shrink: Shrink) -> tuple[int, tuple[Stream, Stream]]:
+def _smallest(ways: Sequence[_Written], coders: Collection[str], thorough: bool) -> _Shrunk:
+    """What comes out smallest. Where searching is thorough, and slow, entropies say which that will be."""
+    if thorough:
+        ways = [min(ways, key=_entropy)]
+    return min((_shrunk(way, coders, thorough) for way in ways), key=_length)
+
+
+def _entropy(way: _Written) -> float:
+    return sum(min(len(data), entropy_bytes(data)) for data in way.streams) + len(way.extra)
+
+
+def _shrunk(way: _Written, coders: Collection[str], thorough: bool) -> _Shrunk:
+    streams = (smallest(data, coders, thorough) if data else _EMPTY for data in way.streams)
+    return _Shrunk(way.mode, way.escapes, (*streams, Stream(STORED, way.extra)))
+
+
+def _length(shrunk: _Shrunk) -> int:
+    return sum(len(stream.data) for stream in shrunk.streams)
+
+
+def _positions_written(indices: Ints, length: int) -> list[_Written]:
     codes, extra = tokens.split(_gaps(indices))
-    by_gaps = (shrink(codes.tobytes()), Stream(STORED, extra))
+    by_gaps = _Written(GAPS, (codes.tobytes(),), extra)
     if len(indices) * _BITMAP_MAY_PAY < length:
-        return GAPS, by_gaps
+        return [by_gaps]
     flags = np.zeros(length, np.bool_)
     flags[indices] = True
-    by_bitmap = (shrink(bits.pack_bits(flags)), _EMPTY)
-    if len(by_bitmap[0].data) < len(by_gaps[0].data) + len(extra):
-        return BITMAP, by_bitmap
-    return GAPS, by_gaps
+    return [by_gaps, _Written(BITMAP, (bits.pack_bits(flags),))]
 
 
 def _gaps(indices: Ints) -> Array:
@@ -112,32 +153,27 @@ def _gaps(indices: Ints) -> Array:
     return gaps
 
 
-def _encode_levels(levels: Array, shrink: Shrink) -> tuple[int, int, tuple[Stream, ...]]:
-    """Plane width, number of escapes, and the streams, for the width that comes out smallest."""
+def _levels_written(levels: Array) -> list[_Written]:
+    """In every plane width that may come out smallest."""
     top = int(levels.max())
     if top == 0:
-        return 0, 0, (_EMPTY, _EMPTY, _EMPTY)
+        return [_Written(0, (b"", b""))]
     raised = np.flatnonzero(levels)
     if len(raised) * _LISTING_PAYS < len(levels):
-        return _listed(levels, raised, shrink)
-    return min((_plane(levels, width, shrink) for width in PLANE_WIDTHS if top > width >> 1), key=_length)
+        return [_listed(levels, raised)]
+    return [_plane(levels, width) for width in PLANE_WIDTHS if top > width >> 1]
 
 
-def _listed(levels: Array, raised: Ints, shrink: Shrink) -> tuple[int, int, tuple[Stream, ...]]:
+def _listed(levels: Array, raised: Ints) -> _Written:
     codes, extra = tokens.split(np.concatenate((_gaps(raised), levels[raised] - 1)))
-    return LISTED, len(raised), (_EMPTY, shrink(codes.tobytes()), Stream(STORED, extra))
+    return _Written(LISTED, (b"", codes.tobytes()), extra, len(raised))
 
 
-def _plane(levels: Array, width: int, shrink: Shrink) -> tuple[int, int, tuple[Stream, ...]]:
+def _plane(levels: Array, width: int) -> _Written:
     full = (1 << width) - 1
     capped = np.minimum(levels, full).astype(np.uint8)
     codes, extra = tokens.split(levels[capped == full] - full)
-    plane = shrink(bits.pack_plane(capped, width))
-    return width, len(codes), (plane, shrink(codes.tobytes()), Stream(STORED, extra))
-
-
-def _length(option: tuple[int, int, tuple[Stream, ...]]) -> int:
-    return sum(len(stream.data) for stream in option[2])
+    return _Written(width, (bits.pack_plane(capped, width), codes.tobytes()), extra, len(codes))
 
 
 def _from_gaps(section: Section, read: Read) -> Ints:

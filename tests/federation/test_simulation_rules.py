@@ -14,12 +14,15 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import DataError, DataShape, NotFinite, OptionError, ProtocolError
 from edgefl.options import FitOptions
+from edgefl.parameters import Schema
 from edgefl.runtime import Trainer
+from edgefl.runtime.held import Ways
 from edgefl.runtime.personal import personalize
+from edgefl.runtime.remote import Remote
 from edgefl.runtime.update import encode_update
 from edgefl.simulation import Plan, divide, simulate
 from edgefl.simulation.turns import Turns
-from edgefl.wire import Training
+from edgefl.wire import Task, Training
 from tests.fixtures.make import examples
 
 pytestmark = pytest.mark.device
@@ -68,6 +71,27 @@ def test_a_round_that_never_fills_says_why() -> None:
 
     with pytest.raises(NotFinite, match="round 2 has 1 of at least 2 updates: training gave nonsense"):
         simulate(MLP, some(4), Plan(rounds=3, training=TRAINING), backend="numpy", code=code)
+
+
+def test_a_version_is_decoded_once_whatever_devices_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 9 devices three take part, in another order each time: they hold different versions."""
+    asked, decoded = list[str](), list[int]()
+    way, moved = Remote.way, Ways._moved
+
+    def asks(self: Remote, version: int, held: int, schema: Schema) -> bytes:
+        asked.append(f"{version} from {held}")
+        return way(self, version, held, schema)
+
+    def moves(self: Ways, held: Any, steps: Any, task: Task) -> Any:
+        decoded.append(task.base_version)
+        return moved(self, held, steps, task)
+
+    monkeypatch.setattr(Remote, "way", asks)
+    monkeypatch.setattr(Ways, "_moved", moves)
+    simulate(MLP, some(9, 8), Plan(rounds=12, training=TRAINING, cohort=3), backend="numpy")
+
+    assert len(asked) == len(set(asked)) > 11
+    assert decoded == list(range(1, 12))
 
 
 def test_a_device_behind_is_led_to_the_newest_version() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgefl.bundle import Bundle
 from edgefl.delta import encode
-from edgefl.delta.lattice import decode_moves, fingerprint, weights
+from edgefl.delta.lattice import decode_moves, encode_moves, fingerprint, weights
 from edgefl.errors import Refused, ServerNonsense
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.remote import Remote
@@ -26,6 +26,7 @@ from edgefl.server_stub.aggregators.mean import Mean
 from edgefl.server_stub.aggregators.optimizers import averaging
 from edgefl.server_stub.checks import Checks
 from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.downlink import CHAIN
 from edgefl.server_stub.publish import Standing, choose, publish
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.values import Version
@@ -195,6 +196,29 @@ def test_restarted_server_goes_on_with_what_it_had_published(tmp_path):
         coordinator.close()
 
     assert made["a"] == made["b"] and made["a moves"] == made["b moves"]
+
+
+def test_a_way_is_coded_once_for_all_devices_that_take_it(tmp_path, monkeypatch):
+    coordinator = Coordinator(settings_for(tmp_path / "x.db", rounds=20))
+    for n in range(CHAIN + 4):
+        run_round(coordinator, n)
+    coded = []
+
+    def counted(total, unit, **options):
+        coded.append(options["base_version"])
+        return encode_moves(total, unit, **options)
+
+    monkeypatch.setattr("edgefl.server_stub.downlink.lattice.encode_moves", counted)
+    newest = CHAIN + 4
+    ways = {held: coordinator.shelf.moves(newest, held) for held in range(newest)}
+    first = list(coded)
+    again = {held: coordinator.shelf.moves(newest, held) for held in range(newest)}
+    coordinator.close()
+
+    assert again == ways and coded == first
+    assert len({ways[held] for held in range(4)}) == 1
+    # One each for those that are two to eight behind, and one for all that come from the first version.
+    assert sorted(coded) == sorted([0, *range(newest - CHAIN, newest - 1)])
 
 
 def test_crash_while_closing_publishes_nothing(tmp_path, monkeypatch):
