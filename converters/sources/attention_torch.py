@@ -9,17 +9,28 @@ from typing import Any
 _AXES = 4  # batch, heads, positions, features
 
 
-def fold_attention(program: Any) -> None:
-    """Change an exported program: the axes before the last two of an attention become one, and come back."""
+def fold_attention(program: Any, dropout: bool) -> None:
+    """Change an exported program: the axes before the last two of an attention become one, and come back.
+
+    `dropout` says that dropout is kept, which is not done here: else attention has none.
+    """
     import torch
 
     graph = program.graph
     for node in list(graph.nodes):
         if node.target is not torch.ops.aten.scaled_dot_product_attention.default:
             continue
-        if node.meta["val"].dim() != _AXES and not node.kwargs.get("enable_gqa", False):
+        if not dropout:
+            _without_dropout(node)
+        if node.meta["val"].dim() != _AXES:
             _fold(graph, node)
     program.graph_module.recompile()
+
+
+def _without_dropout(node: Any) -> None:
+    if len(node.args) > 4:
+        node.update_arg(4, 0.0)
+    node.kwargs = {name: given for name, given in node.kwargs.items() if name != "dropout_p"}
 
 
 def _fold(graph: Any, node: Any) -> None:
@@ -27,6 +38,9 @@ def _fold(graph: Any, node: Any) -> None:
     outer, whole = tuple(node.meta["val"].shape[:-2]), node.meta["val"]
     query, key, value, *rest = node.args
     with graph.inserting_before(node):
+        if node.kwargs.get("enable_gqa", False):
+            key, value = (_repeated(graph, tensor, outer[-1]) for tensor in (key, value))
+            node.kwargs = {name: given for name, given in node.kwargs.items() if name != "enable_gqa"}
         folded = [_folded(graph, tensor, outer) for tensor in (query, key, value)]
         if rest and rest[0] is not None and rest[0].meta["val"].dim() > 2:
             rest[0] = _folded(graph, rest[0], outer)
@@ -35,8 +49,18 @@ def _fold(graph: Any, node: Any) -> None:
     node.args = (*folded, *rest)
     node.meta["val"] = whole.reshape(math.prod(outer), 1, *whole.shape[-2:])
     with graph.inserting_after(node):
-        back = _call(graph, "reshape", node, whole.shape)
+        back = _call(graph, "reshape", node, tuple(whole.shape))
     node.replace_all_uses_with(back, delete_user_cb=lambda user: user is not back)
+
+
+def _repeated(graph: Any, tensor: Any, heads: int) -> Any:
+    """Keys or values of fewer heads, each as often as queries share it: those of one head lie together."""
+    *batch, shared, length, size = tensor.meta["val"].shape
+    if shared == heads:
+        return tensor
+    apart = _call(graph, "unsqueeze", tensor, -3)
+    copies = _call(graph, "expand", apart, (*batch, shared, heads // shared, length, size))
+    return _call(graph, "reshape", copies, (*batch, heads, length, size))
 
 
 def _folded(graph: Any, tensor: Any, outer: tuple[int, ...]) -> Any:
@@ -46,9 +70,10 @@ def _folded(graph: Any, tensor: Any, outer: tuple[int, ...]) -> Any:
     return _call(graph, "reshape", tensor, (math.prod(outer), 1, *shape))
 
 
-def _call(graph: Any, operator: str, tensor: Any, shape: Any) -> Any:
+def _call(graph: Any, operator: str, tensor: Any, how: tuple[int, ...] | int) -> Any:
     import torch
 
-    made = graph.call_function(getattr(torch.ops.aten, operator).default, (tensor, list(shape)))
-    made.meta["val"] = getattr(tensor.meta["val"], operator)(*shape)
+    to = list(how) if isinstance(how, tuple) else how
+    made = graph.call_function(getattr(torch.ops.aten, operator).default, (tensor, to))
+    made.meta["val"] = getattr(tensor.meta["val"], operator)(to)
     return made

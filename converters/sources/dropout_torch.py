@@ -27,8 +27,6 @@ def keeping(model: Any) -> Iterator[None]:
     """Training mode for all that only has dropout, none of it in place, and attention written out."""
     import torch
 
-    functional = torch.nn.functional
-    before = functional.scaled_dot_product_attention
     modules = [m for m in model.modules() if not any(word in type(m).__name__ for word in ALWAYS_OFF)]
     placed = [m for m in modules if "Dropout" in type(m).__name__ and getattr(m, "inplace", False)]
     with contextlib.ExitStack() as stack:
@@ -38,9 +36,23 @@ def keeping(model: Any) -> Iterator[None]:
         for module in placed:
             stack.callback(setattr, module, "inplace", True)
             module.inplace = False
-        stack.callback(setattr, functional, "scaled_dot_product_attention", before)
-        functional.scaled_dot_product_attention = _written_out(before)
+        stack.enter_context(_writing_out())
         yield
+
+
+def _writing_out() -> Any:
+    """A context in which attention's dropout is an operator of its own, by whatever name it is called."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    fused = torch.nn.functional.scaled_dot_product_attention
+    attention = _written_out(fused)
+
+    class WritingOut(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return (attention if function is fused else function)(*args, **(kwargs or {}))
+
+    return WritingOut()
 
 
 def _written_out(fused: Any) -> Any:

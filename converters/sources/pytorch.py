@@ -207,7 +207,7 @@ def export(
             if dropout:
                 stack.enter_context(keeping(model))
             traced = torch.export.export(stateless, inputs)
-            fold_attention(traced)
+            fold_attention(traced, dropout)
             mark(traced)
             if dropout:
                 mark_dropout(traced)

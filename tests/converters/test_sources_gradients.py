@@ -190,5 +190,7 @@ class OwnLayer(layers.Layer):
 def test_a_tensorflow_function_with_its_own_gradient_is_refused() -> None:
     model = keras.Sequential([keras.Input((4,)), OwnLayer(name="mine")])
 
-    with pytest.raises(SourceError, match=r"operation 'mine_1/IdentityN' in layer mine .OwnLayer. has a gradient of its own"):
+    with pytest.raises(
+        SourceError, match=r"operation 'mine_1/IdentityN' in layer mine .OwnLayer. has a gradient of its own"
+    ):
         load_forward(model, batch_size=2)
