@@ -39,6 +39,7 @@ OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "linear", "cosine")
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi", "adagrad")
 AGGREGATORS = ("mean", "fednova", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median")
+PARTIES = r"|[A-Za-z0-9][A-Za-z0-9._:-]{0,63}(,[A-Za-z0-9][A-Za-z0-9._:-]{0,63}){0,255}"
 LABELS = r"|[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}(,[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}){0,7}"
 """What a device says of itself: at most eight pairs of name and value."""
 NORM_BOUND = 4.0
@@ -328,6 +329,12 @@ class ServerOptions(FederationOptions):
         number(0.0, 86_400.0),
         "Seconds over which devices that found no work come back, each at a moment of its own.",
     ] = 0.0
+    parties: Annotated[
+        str,
+        text(PARTIES),
+        "Names that take part, all of them in each round and nobody else, as in alice,bob. A round that "
+        "lacks one at its deadline is abandoned, after --extensions. Default: anybody.",
+    ] = ""
     enrolled: Annotated[
         bool, flag, "Only devices that are enrolled take part, and sign what they ask for."
     ] = False
@@ -347,6 +354,27 @@ class ServerOptions(FederationOptions):
         super().__post_init__()
         if self.minimum is not None and self.minimum > self.goal:
             raise OptionError("the minimum is at most the goal", {"minimum": self.minimum, "goal": self.goal})
+        self._check_parties()
+
+    @property
+    def party_names(self) -> tuple[str, ...]:
+        """The parties, none where anybody takes part."""
+        return tuple(self.parties.split(",")) if self.parties else ()
+
+    def _check_parties(self) -> None:
+        names = self.party_names
+        if len(set(names)) < len(names):
+            raise OptionError("a name is there twice", {"parties": self.parties})
+        others = {
+            "minimum": self.minimum,
+            "staleness": self.staleness,
+            "selection_window_s": self.selection_window_s,
+        }
+        for name, value in others.items():
+            if names and value:
+                raise OptionError(
+                    "all parties are waited for, and nobody else", {"parties": self.parties, name: value}
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 from edgefl.delta.budget import warm_up
 from edgefl.errors import OptionError, ProtocolError
 from edgefl.message import Message, nested, several
-from edgefl.options import FIRST_DENSITY, LABELS, MAX_BYTES, CodingOptions, FitOptions, WhenOptions, nearest
+from edgefl.options import (
+    FIRST_DENSITY,
+    LABELS,
+    MAX_BYTES,
+    PARTIES,
+    CodingOptions,
+    FitOptions,
+    WhenOptions,
+    nearest,
+)
 from edgefl.rules import flag, integer, number, optional, readable, text
 
 MAX_JSON_BYTES = 64 * 1024
@@ -245,7 +254,7 @@ class RoundInfo(Message):
     Attributes:
         round: its number, from 1.
         state: `open`, `full` (enough updates, being aggregated), `closed`, or `abandoned` where its time was
-            over without any update.
+            over without any update, or without one of its parties.
         base_version: version the devices start from.
         version: version the round produced, None while it is not closed and where it was abandoned.
         goal: number of updates that closes the round.
@@ -263,6 +272,7 @@ class RoundInfo(Message):
         bytes_down: bytes that left the socket while the round was the current one.
         refused: updates refused, by reason. Those that name a round there is not count with the newest.
         bounded: accepted updates that were shortened or set aside when the round closed.
+        missing: parties whose update is not here, with commas between them; empty where anybody takes part.
     """
 
     round: Number
@@ -284,6 +294,7 @@ class RoundInfo(Message):
     bytes_down: Bytes
     refused: Annotated[tuple[Refusals, ...], several(Refusals, 100)] = ()
     bounded: Count = 0
+    missing: Annotated[str, text(PARTIES)] = ""
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,11 @@ class Coordinator:
         """A place in the current round if there is one for the device, with what to do there.
 
         Raises:
-            Refused: `wrong-schema`.
+            Refused: `wrong-schema` or `not-a-party`.
         """
+        parties = self.settings.party_names
+        if parties and message.device not in parties:
+            raise Refused(403, "not-a-party", f"{message.device} is none of the parties of these rounds")
         if message.schema != self._schema.id.hex():
             raise Refused(
                 409, "wrong-schema", f"device has schema {message.schema}, the model {self._schema.id.hex()}"
@@ -486,7 +489,7 @@ class Coordinator:
 
     def _close(self, full: Round) -> None:
         began = time.perf_counter()
-        made, verdicts = (None, {}) if full.void else self._next_version(full)
+        made, verdicts = self._void(full) if full.void else self._next_version(full)
         with self._present.event() as at:
             if not self._is_current(self._present.round, full):
                 return
@@ -499,14 +502,21 @@ class Coordinator:
             self._present.round = following
             self.evaluations.begin(version, at, last=following is None)
         self._decoded.clear()
-        if made is None:
-            log.warning("round %d abandoned after %d extensions", full.number, full.extensions)
-            return
         self._tell(full, verdicts)
+        if made is None:
+            without = f", without {', '.join(full.missing())}" if full.plan.parties else ""
+            log.warning("round %d abandoned after %d extensions%s", full.number, full.extensions, without)
+            return
         log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)
         closing = Closing(full.number, made.number, len(full.updates), time.perf_counter() - began)
         for tell in self.on_closed:
             tell(closing)
+
+    @staticmethod
+    def _void(full: Round) -> tuple[None, Mapping[str, Verdict]]:
+        """What an abandoned round leads to: nothing, and what it has does not count."""
+        why = Verdict(0.0, f"the round was abandoned without {', '.join(full.missing())}")
+        return None, dict.fromkeys(full.updates, why)
 
     @staticmethod
     def _is_current(current: Round | None, full: Round) -> bool:

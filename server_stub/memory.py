@@ -92,6 +92,7 @@ class _Record:
             bytes_down=self.traffic.down,
             refused=self.refusals(),
             bounded=len(self.verdicts),
+            missing=",".join(self.now().missing()),
         )
 
     def refusals(self) -> tuple[Refusals, ...]:

@@ -78,4 +78,5 @@ STEPS: tuple[Step, ...] = (
     widened(tables.rounds, "staleness", "patience"),
     widened(tables.updates, "round"),
     added(tables.evaluations, tables.evaluators),
+    widened(tables.rounds, "parties"),
 )

@@ -8,7 +8,7 @@ A deadline that passes below the minimum is put off by the round's duration, and
 an acknowledged update always counts. Places given before the new stretch no longer hold others back, so that
 devices which vanished are replaced; should they return after all, their place is still good while the round
 is open. A round that is out of patience is full with whatever it has; one that has nothing is *void*: it is
-abandoned, and the next one starts from the same version.
+abandoned, and the next one starts from the same version. So is one of named parties that lacks any of them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Plan:
         staleness: versions an update may be behind; 0 is synchronous.
         patience: extensions after which it is full with what it has, if only nothing; None for no end of
             them.
+        parties: who takes part, where that is fixed: then the round is full with all of them alone.
     """
 
     goal: int
@@ -41,6 +42,7 @@ class Plan:
     places: int
     staleness: int = 0
     patience: int | None = None
+    parties: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.goal <= self.places or not self.seconds > 0:
@@ -145,7 +147,12 @@ class Round:
     @property
     def void(self) -> bool:
         """Whether it is over without anything to aggregate."""
-        return self.full and not self.updates
+        return self.full and (not self.updates or bool(self.missing()))
+
+    def missing(self) -> tuple[str, ...]:
+        """Parties whose update is not here."""
+        sent = {device for device, place in self.places.items() if place.id in self.updates}
+        return tuple(name for name in self.plan.parties if name not in sent)
 
     @property
     def stretch_start(self) -> float:
@@ -241,6 +248,8 @@ def check_accept(event: Accept, state: Round) -> bool:
 
 def _assign(event: Assign, state: Round) -> Round:
     before = state
+    if state.plan.parties and event.device not in state.plan.parties:
+        return state
     known = state.places.get(event.device)
     if known is None:
         # Who asks anew has given up what it was at.

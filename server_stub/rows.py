@@ -64,10 +64,19 @@ def infos(c: Connection, number: int | None) -> list[RoundInfo]:
     refused, bounded = roll.refused(c, number), roll.bounded(c, number)
     found = c.execute(select(rounds).where(mine).order_by(rounds.c.number)).mappings().all()
     return [
-        _info(r, places.get(n, {}), sent.get(n, {}), refused.get(n, ()), bounded.get(n, 0))
+        _info(r, places.get(n, {}), sent.get(n, {}), refused.get(n, ()), bounded.get(n, 0), _missing(c, r))
         for r in found
         for n in [r["number"]]
     ]
+
+
+def _missing(c: Connection, row: RowMapping) -> str:
+    """Parties of a round whose update is not here."""
+    if not row["parties"]:
+        return ""
+    query = select(assignments.c.device).select_from(updates.join(assignments))
+    sent = set(c.execute(query.where(assignments.c.round == row["number"])).scalars())
+    return ",".join(name for name in row["parties"].split(",") if name not in sent)
 
 
 def _info(
@@ -76,6 +85,7 @@ def _info(
     sent: Mapping[str, Any],
     refused: tuple[Refusals, ...],
     bounded: int,
+    missing: str,
 ) -> RoundInfo:
     return RoundInfo(
         round=row["number"],
@@ -97,6 +107,7 @@ def _info(
         bytes_down=row["bytes_down"],
         refused=refused,
         bounded=bounded,
+        missing=missing,
     )
 
 
@@ -117,6 +128,7 @@ def load_round(c: Connection, row: RowMapping) -> Round:
             row["places"],
             row["staleness"] or 0,
             row["patience"],
+            tuple(filter(None, row["parties"].split(","))),
         ),
         deadline=row["deadline"],
         extensions=row["extensions"],
@@ -171,6 +183,7 @@ def insert_round(c: Connection, state: Round, at: float) -> None:
             places=state.plan.places,
             staleness=state.plan.staleness,
             patience=state.plan.patience,
+            parties=",".join(state.plan.parties),
             opened_at=at,
             deadline=state.deadline,
             extensions=state.extensions,

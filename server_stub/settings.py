@@ -50,6 +50,8 @@ class Settings(ServerOptions):
 
     def plan(self) -> Plan:
         """What each round asks for."""
+        if names := self.party_names:
+            return Plan(len(names), len(names), self.deadline_s, len(names), 0, self.extensions or 0, names)
         minimum = math.ceil(self.goal / 2) if self.minimum is None else self.minimum
         places = self.goal + math.ceil(self.goal * self.surplus)
         return Plan(self.goal, minimum, self.deadline_s, places, self.staleness, self.extensions)

@@ -89,6 +89,8 @@ rounds = Table(
     # What the plan has besides; empty where a release before these wrote the round.
     Column("staleness", Integer, nullable=True),
     Column("patience", Integer, nullable=True),
+    # Names with commas between them; empty where anybody took part.
+    Column("parties", Text, nullable=False, server_default=""),
     Column("opened_at", Double, nullable=False),
     Column("deadline", Double, nullable=False),
     Column("extensions", Integer, nullable=False),

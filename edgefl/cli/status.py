@@ -77,7 +77,11 @@ def _round(info: RoundInfo) -> tuple[object, ...]:
     refused = ", ".join([*(f"{each.count} {each.reason}" for each in info.refused), *bounded]) or "-"
     counts = f"{info.updates} of {info.goal}", info.declined
     traffic = size(info.bytes_up), size(info.bytes_down)
-    return info.round, info.state, *counts, refused, _loss(info.loss), *traffic
+    lacks = (
+        f" without {info.missing.replace(',', ', ')}" if info.missing and info.state == "abandoned" else ""
+    )
+    waits = f", waits for {info.missing.replace(',', ', ')}" if info.missing and info.state == "open" else ""
+    return info.round, f"{info.state}{lacks}{waits}", *counts, refused, _loss(info.loss), *traffic
 
 
 def _device(one: Participant) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from edgefl.errors import ServerUnreachable
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import HttpTransport
 from edgefl.wire import CheckIn
-from tests.cli.commands import Command
+from tests.cli.commands import Command, Ran
 from tests.cli.test_federation import Server, needs_server, start
 
 pytestmark = needs_server
@@ -184,3 +184,31 @@ def test_parties_are_known_by_their_certificates(
             context.load_cert_chain(*pair)
         with HttpTransport(server.url, context=context) as transport, pytest.raises(ServerUnreachable):
             Remote(transport).check_in(CheckIn("hospital-a", "0" * 16, "test", 1))
+
+
+def test_all_parties_of_a_round_are_those_of_their_certificates(
+    serving: Callable[..., Server], call: Command, data: Path, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    own, own_key = authority.issue("server")
+    tls = ("--certificate", own, "--key", own_key, "--client-ca", authority.file)
+    server = serving(*tls, "--parties", "north,south", scheme="https")
+
+    def shown(name: str) -> tuple[object, ...]:
+        party, key = authority.issue(name)
+        return "--ca", authority.file, "--certificate", party, "--key", key
+
+    def device(name: str, claimed: str) -> Ran:
+        common = ("device", "-s", server.url, "-d", data, "-b", "numpy", "--json", "--max-rounds", 1)
+        return call(*common, "--workdir", name, "--id", claimed, *shown(name))
+
+    stranger = device("east", "north").refusal()
+    north = device("north", "whoever")
+    waiting = call("status", server.url, *shown("north"), columns=200).out
+    south = device("south", "north")
+    told = call("status", server.url, *shown("north"), "--round", 1, "--json").json()
+
+    assert stranger["error"] == "Refused" and "not-a-party" in stranger["message"]
+    assert [json.loads(ran.out)["accepted"] for ran in (north, south)] == [True, True]
+    assert "open, waits for south" in waiting
+    assert {row["device"] for row in told["participants"]["devices"]} == {"north", "south"}

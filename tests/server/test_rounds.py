@@ -214,6 +214,34 @@ def test_a_round_without_an_end_of_patience_waits_for_its_first_update():
     assert not state.full and state.extensions == 8
 
 
+# -- parties
+
+ALL = Plan(2, 2, 10.0, 2, patience=1, parties=("alice", "bob"))
+
+
+def test_a_round_of_parties_is_for_them_alone():
+    state = Round.open(1, 0, ALL, at=100.0)
+
+    assert apply(Assign("carol", "C", 101), state) is state
+    assert state.missing() == ("alice", "bob")
+
+
+def test_a_round_of_parties_is_full_with_all_of_them():
+    first = after(Assign("alice", "A", 100), Accept("A", "x", 101), state=Round.open(1, 0, ALL, at=100.0))
+    both = after(Assign("bob", "B", 102), Accept("B", "y", 103), state=first)
+
+    assert not first.full and first.missing() == ("bob",)
+    assert both.full and not both.void and both.missing() == ()
+
+
+def test_a_round_that_lacks_a_party_is_void_once_it_is_out_of_patience():
+    first = after(Assign("alice", "A", 100), Accept("A", "x", 101), state=Round.open(1, 0, ALL, at=100.0))
+    waiting = after(Tick(110), state=first)
+    over = after(Tick(120), state=waiting)
+
+    assert not waiting.full and over.void and over.missing() == ("bob",)
+
+
 # -- asynchronous rounds
 
 BUFFER = Plan(goal=2, minimum=1, seconds=10.0, places=3, staleness=2)
