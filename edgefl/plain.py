@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -48,6 +48,13 @@ def harmless(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+class Quoted(str):
+    """Text that lines for people have as a JSON string: where it ends cannot be forged."""
+
+    def __str__(self) -> str:
+        return json.dumps(str.__str__(self))
+
+
 class OneLine(logging.Formatter):
     """A line of the log per message, whatever strangers have put into it."""
 
@@ -56,10 +63,35 @@ class OneLine(logging.Formatter):
         return super().formatMessage(record)
 
 
-def start_log(level: int) -> None:
-    """Log to standard error, as every command does that runs for long."""
+class JsonLine(logging.Formatter):
+    """A JSON object per message, on one line: time, level, logger and message, and the fields it was made of
+    where it was made of named ones. Among these `event` says what happened, for programs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = record.args if isinstance(record.args, Mapping) else {}
+        whole = int(record.created)
+        told = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            **fields,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(_harmless(_plain(told)), allow_nan=False)
+
+
+LOG_FORMATS: Mapping[str, Callable[[], logging.Formatter]] = {
+    "text": lambda: OneLine(LOG_FORMAT),
+    "json": JsonLine,
+}
+
+
+def start_log(level: int, form: str = "text") -> None:
+    """Log to standard error, as every command does that runs for long; `form` is one of `LOG_FORMATS`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(OneLine(LOG_FORMAT))
+    handler.setFormatter(LOG_FORMATS[form]())
     logging.basicConfig(level=level, handlers=[handler])
 
 
@@ -74,6 +106,15 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{int(count)} B"
+
+
+def _harmless(value: object) -> object:
+    """The same with all its text harmless."""
+    if isinstance(value, dict):
+        return {harmless(key): _harmless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_harmless(inner) for inner in value]
+    return harmless(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> object:

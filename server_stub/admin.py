@@ -43,7 +43,8 @@ def routes(service: Service, door: Door) -> APIRouter:
         until = at + wanted.days * _DAY_S
         token = Token(_digest(secret), wanted.label, wanted.uses, 0, at, until)
         await to_thread.run_sync(register.put_token, token)
-        log.info("token %s made for %d devices", token.id, token.uses)
+        told = {"event": "token-made", "token": token.id, "uses": token.uses}
+        log.info("token %(token)s made for %(uses)d devices", told)
         return answer(TokenMade(secret, until))
 
     @router.get("/tokens", response_model=Tokens)
@@ -65,7 +66,7 @@ def routes(service: Service, door: Door) -> APIRouter:
         await door.admit_admin(request)
         await to_thread.run_sync(gate.revoke, identity)
         await service.call(service.coordinator.release, identity, "revoked")
-        log.warning("device %s revoked", identity)
+        log.warning("device %(device)s revoked", {"event": "device-revoked", "device": identity})
         return Response(status_code=204)
 
     return router

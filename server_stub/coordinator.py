@@ -6,7 +6,6 @@ Every event goes through the state machine first, then to disk, then into memory
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import secrets
@@ -20,6 +19,7 @@ from edgefl.bundle.missing import check_whole
 from edgefl.delta.asked import check_payload
 from edgefl.errors import Refused, StoreError
 from edgefl.parameters import Schema
+from edgefl.plain import Quoted
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict, discount
 from edgefl.server_stub.aggregators.bounds import most_weight
@@ -213,11 +213,14 @@ class Coordinator:
         with self._present.event():
             device = self._store.put_refusal(number, assignment, refusal.reason)
         log.warning(
-            "update refused: round=%d device=%s reason=%s detail=%s",
-            number,
-            device or "unknown",
-            refusal.reason,
-            json.dumps(refusal.detail),
+            "update refused: round=%(round)d device=%(device)s reason=%(reason)s detail=%(detail)s",
+            {
+                "event": "update-refused",
+                "round": number,
+                "device": device or "unknown",
+                "reason": refusal.reason,
+                "detail": Quoted(refusal.detail),
+            },
         )
 
     def _accept(self, number: int, assignment: str, frame: bytes) -> Accepted:
@@ -271,7 +274,8 @@ class Coordinator:
             if after is not before:
                 self._store.give_back(assignment, reason)
                 self._present.round = after
-                log.info("round %d: a device declined: %s", number, reason)
+                told = {"event": "place-declined", "round": number, "reason": reason}
+                log.info("round %(round)d: a device declined: %(reason)s", told)
 
     def release(self, device: str, reason: str) -> None:
         """Take back the place of a device that is not to take part any more; what it has sent counts."""
@@ -386,7 +390,13 @@ class Coordinator:
             newest, done = self._store.newest_number(), self._present.round is None
             self.evaluations.begin(newest, at, last=done)
         log.info(
-            "model %r: at round %s of %d", self.bundle.manifest.name, self.round_number, self.settings.rounds
+            "model %(model)r: at round %(round)s of %(rounds)d",
+            {
+                "event": "rounds-resumed",
+                "model": self.bundle.manifest.name,
+                "round": self.round_number,
+                "rounds": self.settings.rounds,
+            },
         )
 
     def _following(
@@ -449,10 +459,13 @@ class Coordinator:
         if not after.full:
             self._store.put_deadline(after)
             log.warning(
-                "round %d: %d of at least %d updates at the deadline, waiting on",
-                after.number,
-                len(after.updates),
-                after.plan.minimum,
+                "round %(round)d: %(updates)d of at least %(minimum)d updates at the deadline, waiting on",
+                {
+                    "event": "deadline-put-off",
+                    "round": after.number,
+                    "updates": len(after.updates),
+                    "minimum": after.plan.minimum,
+                },
             )
         self._present.round = after
 
@@ -504,11 +517,13 @@ class Coordinator:
         self._decoded.clear()
         self._tell(full, verdicts)
         if made is None:
-            without = f", without {', '.join(full.missing())}" if full.plan.parties else ""
-            log.warning("round %d abandoned after %d extensions%s", full.number, full.extensions, without)
+            self._tell_abandoned(full)
             return
-        log.info("round %d closed with %d updates: version %d", full.number, len(full.updates), made.number)
         closing = Closing(full.number, made.number, len(full.updates), time.perf_counter() - began)
+        log.info(
+            "round %(round)d closed with %(updates)d updates: version %(version)d",
+            {"event": "round-closed", **vars(closing)},
+        )
         for tell in self.on_closed:
             tell(closing)
 
@@ -517,6 +532,18 @@ class Coordinator:
         """What an abandoned round leads to: nothing, and what it has does not count."""
         why = Verdict(0.0, f"the round was abandoned without {', '.join(full.missing())}")
         return None, dict.fromkeys(full.updates, why)
+
+    @staticmethod
+    def _tell_abandoned(void: Round) -> None:
+        missing = ", ".join(void.missing())
+        without = ", without %(missing)s" if missing else ""
+        told = {
+            "event": "round-abandoned",
+            "round": void.number,
+            "extensions": void.extensions,
+            "missing": missing,
+        }
+        log.warning(f"round %(round)d abandoned after %(extensions)d extensions{without}", told)
 
     @staticmethod
     def _is_current(current: Round | None, full: Round) -> bool:
@@ -549,7 +576,14 @@ class Coordinator:
         names.update({late.id: device for device, late in closed.behind.items()})
         for assignment, verdict in verdicts.items():
             log.warning(
-                "update bounded: round=%d device=%s %s", closed.number, names[assignment], verdict.reason
+                "update bounded: round=%(round)d device=%(device)s %(reason)s",
+                {
+                    "event": "update-bounded",
+                    "round": closed.number,
+                    "device": names[assignment],
+                    "reason": verdict.reason,
+                    "counted": verdict.counted,
+                },
             )
 
     def _uncounted(self) -> Traffic:

@@ -31,7 +31,7 @@ class Quiet(logging.Filter):
             self._buckets.clear()
         self._buckets[message] = level - 1.0, now, 0
         if hidden:
-            record.msg, record.args = f"{record.getMessage()} ({hidden} lines like this kept back)", ()
+            record.msg = f"{message} ({hidden} lines like this kept back)"
         return True
 
 

@@ -100,7 +100,9 @@ def run_server(
         # The socket listens already: a device that comes before the event loop runs waits in the queue.
         if port_file is not None:
             write_atomically(Path(port_file), f"{chosen}\n".encode())
-        log.info("serving %s on %s port %d", app.state.service.coordinator.bundle.manifest.name, host, chosen)
+        model = app.state.service.coordinator.bundle.manifest.name
+        told = {"event": "serving", "model": model, "host": host, "port": chosen}
+        log.info("serving %(model)s on %(host)s port %(port)d", told)
         _Server(config, app.state.service).run(sockets=[listener])
     if app.state.service.lost is not None:
         raise app.state.service.lost

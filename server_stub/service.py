@@ -54,7 +54,7 @@ class Service:
             return await to_thread.run_sync(work, *arguments)
         except StoreLost as exc:
             if self.lost is None:
-                log.critical("the server stops: %s", exc)
+                log.critical("the server stops: %(reason)s", {"event": "stopped", "reason": str(exc)})
             self.lost = exc
             self.stop()
             raise

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,13 @@ from edgefl.options import (
     WhenOptions,
 )
 from edgefl.plain import start_log
+
+
+class LogFormat(str, Enum):
+    """One of `edgefl.plain.LOG_FORMATS`."""
+
+    text = "text"
+    json = "json"
 
 
 def serve(
@@ -59,6 +67,9 @@ def serve(
         Path | None,
         typer.Option(help="Where the admin token is. Default: the database's path with .admin."),
     ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="The log as lines for people, or one JSON object a line.")
+    ] = LogFormat.text,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve anyone, on an address that other machines reach.")
     ] = False,
@@ -80,7 +91,7 @@ def serve(
     settings = Settings(
         bundle, database, training=Training(fit, coding, when), admin_file=admin_file, **vars(server)
     )
-    start_log(logging.INFO)
+    start_log(logging.INFO, log_format.value)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         run_server(

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from collections.abc import Callable
 
 from edgefl.errors import Refused
+from edgefl.plain import Quoted
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.evaluation.records import Records
 from edgefl.server_stub.evaluation.state import Answer, Evaluation, found
@@ -70,11 +70,15 @@ class Desk:
                 return Accepted(True, duplicate=not self._accept(version, assignment, body, device, at))
         except Refused as exc:
             log.warning(
-                "evaluation refused: version=%d device=%s reason=%s detail=%s",
-                version,
-                device or "unknown",
-                exc.reason,
-                json.dumps(exc.detail),
+                "evaluation refused: version=%(version)d device=%(device)s reason=%(reason)s "
+                "detail=%(detail)s",
+                {
+                    "event": "evaluation-refused",
+                    "version": version,
+                    "device": device or "unknown",
+                    "reason": exc.reason,
+                    "detail": Quoted(exc.detail),
+                },
             )
             raise
 
@@ -156,9 +160,13 @@ class Desk:
         if newest is not None and newest.version == state.version:
             self._present.evaluation = self._records.find(state.version)
         log.info(
-            "version %d: measured by %d devices on %d examples, loss %s",
-            state.version,
-            result.devices,
-            result.examples,
-            "-" if result.loss is None else f"{result.loss:.6g}",
+            "version %(version)d: measured by %(devices)d devices on %(examples)d examples, loss %(loss)s",
+            {
+                "event": "version-measured",
+                "version": state.version,
+                "devices": result.devices,
+                "examples": result.examples,
+                "loss": result.loss,
+                "accuracy": result.accuracy,
+            },
         )

@@ -11,25 +11,9 @@ from dataclasses import dataclass
 
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.values import Traffic
-from edgefl.wire import Participant, RoundInfo, Status
+from edgefl.wire import EvaluationInfo, Participant, RoundInfo, Status
 
 _FRESH_S = 1.0
-
-
-@dataclass(frozen=True)
-class Measured:
-    """How good a version is on examples that nobody trained on.
-
-    Attributes:
-        examples: how many there were, of all devices.
-        loss: mean over them.
-        accuracy: part predicted right, None where the loss has no such notion.
-    """
-
-    version: int
-    examples: int
-    loss: float
-    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +27,7 @@ class Snapshot:
         waiting: devices held by this process until there is work for them.
         traffic: bytes since this process began.
         dense_bytes: one update as dense float32.
-        measured: versions that were measured on examples devices hold out, oldest first.
+        evaluations: versions that are or were measured on examples devices hold out, oldest first.
     """
 
     at: float
@@ -52,12 +36,17 @@ class Snapshot:
     waiting: int
     traffic: Traffic
     dense_bytes: int
-    measured: tuple[Measured, ...] = ()
+    evaluations: tuple[EvaluationInfo, ...] = ()
 
     @property
     def closed(self) -> tuple[RoundInfo, ...]:
         """Rounds that are over, oldest first."""
-        return tuple(info for info in self.rounds if info.state == "closed")
+        return tuple(info for info in self.rounds if info.closed_at is not None)
+
+    @property
+    def measured(self) -> tuple[EvaluationInfo, ...]:
+        """Evaluations that came to something, oldest version first."""
+        return tuple(each for each in self.evaluations if each.loss is not None)
 
     def refusals(self) -> Counter[str]:
         """Updates refused in all rounds, by reason."""
@@ -104,4 +93,5 @@ class Figures:
             waiting=self._waiting(),
             traffic=self._traffic(),
             dense_bytes=4 * coordinator.bundle.schema().size,
+            evaluations=tuple(coordinator.evaluations.infos()),
         )

@@ -79,6 +79,13 @@ def _gauges(now: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("edgefl_devices_waiting", "Devices held until there is work", now.waiting)
     if last is not None:
         yield GaugeMetricFamily("edgefl_training_loss", "Mean loss the devices of the last round told", last)
+    if now.measured:
+        newest = now.measured[-1]
+        about = "on examples held out, of the newest version measured"
+        yield GaugeMetricFamily("edgefl_evaluated_version", "Newest version measured", newest.version)
+        yield GaugeMetricFamily("edgefl_evaluation_loss", f"Mean loss {about}", newest.loss)
+        if newest.accuracy is not None:
+            yield GaugeMetricFamily("edgefl_evaluation_accuracy", f"Accuracy {about}", newest.accuracy)
     if current is not None:
         yield GaugeMetricFamily("edgefl_round", "Number of the current round", current.round)
         yield GaugeMetricFamily("edgefl_round_goal", "Updates that fill the current round", current.goal)

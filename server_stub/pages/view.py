@@ -97,7 +97,7 @@ def _tiles(now: Snapshot) -> list[Tile]:
         last = now.measured[-1]
         value = _loss(last.loss) if last.accuracy is None else f"{100 * last.accuracy:.1f} %"
         what = "held-out loss" if last.accuracy is None else "held-out accuracy"
-        tiles.append(Tile(what, value, f"version {last.version}, {last.examples:,} examples"))
+        tiles.append(Tile(what, value, f"version {last.version}, on {last.examples:,} examples"))
     ratio = updates * now.dense_bytes / up if up and updates else None
     return [
         *tiles,
@@ -243,8 +243,9 @@ def _attendance(recent: Sequence[Numbered]) -> list[dict[str, Any]]:
 
 
 def _absent(info: RoundInfo) -> int:
-    """Places of a closed round that nothing came from; with `staleness` some of it comes later."""
-    return max(0, info.assigned - info.updates - info.declined) if info.state == "closed" else 0
+    """Places of a round that is over that nothing came from; with `staleness` some of it comes later."""
+    over = info.closed_at is not None
+    return max(0, info.assigned - info.updates - info.declined) if over else 0
 
 
 def _names(series: Sequence[Series]) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from edgefl.server_stub.pages.charts import Axis, Series, bars, lines
-from edgefl.server_stub.pages.figures import Measured, Snapshot
+from edgefl.server_stub.pages.figures import Snapshot
 from edgefl.server_stub.pages.view import overview
 from edgefl.server_stub.values import Traffic
-from edgefl.wire import RoundInfo, Status
+from edgefl.wire import EvaluationInfo, RoundInfo, Status
 from tests.server.conftest import HOSTILE
 from tests.server.test_metrics import admin, basic, get
 
@@ -139,13 +139,17 @@ def test_bytes_are_told_against_dense_float32():
 
 
 def test_versions_that_were_measured_have_their_own_charts():
-    measured = tuple(Measured(v, 100, 1.0 / v, 1.0 - 1.0 / v) for v in range(1, 6))
+    evaluations = (
+        *(EvaluationInfo(v, "closed", 3, 3, 100, 1 / v, 1 / v, 1 - 1 / v, 0.0, 1.0) for v in range(1, 6)),
+        EvaluationInfo(6, "closed", 3, 0, 0, None, None, None, 0.0, 1.0),
+    )
 
-    titles = [chart.title for chart in overview(snapshot(5, measured=measured), ())["charts"]]
-    tile = next(tile for tile in overview(snapshot(5, measured=measured), ())["tiles"] if "held" in tile.name)
+    shown = overview(snapshot(6, evaluations=evaluations), ())
+    titles = [chart.title for chart in shown["charts"]]
+    tile = next(tile for tile in shown["tiles"] if "held" in tile.name)
 
     assert "Accuracy on held-out examples" in titles and "Loss on held-out examples" in titles
-    assert (tile.name, tile.value, tile.note) == ("held-out accuracy", "80.0 %", "version 5, 100 examples")
+    assert (tile.name, tile.value, tile.note) == ("held-out accuracy", "80.0 %", "version 5, on 100 examples")
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 2, 500])
