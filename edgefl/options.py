@@ -349,6 +349,15 @@ class ServerOptions(FederationOptions):
     evaluate_deadline_s: Annotated[
         float, above(0.0, 1e9), "Seconds in which devices may answer how good a version is."
     ] = 600.0
+    hold_rise: Annotated[
+        float,
+        number(0.0, 1e6),
+        "Hold the rounds where a measured version's median loss is over the best of those before it by more "
+        "than this part; 0.2 is 20 %. 0: never.",
+    ] = 0.0
+    hold_window: Annotated[
+        int, integer(1, 1_000_000), "Measured versions before it among which the best is looked for."
+    ] = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()

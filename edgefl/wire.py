@@ -392,6 +392,8 @@ class Status(Message):
         bytes_down: bytes sent at the socket since the process started.
         federation: as in every `Task`.
         evaluation: the newest version that was to be measured, None without any.
+        promoted: the version that is pulled by default, None where that is the newest.
+        held: why no rounds begin; empty where they do.
     """
 
     model: Text
@@ -406,3 +408,10 @@ class Status(Message):
     bytes_down: Bytes
     federation: Federation = ""
     evaluation: Annotated[EvaluationInfo | None, optional(nested(EvaluationInfo))] = None
+    promoted: Annotated[int | None, optional(integer(0, MAX_VERSION))] = None
+    held: Text = ""
+
+    @property
+    def offered(self) -> int:
+        """The version for whoever asks for none in particular."""
+        return self.version if self.promoted is None else self.promoted

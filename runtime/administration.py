@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgefl.identity.messages import DeviceInfo, Devices, NewToken, TokenInfo, TokenMade, Tokens
+from edgefl.lineage import Hold, Restored
 from edgefl.runtime.remote import ask, parsed
 from edgefl.runtime.transport import Response, Transport
 from edgefl.wire import MAX_LIST_BYTES
@@ -54,3 +55,25 @@ class Administration:
     def revoke(self, identity: str) -> None:
         """Let a device take part no more."""
         ask(self._transport, "PUT", f"/v1/admin/devices/{identity}/revoked", good=(204,))
+
+    def promote(self, version: int) -> None:
+        """Have a version pulled by default."""
+        ask(self._transport, "PUT", f"/v1/admin/versions/{version}/promoted", good=(204,))
+
+    def pin(self, version: int, pinned: bool = True) -> None:
+        """Keep a version, however many newer ones there are, or no longer."""
+        method = "PUT" if pinned else "DELETE"
+        ask(self._transport, method, f"/v1/admin/versions/{version}/pinned", good=(204,))
+
+    def restore(self, version: int) -> int:
+        """Make a new version that has the parameters of an old one; its number."""
+        answer = ask(self._transport, "PUT", f"/v1/admin/versions/{version}/restored")
+        return parsed(Restored, answer).version
+
+    def hold(self, reason: str = "") -> None:
+        """Have no rounds begin; the one that is open goes on to its end."""
+        ask(self._transport, "PUT", "/v1/admin/hold", Hold(reason).to_bytes(), good=(204,))
+
+    def resume(self) -> None:
+        """Have rounds begin again."""
+        ask(self._transport, "DELETE", "/v1/admin/hold", good=(204,))

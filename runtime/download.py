@@ -23,7 +23,7 @@ def pull(server: str | Transport, version: int | None = None, publishers: Iterab
 
     Args:
         server: URL of a running server, finished or not, or a transport to it.
-        version: which version of the parameters; the newest where None.
+        version: which version of the parameters; where None, the promoted one, or the newest.
         publishers: public keys, one of which must have signed the bundle the rounds began with.
 
     Raises:
@@ -60,7 +60,7 @@ def _pulled(remote: Remote, version: int | None) -> Bundle:
             f"the server's bundle has parameter schema {schema.id.hex()}, its rounds {status.schema}: "
             "two deployments answer at this URL"
         )
-    wanted = status.version if version is None else version
+    wanted = status.offered if version is None else version
     signer = {"trained_from_signed_by": bundle.signature.key_id} if bundle.signature else {}
     trained = renewed(bundle.with_parameters(remote.parameters(wanted, schema), wanted))
     return trained.with_provenance(trained_from=bundle.digest, **signer)

@@ -19,7 +19,7 @@ from edgefl.runtime.transport import Transport
 
 
 class Follower:
-    """Keeps a bundle at the server's newest version, at about a byte per parameter."""
+    """Keeps a bundle at the server's promoted version, or its newest, at about a byte per parameter."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Follower:
         self._file = self._home / "newest.edgefl"
 
     def refresh(self) -> Bundle:
-        """The model at the newest version.
+        """The model at the promoted version, or the newest.
 
         Raises:
             OptionError: another process uses the folder.
@@ -55,13 +55,13 @@ class Follower:
         """
         with only_one(self._home):
             status, kept = self._remote.status(), self.kept()
-            now = status.schema, status.version
+            now = status.schema, status.offered
             if kept is not None and (kept.schema().id.hex(), kept.manifest.model_version) == now:
                 return kept
             bundle = self._cache.fetch(self._remote)
-            if bundle.manifest.model_version != status.version:
-                values = self._remote.weights(status.version, self._form, bundle.schema())
-                bundle = bundle.with_parameters(values, status.version)
+            if bundle.manifest.model_version != status.offered:
+                values = self._remote.weights(status.offered, self._form, bundle.schema())
+                bundle = bundle.with_parameters(values, status.offered)
             write_atomically(self._file, bundle.to_bytes())
             return bundle
 

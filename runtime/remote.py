@@ -29,6 +29,7 @@ from edgefl.errors import (
     TensorFileError,
 )
 from edgefl.identity.messages import Enrol, Enrolled
+from edgefl.lineage import VersionInfo, Versions
 from edgefl.message import Message
 from edgefl.parameters import Arrays, Schema
 from edgefl.runtime.transport import Response, Transport
@@ -168,6 +169,10 @@ class Remote:
         if not accepted.accepted:
             raise ServerNonsense("the server answers an upload with accepted: false")
         return accepted
+
+    def versions(self) -> tuple[VersionInfo, ...]:
+        """Every version there ever was, oldest first."""
+        return parsed(Versions, self._ask("GET", "/v1/versions", b"", {}, MAX_LIST_BYTES)).versions
 
     def evaluations(self) -> tuple[EvaluationInfo, ...]:
         """Every version that was to be measured, oldest first."""

@@ -26,6 +26,7 @@ from edgefl.server_stub.identity import Gate
 from edgefl.server_stub.meter import Meter, Metered
 from edgefl.server_stub.pages.figures import Figures
 from edgefl.server_stub.pages.metrics import Metrics
+from edgefl.server_stub.registry import routes as versions
 from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import (
@@ -211,6 +212,7 @@ def _routes(service: Service, door: Door) -> APIRouter:
         return answer(await service.call(service.coordinator.participants, round))
 
     router.include_router(admin.routes(service, door))
+    router.include_router(versions.routes(service, door))
     return router
 
 

@@ -26,8 +26,9 @@ from edgefl.server_stub.aggregators.bounds import most_weight
 from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.decoded import Decoded
-from edgefl.server_stub.evaluation import Desk
+from edgefl.server_stub.evaluation.desk import Desk
 from edgefl.server_stub.present import Present
+from edgefl.server_stub.registry.office import Registry
 from edgefl.server_stub.rounds import (
     Accept,
     Assign,
@@ -73,6 +74,7 @@ class Coordinator:
         federation: tells these rounds from all others.
         register: who is enrolled.
         evaluations: where devices measure versions.
+        registry: where administrators decide about versions.
         on_closed: called with each round that this coordinator has closed, and not to be kept long.
     """
 
@@ -121,8 +123,17 @@ class Coordinator:
         self.bundle = self.shelf.as_founded(self.bundle)
         self.federation, self.register = self._store.federation(), self._store.register()
         self._present = Present(self._store, self._clock)
+        self.registry = Registry(
+            self._store, self._present, self.shelf, self.settings, self._end_on, self._open_next
+        )
         self.evaluations = Desk(
-            self._store.evaluations(), self._present, self.settings, self.shelf, self.federation, self._clock
+            self._store.evaluations(),
+            self._present,
+            self.settings,
+            self.shelf,
+            self.federation,
+            self._clock,
+            self.registry.judge,
         )
         self._decoded = Decoded()
         self._start()
@@ -156,7 +167,7 @@ class Coordinator:
             if fitting and (evaluation := self.evaluations.task(message, at)) is not None:
                 return CheckInAnswer(evaluation=evaluation)
             if before is None:
-                return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
+                return self._nothing()
             if not fitting:
                 return self._later()
             if (moment := self._drawing.moment(before)) is not None and at < moment:
@@ -177,7 +188,7 @@ class Coordinator:
         if known != message or at - noted > _NOTED_S or self.evaluations.asks(message):
             return None
         if current is None:
-            return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
+            return self._nothing()
         idle = at < current.deadline and apply(Assign(message.device, "", at), current) is current
         return self._later() if idle else None
 
@@ -185,6 +196,12 @@ class Coordinator:
         if len(self._known) >= _KNOWN:
             self._known.clear()
         self._known[message.device] = message, at
+
+    def _nothing(self) -> CheckInAnswer:
+        """What is told where there is no round."""
+        if not self._finished:
+            return self._later()
+        return CheckInAnswer(None, self.settings.retry_after_s, finished=True)
 
     def _later(self, seconds: float = 0.0) -> CheckInAnswer:
         """No work now, and none before so many seconds."""
@@ -332,7 +349,9 @@ class Coordinator:
     def places(self) -> int | None:
         """Devices that may start now; None where none ever will, as all rounds are done."""
         current = self._present.round
-        return None if current is None else current.room() + self.evaluations.room
+        if current is None and self._finished:
+            return None
+        return (0 if current is None else current.room()) + self.evaluations.room
 
     @property
     def offer(self) -> tuple[int, bool] | None:
@@ -370,25 +389,23 @@ class Coordinator:
             version=self._store.newest_number(),
             rounds_done=self._store.rounds_done(),
             rounds_total=self.settings.rounds,
-            finished=current is None,
+            finished=current is None and self._finished,
             round=self._live(found[0]) if found else None,
             devices=self._store.count_devices(),
             bytes_up=total.up,
             bytes_down=total.down,
             federation=self.federation,
             evaluation=self.evaluations.newest(),
+            promoted=self._present.standing.promoted,
+            held=self._present.standing.held,
         )
 
     # -- inside
 
     def _start(self) -> None:
         with self._present.event() as at:
-            fresh = self._following(self._store.rounds_done(), at)
-            if self._present.round is None and fresh is not None:
-                self._store.open_round(fresh, at)
-                self._present.round = fresh
-            newest, done = self._store.newest_number(), self._present.round is None
-            self.evaluations.begin(newest, at, last=done)
+            self._open_next(at)
+            self.evaluations.begin(self._store.newest_number(), at, certainly=not self._left)
         log.info(
             "model %(model)r: at round %(round)s of %(rounds)d",
             {
@@ -399,14 +416,46 @@ class Coordinator:
             },
         )
 
-    def _following(
-        self, done: int, at: float, version: int | None = None, before: Round | None = None
-    ) -> Round | None:
-        if done >= self.settings.rounds:
+    @property
+    def _left(self) -> bool:
+        """Whether rounds are to come after those that are over."""
+        return self._present.done < self.settings.rounds
+
+    @property
+    def _finished(self) -> bool:
+        """Whether there will be no round, where there is none: they are not only held."""
+        return not (self._present.standing.held and self._left)
+
+    def _open_next(self, at: float) -> None:
+        """Within an event: begin a round where none is open, and one is due."""
+        if self._present.round is None:
+            fresh = self._following(at, self._store.newest_number())
+            if fresh is not None:
+                self._store.open_round(fresh, at)
+                self._present.round = fresh
+
+    def _following(self, at: float, version: int, before: Round | None = None) -> Round | None:
+        """Within an event: the round after those that are over."""
+        if not self._left or self._present.standing.held:
             return None
-        base = self._store.newest_number() if version is None else version
-        terms = self.settings.terms(self._schema, done + 1)
-        return Round.open(done + 1, base, self.settings.plan(), at, terms, before)
+        number = self._present.done + 1
+        terms = self.settings.terms(self._schema, number)
+        return Round.open(number, version, self.settings.plan(), at, terms, before)
+
+    def _end_on(self, made: Version, why: str, at: float) -> None:
+        """Within an event: leave what is under way for a version that no updates led to."""
+        current, pending = self._present.round, self._uncounted()
+        if current is None:
+            self._store.put_version(made, at)
+        else:
+            void = {assignment: Verdict(0.0, why) for assignment in current.updates}
+            self._present.done = current.number
+            following = self._following(at, made.number)
+            self._store.close_round(current.number, made, void, following, at, pending)
+            self._count(pending)
+            self._present.round = following
+        self._store.prune(self.settings.keep_versions)
+        self.evaluations.begin(made.number, at, certainly=True)
 
     def _terms(self, current: Round) -> Terms:
         return current.terms or self.settings.terms(self._schema, current.number)
@@ -508,12 +557,13 @@ class Coordinator:
                 return
             pending = self._uncounted()
             version = full.base_version if made is None else made.number
-            following = self._following(full.number, at, version, full)
+            self._present.done = full.number
+            following = self._following(at, version, full)
             self._store.close_round(full.number, made, verdicts, following, at, pending)
             self._store.prune(self.settings.keep_versions)
             self._count(pending)
             self._present.round = following
-            self.evaluations.begin(version, at, last=following is None)
+            self.evaluations.begin(version, at, certainly=not self._left)
         self._decoded.clear()
         self._tell(full, verdicts)
         if made is None:

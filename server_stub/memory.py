@@ -19,6 +19,7 @@ from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import CHAIN, Link
 from edgefl.server_stub.evaluation.memory import MemoryRecords
 from edgefl.server_stub.identity.memory import MemoryRegister
+from edgefl.server_stub.registry.memory import MemoryRecords as Decisions
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.selection import Candidate, labels_of
 from edgefl.server_stub.storage import other_model
@@ -119,6 +120,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._versions: dict[int, Version] = {}
+        self._registry = Decisions(self._versions)
         self._first, self._schema, self._model = 0, "", ""
         self._federation = secrets.token_hex(8)
         self._register, self._evaluations = MemoryRegister(self._last_seen), MemoryRecords()
@@ -158,7 +160,8 @@ class MemoryStore:
     def found(self, schema_id: str, model: str, first: Version, at: float) -> None:
         if not self._versions:
             self._schema, self._model = schema_id, model
-            self._versions, self._first = {first.number: first}, first.number
+            self._first = first.number
+            self.put_version(first, at)
         elif schema_id != self._schema:
             raise other_model(self._model, self._schema, model, schema_id)
 
@@ -170,6 +173,9 @@ class MemoryStore:
 
     def evaluations(self) -> MemoryRecords:
         return self._evaluations
+
+    def registry(self) -> Decisions:
+        return self._registry
 
     # -- devices, places, updates
 
@@ -280,7 +286,7 @@ class MemoryStore:
         self._past = [record, *self._past][: 1 + record.state.plan.staleness]
         self._record = None if following is None else _Record(following, at)
         if made is not None:
-            self._put_version(made)
+            self.put_version(made, at)
 
     def current_round(self) -> Round | None:
         return None if self._record is None else self._record.now()
@@ -312,6 +318,17 @@ class MemoryStore:
     def prune(self, keep: int) -> None:
         """Only what rounds to come can ask for is here at all."""
 
+    def put_version(self, made: Version, at: float) -> None:
+        self._registry.add(made, at)
+        self._versions[made.number] = made
+        gone = made.number - CHAIN - 1
+        if gone != self._first and not self._registry.stays(gone):
+            self._versions.pop(gone, None)
+        old = self._versions.get(made.number - _STANDINGS)
+        if old is not None and old.publication is not None:
+            bare = replace(old.publication, standing=None)
+            self._versions[old.number] = replace(old, publication=bare)
+
     def newest_version(self) -> Version:
         return self._versions[self.newest_number()]
 
@@ -334,15 +351,6 @@ class MemoryStore:
         return None if found is None else found.parameters
 
     # -- inside
-
-    def _put_version(self, made: Version) -> None:
-        self._versions[made.number] = made
-        if (gone := made.number - CHAIN - 1) != self._first:
-            self._versions.pop(gone, None)
-        old = self._versions.get(made.number - _STANDINGS)
-        if old is not None and old.publication is not None:
-            bare = replace(old.publication, standing=None)
-            self._versions[old.number] = replace(old, publication=bare)
 
     def _open(self, number: int) -> _Record:
         record = self._record

@@ -79,4 +79,6 @@ STEPS: tuple[Step, ...] = (
     widened(tables.updates, "round"),
     added(tables.evaluations, tables.evaluators),
     widened(tables.rounds, "parties"),
+    widened(tables.versions, "parent", "restores", "bundle", "pinned"),
+    added(tables.registry),
 )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from edgefl.errors import Refused
 from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.evaluation.state import Evaluation
+from edgefl.server_stub.registry.records import Standing
 from edgefl.server_stub.rounds import Round
 from edgefl.server_stub.storage import Storage
 from edgefl.server_stub.values import Head
@@ -25,6 +26,8 @@ class Now(NamedTuple):
 
     round: Round | None = None
     evaluation: Evaluation | None = None
+    standing: Standing = Standing()
+    done: int = 0
 
 
 class Present:
@@ -58,9 +61,27 @@ class Present:
     def evaluation(self, after: Evaluation | None) -> None:
         self._change(evaluation=after)
 
+    @property
+    def standing(self) -> Standing:
+        """What was decided about versions and rounds. Set only within an event."""
+        return self._now().standing
+
+    @standing.setter
+    def standing(self, after: Standing) -> None:
+        self._change(standing=after)
+
+    @property
+    def done(self) -> int:
+        """Rounds that are over. Set only within an event."""
+        return self._now().done
+
+    @done.setter
+    def done(self, after: int) -> None:
+        self._change(done=after)
+
     @contextlib.contextmanager
     def event(self) -> Iterator[float]:
-        """A transaction on what is now, at the time yielded; setting `round` or `evaluation` changes it.
+        """A transaction on what is now, at the time yielded; setting what it has changes it.
 
         Nothing that was done within counts where it raises.
         """
@@ -120,5 +141,11 @@ class Present:
     def _see(self, head: Head) -> None:
         self._clock.at_least(head.at)
         if self._seen is None or self._seen.revision != head.revision:
-            self._kept = Now(self._store.current_round(), self._store.evaluations().newest())
+            store = self._store
+            self._kept = Now(
+                store.current_round(),
+                store.evaluations().newest(),
+                store.registry().standing(),
+                store.rounds_done(),
+            )
         self._seen = head

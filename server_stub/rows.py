@@ -18,6 +18,7 @@ from edgefl.server_stub.tables import (
     assignments,
     federation,
     publications,
+    registry,
     rounds,
     updates,
     versions,
@@ -198,7 +199,13 @@ def insert_round(c: Connection, state: Round, at: float) -> None:
 def insert_version(c: Connection, version: Version, at: float) -> None:
     c.execute(
         insert(versions).values(
-            version=version.number, parameters=version.parameters, optimizer=version.optimizer, made_at=at
+            version=version.number,
+            parameters=version.parameters,
+            optimizer=version.optimizer,
+            made_at=at,
+            parent=version.parent,
+            restores=version.restores,
+            bundle=version.bundle or None,
         )
     )
     if (made := version.publication) is not None:
@@ -217,11 +224,14 @@ def insert_version(c: Connection, version: Version, at: float) -> None:
 
 
 def prune(c: Connection, keep: int) -> None:
-    """Empty the versions before the newest `keep` but the first, and forget what led to them."""
+    """Empty the versions before the newest `keep` but the first and what was decided to stay, and forget what
+    led to them."""
     number = versions.c.version
     newest, first = c.execute(select(func.max(number), func.min(number))).one()
     c.execute(update(versions).where(number < newest, versions.c.optimizer != b"").values(optimizer=b""))
-    old = (number <= newest - keep) & (number > first) & (versions.c.parameters != b"")
+    promoted = select(registry.c.promoted).where(registry.c.promoted.is_not(None))
+    stays = versions.c.pinned | number.in_(promoted)
+    old = (number <= newest - keep) & (number > first) & (versions.c.parameters != b"") & ~stays
     c.execute(update(versions).where(old).values(parameters=b""))
     c.execute(delete(publications).where(publications.c.version <= newest - keep))
 

@@ -54,11 +54,11 @@ class Shelf:
         shared = {p.name: values[p.name] for p in self._schema.parameters}
         rule = aggregator(settings, settings.training)
         state = write_tensors(rule.init(self._schema.size))
-        fresh = Version(bundle.manifest.model_version, write_tensors(shared), state)
+        fresh = Version(bundle.manifest.model_version, write_tensors(shared), state, bundle=bundle.digest)
         store.found(self._schema.id.hex(), bundle.manifest.name, fresh, at)
         first = store.first_version()
         start = self._schema.flatten(read_tensors(self.parameters(first)))
-        self.line = Line(self._schema, first, start, rule, settings.downlink)
+        self.line = Line(self._schema, first, start, rule, settings.downlink, bundle.digest)
         self._fingerprint: tuple[int, str] = (-1, "")
         self._origin: tuple[int, str] = (-1, "")
         self._last = _Ways(-1)

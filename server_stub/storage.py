@@ -16,6 +16,7 @@ from edgefl.server_stub.clock import Moment
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.evaluation.records import Records
 from edgefl.server_stub.identity.register import Register
+from edgefl.server_stub.registry.records import Records as Decisions
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.selection import Candidate
 from edgefl.server_stub.terms import Terms
@@ -47,6 +48,14 @@ class Storage(Protocol):
 
     def evaluations(self) -> Records:
         """Versions that devices measured."""
+        ...
+
+    def registry(self) -> Decisions:
+        """What was decided about versions."""
+        ...
+
+    def put_version(self, made: Version, at: float) -> None:
+        """Store a version that no round led to."""
         ...
 
     def own(self) -> None:
@@ -180,7 +189,8 @@ class Storage(Protocol):
         ...
 
     def prune(self, keep: int) -> None:
-        """Forget versions nobody needs: all but the first, the newest `keep` and what leads to them."""
+        """Forget versions nobody needs: all but the first, the newest `keep`, what leads to them, and what
+        was pinned or promoted."""
         ...
 
     def newest_version(self) -> Version: ...

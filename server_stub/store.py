@@ -25,6 +25,7 @@ from edgefl.server_stub.downlink import CHAIN, Link
 from edgefl.server_stub.evaluation.sql import SqlRecords
 from edgefl.server_stub.identity.sql import SqlRegister
 from edgefl.server_stub.ownership import Ownership
+from edgefl.server_stub.registry.sql import SqlRecords as Decisions
 from edgefl.server_stub.rounds import Place, Round
 from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, load_publication
 from edgefl.server_stub.selection import Candidate, labels_of
@@ -133,6 +134,10 @@ class Store:
     def evaluations(self) -> SqlRecords:
         """Versions that devices measured."""
         return SqlRecords(self._database)
+
+    def registry(self) -> Decisions:
+        """What was decided about versions."""
+        return Decisions(self._database)
 
     # -- devices and their places
 
@@ -320,15 +325,20 @@ class Store:
     # -- versions
 
     def prune(self, keep: int) -> None:
-        """Forget versions nobody needs: all but the first, the newest `keep` and what leads to them."""
+        """See `Storage`."""
         with self._writing() as c:
             rows.prune(c, max(keep, CHAIN + 1))
+
+    def put_version(self, made: Version, at: float) -> None:
+        with self._writing() as c:
+            insert_version(c, made, at)
 
     def newest_version(self) -> Version:
         with self._reading() as c:
             row = c.execute(select(versions).order_by(versions.c.version.desc()).limit(1)).mappings().one()
         number = row["version"]
-        return Version(number, bytes(row["parameters"]), bytes(row["optimizer"]), self.publication(number))
+        parameters, optimizer = bytes(row["parameters"]), bytes(row["optimizer"])
+        return Version(number, parameters, optimizer, self.publication(number), restores=row["restores"])
 
     def first_version(self) -> int:
         with self._reading() as c:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     func,
 )
 
@@ -61,6 +62,21 @@ versions = Table(
     Column("parameters", LargeBinary, nullable=False),
     Column("optimizer", LargeBinary, nullable=False),
     Column("made_at", Double, nullable=False),
+    # Where it comes from; empty where a release before these made it.
+    Column("parent", BigInteger, nullable=True),
+    Column("restores", BigInteger, nullable=True),
+    Column("bundle", String(64), nullable=True),
+    Column("pinned", Boolean, nullable=False, server_default=false()),
+)
+
+# One row, once something was decided.
+registry = Table(
+    "registry",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("promoted", ForeignKey("versions.version"), nullable=True),
+    # Why no rounds begin; empty where they do.
+    Column("held", Text, nullable=False),
 )
 
 # How devices get to a version from the one before; versions without a row are fetched whole.

@@ -32,12 +32,18 @@ class Version:
         parameters: what devices hold, as encoded tensors.
         optimizer: what the server optimizer remembers, as encoded tensors.
         publication: how devices get there; None for the first version, and for those fetched whole.
+        parent: the version before it, None for the first.
+        restores: the version whose parameters it has again, None where it is no way back.
+        bundle: `Bundle.digest` of what the server was started with.
     """
 
     number: int
     parameters: bytes
     optimizer: bytes
     publication: Publication | None = None
+    parent: int | None = None
+    restores: int | None = None
+    bundle: str = ""
 
 
 @dataclass(frozen=True)

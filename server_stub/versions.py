@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,7 @@ class Line:
         start: its parameters, float32 of shape `(schema.size,)`.
         aggregator: makes steps out of updates.
         error: see `Settings.downlink`.
+        bundle: `Bundle.digest` of what the server was started with.
     """
 
     schema: Schema
@@ -40,6 +42,7 @@ class Line:
     start: Vector
     aggregator: Aggregator
     error: float
+    bundle: str = ""
 
     def next_version(self, base: Version, updates: Updates) -> tuple[Version, Mapping[str, Verdict]]:
         """The version that updates against `base` lead to, and which of them do not count as they are.
@@ -58,6 +61,38 @@ class Line:
         except NotFinite as exc:
             log.error("version %d: %s; they stay as they were", base.number + 1, exc)
             return self._moved(base, np.zeros(self.schema.size), write_tensors(initial)), made.verdicts
+
+    def restored(self, newest: Version, number: int, parameters: bytes) -> Version:
+        """The version after the newest one that has an old one's parameters, to the bit.
+
+        The optimizer begins afresh. Devices get there by a step like any other, or, where none says it
+        exactly, they fetch it whole.
+
+        Args:
+            number: of the old version.
+            parameters: its own, as encoded tensors.
+        """
+        optimizer = write_tensors(self.aggregator.init(self.schema.size))
+        publication = self._way_back(newest, parameters) if self.error else None
+        return replace(self._made(newest, parameters, optimizer, publication), restores=number)
+
+    def _way_back(self, newest: Version, parameters: bytes) -> Publication | None:
+        standing, leaves = self.standing(newest)
+        wanted = self.schema.flatten(read_tensors(parameters))
+        unit = standing.finest if math.isfinite(standing.finest) else 1.0
+        # All that devices ever held is the start and whole multiples of this.
+        moved = np.rint((wanted.astype(np.float64) - self.start) / unit) * unit
+        if not np.array_equal(lattice.weights(self.start, moved), wanted):
+            return None
+        after = Standing(self.start, moved, np.zeros(len(moved), np.float32), standing.finest)
+        moves, largest = moved - standing.moved, lattice.EXACT * unit
+        if np.abs(moves).max(initial=0.0) >= largest:
+            moves, leaves = moved, self.first
+        if np.abs(moves).max(initial=0.0) >= largest:
+            return None
+        frame = lattice.encode_moves(moves, unit, schema_id=self.schema.id, base_version=leaves)
+        link = Link(newest.number + 1, leaves, frame, unit)
+        return Publication(link, lattice.fingerprint(wanted), after.to_bytes())
 
     def standing(self, base: Version) -> tuple[Standing, int]:
         """Where devices stand at a version, and the version whose holders can take the next step."""
@@ -81,7 +116,7 @@ class Line:
             # What earlier versions left for later is due now.
             due = step + standing.remainder if base.publication is not None else step
             values = stepped(self.schema, read_tensors(base.parameters), due)
-            return Version(number, write_tensors(values), optimizer)
+            return self._made(base, write_tensors(values), optimizer, None)
         try:
             made, after = publish(standing, step, self.error)
         except Exhausted:
@@ -92,4 +127,10 @@ class Line:
         held = after.weights()
         link = Link(number, leaves, frame, made.unit)
         publication = Publication(link, lattice.fingerprint(held), after.to_bytes())
-        return Version(number, write_tensors(self.schema.unflatten(held)), optimizer, publication)
+        return self._made(base, write_tensors(self.schema.unflatten(held)), optimizer, publication)
+
+    def _made(
+        self, base: Version, parameters: bytes, optimizer: bytes, publication: Publication | None
+    ) -> Version:
+        number = base.number + 1
+        return Version(number, parameters, optimizer, publication, base.number, bundle=self.bundle)

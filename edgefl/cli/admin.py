@@ -3,20 +3,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefl.cli.options import AdminFile, AsJson, ServerUrl, reached
+from edgefl.cli.options import AdminFile, AsJson, ServerUrl, administration, reached
 from edgefl.cli.output import print_json, print_line, print_rows
 from edgefl.options import ReachOptions
 from edgefl.plain import moment
-
-if TYPE_CHECKING:
-    from edgefl.runtime.administration import Administration
 
 
 def enrol(
@@ -63,8 +58,8 @@ def token(
     """Make a token that enrols devices. It is shown once; the server keeps only its digest."""
     from edgefl.identity.messages import NewToken
 
-    with _administration(server, reach, admin_file) as administration:
-        made = administration.make_token(NewToken(uses, days, label))
+    with administration(server, reach, admin_file, required=True) as admin:
+        made = admin.make_token(NewToken(uses, days, label))
     if as_json:
         print_json(made.to_json())
         return
@@ -75,8 +70,8 @@ def tokens(
     server: ServerUrl, reach: ReachOptions, admin_file: AdminFile = None, as_json: AsJson = False
 ) -> None:
     """Tokens, and what is left of them."""
-    with _administration(server, reach, admin_file) as administration:
-        found = administration.tokens()
+    with administration(server, reach, admin_file, required=True) as admin:
+        found = admin.tokens()
     if as_json:
         print_json({"tokens": [each.to_json() for each in found]})
         return
@@ -88,8 +83,8 @@ def devices(
     server: ServerUrl, reach: ReachOptions, admin_file: AdminFile = None, as_json: AsJson = False
 ) -> None:
     """Every device that was ever enrolled, and when it last asked for work."""
-    with _administration(server, reach, admin_file) as administration:
-        found = administration.devices()
+    with administration(server, reach, admin_file, required=True) as admin:
+        found = admin.devices()
     if as_json:
         print_json({"devices": [each.to_json() for each in found]})
         return
@@ -109,23 +104,12 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Let a device take part no more. What it sent and was acknowledged counts; its place is free."""
-    with _administration(server, reach, admin_file) as administration:
-        administration.revoke(identity)
+    with administration(server, reach, admin_file, required=True) as admin:
+        admin.revoke(identity)
     if as_json:
         print_json({"revoked": identity})
         return
     print_line(f"{identity} takes part no more")
-
-
-@contextlib.contextmanager
-def _administration(server: str, reach: ReachOptions, admin_file: Path | None) -> Iterator[Administration]:
-    from edgefl.errors import OptionError
-    from edgefl.runtime.administration import Administration
-
-    if admin_file is None:
-        raise OptionError("--admin-file or EDGEFL_ADMIN_FILE is to name the file of the admin token")
-    with reached(server, reach, admin_file) as transport:
-        yield Administration(transport)
 
 
 def _moment(at: float | None) -> str:

@@ -32,6 +32,7 @@ from edgefl.cli import (
     store,
     train,
     verify,
+    versions,
 )
 from edgefl.cli.expand import expanded
 from edgefl.cli.output import err, print_error
@@ -49,7 +50,9 @@ app = typer.Typer(
 delta = typer.Typer(no_args_is_help=True, help="Look into payloads.")
 store_app = typer.Typer(no_args_is_help=True, help="Keep examples for a device, and forget them.")
 adapters_app = typer.Typer(no_args_is_help=True, help="LoRA factors to and from Hugging Face's PEFT.")
-admin_app = typer.Typer(no_args_is_help=True, help="Who may take part in a server's rounds.")
+admin_app = typer.Typer(
+    no_args_is_help=True, help="Who may take part in a server's rounds, and which versions hold."
+)
 keys_app = typer.Typer(no_args_is_help=True, help="A publisher's keys, which sign bundles.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure payload sizes and step times of your own model.")
 
@@ -71,6 +74,7 @@ COMMANDS = (
     ("Device", selftest.selftest, "selftest tests/conformance/vectors"),
     ("Server", serve.serve, "serve watch.edgefl --rounds 20 --goal 8 --lr 0.05"),
     ("Server", status.status, "status https://fl.example.org:8017"),
+    ("Server", versions.versions, "versions https://fl.example.org:8017"),
     ("Server", aggregate.aggregate, "aggregate watch.edgefl a.eflu b.eflu --weights 120,80 -o next.edgefl"),
     ("Try it", simulate.simulate, "simulate watch.edgefl -d all.npz --devices 20 --partition dirichlet:0.3"),
     ("Try it", demo_command.demo, "demo"),
@@ -82,6 +86,12 @@ ADMIN_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (admin.tokens, "admin tokens https://fl.example.org:8017"),
     (admin.devices, "admin devices https://fl.example.org:8017"),
     (admin.revoke, "admin revoke https://fl.example.org:8017 0123456789abcdef"),
+    (versions.promote, "admin promote https://fl.example.org:8017 12"),
+    (versions.rollback, "admin rollback https://fl.example.org:8017 12"),
+    (versions.pin, "admin pin https://fl.example.org:8017 12"),
+    (versions.unpin, "admin unpin https://fl.example.org:8017 12"),
+    (versions.hold, "admin hold https://fl.example.org:8017 --reason maintenance"),
+    (versions.resume, "admin resume https://fl.example.org:8017"),
 )
 
 

@@ -15,6 +15,7 @@ from edgefl.errors import BundleError, OptionError
 if TYPE_CHECKING:
     from edgefl.bundle import Bundle
     from edgefl.options import ReachOptions
+    from edgefl.runtime.administration import Administration
     from edgefl.runtime.transport import Transport
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle, MODEL.edgefl.", show_default=False)]
@@ -83,6 +84,26 @@ def reached(server: str, options: ReachOptions, admin_file: Path | None) -> Iter
         check_private(server, options, "the admin token")
     with reach(server, options) as transport:
         yield transport if secret is None else AdminTransport(transport, secret)
+
+
+@contextlib.contextmanager
+def administration(
+    server: str, options: ReachOptions, admin_file: Path | None, *, required: bool = False
+) -> Iterator[Administration]:
+    """A server's routes for administrators.
+
+    Args:
+        required: it can only be a server that knows its devices; an open one lets anybody administer.
+
+    Raises:
+        OptionError: as `reached`, or an admin token is required and no file is named.
+    """
+    from edgefl.runtime.administration import Administration
+
+    if required and admin_file is None:
+        raise OptionError("--admin-file or EDGEFL_ADMIN_FILE is to name the file of the admin token")
+    with reached(server, options, admin_file) as transport:
+        yield Administration(transport)
 
 
 def check_folder(*outputs: Path | None) -> None:

@@ -23,7 +23,8 @@ def pull(
     reach: ReachOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.", show_default=False)],
     version: Annotated[
-        int | None, typer.Option(help="Version of the parameters. Default: the newest.", min=0)
+        int | None,
+        typer.Option(help="Version of the parameters. Default: the promoted, or newest, one.", min=0),
     ] = None,
     publisher_key: PublisherKey = None,
     admin_file: AdminFile = None,

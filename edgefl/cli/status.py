@@ -49,6 +49,8 @@ def status(
         )
         return
     print_line(_glance(now))
+    if now.held:
+        print_line(f"no rounds begin: {now.held}")
     _print_rounds(rounds)
     print_evaluations(evaluations)
     if shown is not None:

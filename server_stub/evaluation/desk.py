@@ -11,7 +11,7 @@ from edgefl.errors import Refused
 from edgefl.plain import Quoted
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.evaluation.records import Records
-from edgefl.server_stub.evaluation.state import Answer, Evaluation, found
+from edgefl.server_stub.evaluation.state import Answer, Evaluation, Found, found
 from edgefl.server_stub.present import Present
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.shelf import Shelf
@@ -32,9 +32,15 @@ class Desk:
         shelf: Shelf,
         federation: str,
         clock: Callable[[], float],
+        on_closed: Callable[[int, Found], None],
     ) -> None:
+        """
+        Args:
+            on_closed: told what was found of a version, within the event that closes its evaluation.
+        """
         self._records, self._present, self._settings = records, present, settings
         self._shelf, self._federation, self._clock = shelf, federation, clock
+        self._on_closed = on_closed
 
     @property
     def room(self) -> int:
@@ -84,14 +90,14 @@ class Desk:
 
     # -- within an event
 
-    def begin(self, version: int, at: float, *, last: bool) -> None:
+    def begin(self, version: int, at: float, *, certainly: bool) -> None:
         """Have a version measured where it is one that is to be.
 
         Args:
-            last: there will be no other one.
+            certainly: whatever its number, as the last one is.
         """
         every = self._settings.evaluate_every
-        if not every or ((version - self._shelf.line.first) % every and not last):
+        if not every or ((version - self._shelf.line.first) % every and not certainly):
             return
         before = self._present.evaluation
         if before is not None and before.version >= version:
@@ -170,3 +176,4 @@ class Desk:
                 "accuracy": result.accuracy,
             },
         )
+        self._on_closed(state.version, result)
