@@ -12,7 +12,7 @@ TEST_WORKERS ?= 2
 SIDE_BY_SIDE := -n $(TEST_WORKERS) --dist worksteal
 ONE_CORE_EACH := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
-.PHONY: help setup demo test test-all check format bench docs links clean device wheels boards
+.PHONY: help setup demo test test-all check format bench docs links clean device wheels boards fuzz
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -62,11 +62,14 @@ wheels:  ## dist/: the whole distribution, and the device's part of it
 boards: .venv/.ready-all  ## train on emulated Raspberry Pis, 64 and 32 bits; skipped with its reason offline
 	@PYTHON=$(CURDIR)/$(WS) sh scripts/aarch64.sh build/aarch64 all
 
+fuzz: setup .venv-fuzz/.ready  ## strangers at the server's door, for half an hour
+	$(WS) -m benchmarks.fuzz $(FUZZ_ARGS)
+
 links:
 	@for d in converters runtime server_stub; do [ -e edgefl/$$d ] || ln -s ../$$d edgefl/$$d; done
 
 clean:
-	rm -rf .venv .venv-device build dist demo-out edgefl/converters edgefl/runtime edgefl/server_stub
+	rm -rf .venv .venv-device .venv-fuzz build dist demo-out edgefl/converters edgefl/runtime edgefl/server_stub
 
 # Each stamp says which packages its environment holds; the full one includes the demo's.
 .venv/bin/python:
@@ -88,4 +91,10 @@ clean:
 .venv-device/.ready: $(DEV_INPUTS) | .venv-device/bin/python
 	@echo 'Installing the device environment into .venv-device ...'
 	$(DEV) -m pip install $(PIP_FLAGS) -c constraints/device.txt -e '.[onnx,tflite,openvino,zstd,cli,test]'
+	@touch $@
+
+# In an environment of its own: schemathesis would be a plugin of every test run.
+.venv-fuzz/.ready: constraints/fuzz.txt
+	sh scripts/venv.sh $(PYTHON) .venv-fuzz
+	.venv-fuzz/bin/python -m pip install $(PIP_FLAGS) -c constraints/fuzz.txt schemathesis
 	@touch $@

@@ -25,7 +25,6 @@ _SWITCHES = ("training", "train")
 @contextlib.contextmanager
 def keeping(model: Any) -> Iterator[None]:
     """Training mode for all that only has dropout, none of it in place, and attention written out."""
-    import torch
 
     modules = [m for m in model.modules() if not any(word in type(m).__name__ for word in ALWAYS_OFF)]
     placed = [m for m in modules if "Dropout" in type(m).__name__ and getattr(m, "inplace", False)]
