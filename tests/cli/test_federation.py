@@ -112,6 +112,14 @@ def test_a_device_tells_how_good_a_version_is_and_everyone_can_read_it(
         told = call("status", url, "--json").json()
         shown = call("status", url).out
         history = call("device", "--history", "--workdir", "a", "--json").json()["entries"]
+        decided = [
+            call("admin", command, url, *given, "--json").json()
+            for command, *given in (("promote", 0), ("pin", 1), ("unpin", 1), ("hold",), ("resume",))
+        ]
+        back = call("admin", "rollback", url, 0)
+        listed = call("versions", url, "--json").json()
+        table = call("versions", url).out
+        pulled = call("pull", url, "-o", "promoted.edgefl", "--json").json()
     finally:
         server.kill()
         server.communicate()
@@ -124,6 +132,14 @@ def test_a_device_tells_how_good_a_version_is_and_everyone_can_read_it(
     for entry, info in zip(mine, told["evaluations"], strict=True):
         names = ("version", "loss", "accuracy", "examples")
         assert [entry[name] for name in names] == [info[name] for name in names]
+    assert decided == [{"promoted": 0}, {"pinned": 1}, {"unpinned": 1}, {"held": True}, {"held": False}]
+    assert back.out == "version 2 has the parameters of version 0 again\n"
+    assert (listed["promoted"], listed["held"], pulled["version"]) == (0, "", 0)
+    assert [(v["version"], v["parent"], v["restores"]) for v in listed["versions"]] == [
+        (0, None, None), (1, 0, None), (2, 1, 0)
+    ]  # fmt: skip
+    assert listed["versions"][1]["evaluation"] == told["evaluations"][1]
+    assert "promoted" in table and "as version 0" in table
     (trained,) = told["participants"]["devices"]
     assert trained["examples"] + mine[0]["examples"] == 96
 

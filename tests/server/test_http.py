@@ -252,6 +252,11 @@ def test_openapi_describes_every_route(shared):
         "/v1/rounds/{round}/participants",
         "/v1/evaluations",
         "/v1/evaluations/{version}/{assignment}",
+        "/v1/versions",
+        "/v1/admin/versions/{version}/promoted",
+        "/v1/admin/versions/{version}/pinned",
+        "/v1/admin/versions/{version}/restored",
+        "/v1/admin/hold",
         "/v1/status",
         "/v1/rounds",
     }

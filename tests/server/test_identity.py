@@ -132,12 +132,22 @@ ROUTES = [
     ("GET", "/v1/admin/tokens"),
     ("GET", "/v1/admin/devices"),
     ("PUT", f"/v1/admin/devices/{'0' * 16}/revoked"),
+    ("GET", "/v1/versions"),
+]
+DECISIONS = [
+    ("PUT", "/v1/admin/versions/0/promoted"),
+    ("PUT", "/v1/admin/versions/0/pinned"),
+    ("DELETE", "/v1/admin/versions/0/pinned"),
+    ("PUT", "/v1/admin/versions/0/restored"),
+    ("PUT", "/v1/admin/hold"),
+    ("DELETE", "/v1/admin/hold"),
 ]
 
 
 def test_who_does_not_sign_gets_nothing(shared_place):
     bare = shared_place.server.transport()
     answers = [bare.request(method, path, limit=LIMIT) for method, path in ROUTES]
+    decided = [bare.request(method, path, limit=LIMIT) for method, path in DECISIONS]
     told = bare.request("GET", "/openapi.json", limit=LIMIT)
     listed = {
         (method.upper(), path)
@@ -146,7 +156,8 @@ def test_who_does_not_sign_gets_nothing(shared_place):
     }
 
     assert {reason_of(answer) for answer in answers} == {"not-signed"}
-    assert len(listed) == len(ROUTES)
+    assert {reason_of(answer) for answer in decided} == {"not-admin"}
+    assert len(listed) == len(ROUTES) + len(DECISIONS)
 
 
 def test_every_signed_part_counts(shared_place, hello):
