@@ -25,7 +25,6 @@ _SWITCHES = ("training", "train")
 @contextlib.contextmanager
 def keeping(model: Any) -> Iterator[None]:
     """Training mode for all that only has dropout, none of it in place, and attention written out."""
-
     modules = [m for m in model.modules() if not any(word in type(m).__name__ for word in ALWAYS_OFF)]
     placed = [m for m in modules if "Dropout" in type(m).__name__ and getattr(m, "inplace", False)]
     with contextlib.ExitStack() as stack:
@@ -35,23 +34,33 @@ def keeping(model: Any) -> Iterator[None]:
         for module in placed:
             stack.callback(setattr, module, "inplace", True)
             module.inplace = False
-        stack.enter_context(_writing_out())
+        stack.enter_context(_attention_written_out())
         yield
 
 
-def _writing_out() -> Any:
-    """A context in which attention's dropout is an operator of its own, by whatever name it is called."""
+@contextlib.contextmanager
+def _attention_written_out() -> Iterator[None]:
+    """Within it attention's dropout is an operator of its own, by whatever name attention is called.
+
+    A mode sees calls of models, by names they took before; torch's own functions look the name up.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
 
-    fused = torch.nn.functional.scaled_dot_product_attention
+    functional = torch.nn.functional
+    fused = functional.scaled_dot_product_attention
     attention = _written_out(fused)
 
     class WritingOut(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return (attention if function is fused else function)(*args, **(kwargs or {}))
 
-    return WritingOut()
+    functional.scaled_dot_product_attention = attention
+    try:
+        with WritingOut():
+            yield
+    finally:
+        functional.scaled_dot_product_attention = fused
 
 
 def _written_out(fused: Any) -> Any:

@@ -150,9 +150,9 @@ def test_dropout_in_attention_is_off_unless_it_is_kept() -> None:
     close(Trainer(bundle, "numpy").predict(x), plain(torch.tensor(x)).detach())
 
 
-def test_dropout_in_the_attention_of_an_exported_program_is_refused_by_layer(tmp_path: Path) -> None:
+def test_dropout_in_the_attention_of_an_exported_program_is_refused(tmp_path: Path) -> None:
     program = torch.export.export(Grouped(5, dropout=0.4).train(), (torch.zeros(2, 4, 5, 6),))
     torch.export.save(program, tmp_path / "model.pt2")
 
-    with pytest.raises(SourceError, match="scaled_dot_product_attention is random .* torch.nn.Dropout"):
+    with pytest.raises(SourceError, match=r"scaled_dot_product_attention is random .* torch.nn.Dropout"):
         convert(tmp_path / "model.pt2", batch_size=2, dropout=True)
