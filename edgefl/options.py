@@ -36,6 +36,8 @@ STATELESS_MODES = frozenset({"unbiased", "dense8", "dense4", "float32", "subset"
 SHARED_MODES = ("subset", "dense8", "dense4", "float16", "float32")
 """Those in which all devices of a round send the same parameters."""
 OPTIMIZERS = ("sgd", "adam")
+ALGORITHMS = ("fedavg", "feddyn")
+ALPHA = 0.1
 SCHEDULES = ("constant", "linear", "cosine")
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi", "adagrad")
 AGGREGATORS = ("mean", "fednova", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median")
@@ -71,6 +73,14 @@ class FitOptions(Checked):
     weight_decay: Annotated[float, number(0.0, 1e3), "Pull of every parameter towards zero; 0: none."] = 0.0
     momentum: Annotated[float, number(0.0, 0.9999), "Momentum of SGD."] = 0.0
     optimizer: Annotated[str, one_of(*OPTIMIZERS), "sgd or adam; its state starts anew every time."] = "sgd"
+    algorithm: Annotated[
+        str,
+        one_of(*ALGORITHMS),
+        "fedavg, or feddyn: every device keeps a direction that makes up for its data being unlike others'.",
+    ] = "fedavg"
+    alpha: Annotated[
+        float, number(1e-6, 1e6), "How fast that direction follows, and how strongly feddyn pulls back."
+    ] = ALPHA
     mu: Annotated[float, number(0.0, 1e6), "FedProx's pull towards the parameters begun with; 0: none."] = 0.0
     clip_norm: Annotated[
         float | None, optional(above(0.0)), "Largest joint norm of the gradients of a step. Default: none."
@@ -91,6 +101,11 @@ class FitOptions(Checked):
         "Of the order of examples, dropout and rounding; counts up with the rounds.",
     ] = 0
 
+    @property
+    def pull(self) -> float:
+        """Of parameters towards those begun with."""
+        return self.mu + (self.alpha if self.algorithm == "feddyn" else 0.0)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.momentum and self.optimizer == "adam":
@@ -98,6 +113,8 @@ class FitOptions(Checked):
                 "momentum is SGD's, Adam has moments of its own; give one of them",
                 {"momentum": self.momentum, "optimizer": self.optimizer},
             )
+        if self.alpha != ALPHA and self.algorithm != "feddyn":
+            raise OptionError("only feddyn has it", {"alpha": self.alpha, "algorithm": self.algorithm})
         if self.patience and not self.validation:
             raise OptionError(
                 "passes are judged by examples left out of training; give validation too",
@@ -186,6 +203,11 @@ class FederationOptions(Checked):
         "What makes one update of many: mean, fednova; against devices that lie, where all send the same "
         "parameters: median, trimmed-mean, krum, multi-krum, geometric-median.",
     ] = "mean"
+    population: Annotated[
+        int,
+        integer(0, _MANY),
+        "Devices there are in all, which feddyn has to know; 0: as many as send updates in a round.",
+    ] = 0
     adversaries: Annotated[
         float, number(0.0, 0.49), "Part of the updates that may lie, for trimmed-mean, krum and multi-krum."
     ] = 0.2

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a device keeps for itself: residual, personal parameters and buffers, training that was stopped."""
+"""What a device keeps for itself: residual, what its algorithm remembers, personal parameters and buffers,
+training that was stopped."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from edgefl.bundle import Bundle
 from edgefl.delta import Residual
 from edgefl.parameters import Arrays, Schema
+from edgefl.runtime.algorithms import Drift
 from edgefl.runtime.checkpoint import Checkpoint
 from edgefl.runtime.owned import OwnedFile, model_key
 from edgefl.runtime.residual import ResidualStore
@@ -18,6 +22,8 @@ from edgefl.runtime.residual import ResidualStore
 log = logging.getLogger("edgefl.client")
 
 RESIDUAL, PERSONAL, CHECKPOINT = "residual.safetensors", "personal.safetensors", "checkpoint.safetensors"
+DRIFT = "drift.safetensors"
+_DRIFT, _ALGORITHM = "drift", "algorithm"
 
 _LOSSES_BYTES = 16 << 20
 _COPIES = 16
@@ -70,8 +76,25 @@ class Belongings:
             return None
         return values
 
-    def put(self, residual: Residual | None, personal: Arrays) -> None:
-        """Store what there is of both; raises OSError where the disk refuses."""
+    def drift(self, schema: Schema, algorithm: str) -> Drift | None:
+        """What the latest accepted update left of `Work.drift`, None before the first.
+
+        What another algorithm remembered is dropped.
+        """
+        found = self._drift.load(4 * schema.size)
+        if found is None:
+            return None
+        said, vector = found[0].get(_ALGORITHM, ""), found[1].get(_DRIFT)
+        if said != algorithm or vector is None or vector.shape != (schema.size,):
+            log.warning("%s dropped: the rounds go by %s now", self._drift.path, algorithm)
+            self._drift.path.unlink(missing_ok=True)
+            return None
+        return Drift(said, np.asarray(vector, np.float32))
+
+    def put(self, residual: Residual | None, personal: Arrays, drift: Drift | None = None) -> None:
+        """Store what there is of each; raises OSError where the disk refuses."""
+        if drift is not None:
+            self._drift.save({_DRIFT: drift.vector}, {_ALGORITHM: drift.algorithm})
         if residual is not None:
             self._residual.save(residual)
         if personal:
@@ -109,6 +132,10 @@ class Belongings:
     @property
     def _residual(self) -> ResidualStore:
         return ResidualStore(self.folder / RESIDUAL, owner=self.owner)
+
+    @property
+    def _drift(self) -> OwnedFile:
+        return OwnedFile(self.folder / DRIFT, self.owner)
 
     @property
     def _personal(self) -> OwnedFile:

@@ -20,6 +20,7 @@ from edgefl.data import Examples
 from edgefl.errors import DataError, DiskFull, EdgeflError, NotResumable, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.options import LimitOptions
+from edgefl.parameters import Schema
 from edgefl.runtime.backends import Backend, proved
 from edgefl.runtime.belongings import CHECKPOINT, Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
@@ -335,7 +336,7 @@ class DeviceClient:
             schema = bundle.schema()
             residual = belongings.residual(schema, task.base_version)
             train = partial(work, task, values, learner, schema=schema, device=self.device, residual=residual)
-            made = self._interruptibly(task, belongings, until, train)
+            made = self._interruptibly(task, belongings, until, train, schema)
         except PASSING as exc:
             belongings.drop_checkpoint()
             return self._decline(task, str(exc))
@@ -361,12 +362,12 @@ class DeviceClient:
         )
         pending = Pending(note, made.frame)
         self._guard.count_update()
-        self._stored(lambda: self._outbox.put(pending, belongings, made.residual, learned.own))
+        self._stored(lambda: self._outbox.put(pending, belongings, made.residual, learned.own, made.drift))
         belongings.drop_checkpoint()
         return replace(self._send(pending, up, down), placements=learned.placements)
 
     def _interruptibly(
-        self, task: Task, belongings: Belongings, until: float, train: Callable[..., Work]
+        self, task: Task, belongings: Belongings, until: float, train: Callable[..., Work], schema: Schema
     ) -> Work:
         """Train from where an earlier stint stopped, and keep where this one does.
 
@@ -387,6 +388,7 @@ class DeviceClient:
 
         stint = Stint(
             own=belongings.personal(),
+            drift=belongings.drift(schema, task.training.fit.algorithm),
             should_stop=lambda: full or self._should_stop() or self._patience.clock() >= until,
             seconds=self._limits.max_time_s,
             resume=belongings.checkpoint(task.assignment),

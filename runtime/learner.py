@@ -17,6 +17,7 @@ from edgefl.data import Examples, check_examples, check_weight
 from edgefl.errors import DataError, NotFinite
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays, Vector
+from edgefl.runtime.algorithms import Drift, correction
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.checkpoint import EVERY_S, Checkpoint
 from edgefl.runtime.delegates import Placement
@@ -57,6 +58,7 @@ class Stint:
 
     Attributes:
         own: `Learned.own` of the last round that came to an end; None before the first.
+        drift: `Work.drift` of the last update that was accepted; None before the first.
         should_stop: asked before each step; true ends training with `Interrupted`.
         seconds: most that steps may take; what they gave by then is the result.
         resume: where an earlier stint for the same task stopped.
@@ -64,6 +66,7 @@ class Stint:
     """
 
     own: Arrays | None = None
+    drift: Drift | None = None
     should_stop: Callable[[], bool] | None = None
     seconds: float | None = None
     resume: Checkpoint | None = None
@@ -163,6 +166,7 @@ class TrainerLearner:
             data.y,
             options,
             sample_weight=data.weight,
+            correction=correction(options, self._schema, stint.drift),
             should_stop=watch,
             resume=stint.resume,
             keep=keep and (lambda made: keep(replace(made, seconds=watch.worked))),

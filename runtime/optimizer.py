@@ -2,8 +2,8 @@
 """Update rules as pure functions `(parameters, gradients, state) -> (parameters, state)`.
 
 One rule underlies them all: the direction is `g + mu * p + v`. With `mu = v = 0` it is plain SGD, with
-`v = -mu * p_global` FedProx (Li et al., MLSys 2020), with `v = c - c_i` SCAFFOLD (Karimireddy et al., ICML
-2020).
+`v = -mu * p_global` FedProx (Li et al., MLSys 2020), with `mu = alpha` and `v = -alpha * p_global - h_i`
+FedDyn (Acar et al., ICLR 2021), with `v = c - c_i` SCAFFOLD (Karimireddy et al., ICML 2020).
 """
 
 from __future__ import annotations

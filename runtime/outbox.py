@@ -24,7 +24,8 @@ from edgefl.files import disk_space, sync_folder, write_atomically
 from edgefl.message import Message
 from edgefl.parameters import Arrays
 from edgefl.rules import number
-from edgefl.runtime.belongings import PERSONAL, RESIDUAL, Belongings
+from edgefl.runtime.algorithms import Drift
+from edgefl.runtime.belongings import DRIFT, PERSONAL, RESIDUAL, Belongings
 from edgefl.runtime.owned import set_aside
 from edgefl.wire import AssignmentId, Count, Federation, Loss, Number, Version
 
@@ -81,12 +82,17 @@ class Outbox:
         self._move()
 
     def put(
-        self, pending: Pending, belongings: Belongings, residual: Residual | None, personal: Arrays
+        self,
+        pending: Pending,
+        belongings: Belongings,
+        residual: Residual | None,
+        personal: Arrays,
+        drift: Drift | None = None,
     ) -> None:
         """Store an update with what the device keeps to itself; on return all of it survives a crash.
 
         Args:
-            residual: to be kept once the update is accepted.
+            residual, drift: to be kept once the update is accepted.
             personal: to be kept whatever the server answers.
         """
         fresh = self._home / "pending.new"
@@ -94,7 +100,7 @@ class Outbox:
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir()
             write_atomically(fresh / _FRAME, pending.frame)
-            belongings.within(fresh).put(residual, personal)
+            belongings.within(fresh).put(residual, personal, drift)
             write_atomically(fresh / _NOTE, pending.note.to_bytes())
             fresh.rename(self._folder)
             sync_folder(self._home)
@@ -117,7 +123,7 @@ class Outbox:
     def settle(self, accepted: bool) -> None:
         """The server has answered: the round's files take their place.
 
-        The new residual does so only if the update was accepted; else the one from before still applies.
+        The new residual and drift do so only if the update was accepted; else those from before still apply.
         """
         with disk_space(self._folder):
             if self._folder.exists():
@@ -130,7 +136,7 @@ class Outbox:
         set_aside(self._folder)
 
     def _move(self) -> None:
-        for name, files in ((_ACCEPTED, (PERSONAL, RESIDUAL)), (_REFUSED, (PERSONAL,))):
+        for name, files in ((_ACCEPTED, (PERSONAL, RESIDUAL, DRIFT)), (_REFUSED, (PERSONAL,))):
             folder = self._home / name
             if not folder.exists():
                 continue

@@ -136,9 +136,9 @@ class GraphSteps:
 def by_graph(options: FitOptions, begin: Begin) -> GraphSteps:
     """Training by the bundle's step graph, with the update rule of `edgefl.runtime.optimizer`."""
     assert options.lr is not None
-    lr, v = options.lr, proximal(options.mu, begin.base, begin.correction)
-    # Weight decay pulls as mu does, but towards zero, so v has no part in it.
-    pull = options.mu + options.weight_decay
+    lr, v = options.lr, proximal(options.pull, begin.base, begin.correction)
+    # Weight decay pulls too, but towards zero, so v has no part in it.
+    pull = options.pull + options.weight_decay
 
     def rule(done: int) -> Optimizer:
         rate = lr * share(options.schedule, done, begin.planned)

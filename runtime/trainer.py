@@ -134,6 +134,8 @@ class Trainer:
             features: where its features are kept.
         """
         self.load_parameters({**self._own, **(own or {})})
+        # What these parameters are pulled towards is where the device begins, as with the shared ones.
+        self._base = {**self._base, **{n: v for n, v in self._parameters.items() if n in self._own}}
         self._frozen.cache = features
 
     # -- parameters

@@ -13,6 +13,7 @@ from edgefl.delta.origin import origin, stamped
 from edgefl.errors import BackendError, DataError, DeltaError, DeltaOption, DeltaTooLarge, NotFinite
 from edgefl.options import CHOOSING_MODES
 from edgefl.parameters import Arrays, Schema
+from edgefl.runtime.algorithms import Drift, after
 from edgefl.runtime.learner import ALONE, Learned, Learner, Stint
 from edgefl.runtime.update import encode_update
 from edgefl.wire import MAX_LOSS, Task
@@ -35,11 +36,13 @@ class Work:
         frame: its bytes.
         residual: what is to be kept once the server has accepted it, None where nothing is.
         learned: what training gave.
+        drift: what the algorithm remembers, kept as the residual is; None where it is nothing.
     """
 
     frame: bytes
     residual: Residual | None
     learned: Learned
+    drift: Drift | None = None
 
 
 def work(
@@ -91,4 +94,5 @@ def work(
     frame = encoded.frame
     if task.federation:
         frame = stamped(frame, task.fingerprint or origin(schema.flatten(parameters)))
-    return Work(frame, left, learned)
+    drift = after(task.training.fit, stint.drift, learned.delta)
+    return Work(frame, left, learned, drift)

@@ -13,6 +13,7 @@ from edgefl.errors import EdgeflError, Refused
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays
 from edgefl.runtime import Metrics, Trainer
+from edgefl.runtime.algorithms import Drift
 from edgefl.runtime.cache import download, targets_for
 from edgefl.runtime.evaluating import evaluated
 from edgefl.runtime.feature_cache import MemoryFeatures, Room
@@ -39,6 +40,7 @@ class _Device:
         held: the version it holds, None before it has the bundle.
         residual: what its updates left out.
         own: its personal parameters and buffers.
+        drift: what its algorithm remembers.
         rounds: how many it took part in.
     """
 
@@ -47,6 +49,7 @@ class _Device:
     held: int | None = None
     residual: Residual | None = None
     own: Arrays | None = None
+    drift: Drift | None = None
     rounds: int = 0
 
 
@@ -133,6 +136,7 @@ class Fleet:
         device.rounds += 1
         if made.residual is not None:
             device.residual = made.residual
+        device.drift = made.drift
 
     def measure(self, name: str) -> None:
         """A device's answer to how good the newest version is; the server has a seat for it."""
@@ -195,7 +199,7 @@ class Fleet:
                 schema=self._schema,
                 device=name,
                 residual=device.residual,
-                stint=Stint(device.own),
+                stint=Stint(device.own, device.drift),
                 code=self._code,
             )
         except PASSING as exc:

@@ -41,6 +41,8 @@ class Plan(FederationOptions, AttackOptions, TimeOptions, HoldoutOptions, Person
         shared = {f.name: getattr(self, f.name) for f in fields(FederationOptions)}
         goal = self.cohort or devices
         given = {"goal": goal, "surplus": 0.0, **shared}
+        if self.training.fit.algorithm == "feddyn":
+            given["population"] = self.population or devices
         if self.staleness:
             # Time passes, but no deadline does.
             given["surplus"] = max(0, (self.at_work or goal) - goal) / goal

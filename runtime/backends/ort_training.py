@@ -152,6 +152,7 @@ def _cpu(engine: Any) -> Any:
 
 def _check(options: FitOptions, begin: Begin) -> None:
     asked = {name: getattr(options, name) for name in ("momentum", "mu", "clip_norm", "weight_decay")}
+    asked["algorithm"] = "" if options.algorithm == "fedavg" else options.algorithm
     asked["schedule"] = "" if options.schedule == "constant" else options.schedule
     if missing := {name: value for name, value in asked.items() if value}:
         raise OptionError(f"backend ort-training has it in none of its optimizers; {_INSTEAD}", missing)

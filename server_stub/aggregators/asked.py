@@ -13,6 +13,7 @@ from edgefl.server_stub.aggregators.bounds import Bound
 from edgefl.server_stub.aggregators.chain import Chain, Rule
 from edgefl.server_stub.aggregators.coordinates import Median, TrimmedMean
 from edgefl.server_stub.aggregators.distances import GeometricMedian, Krum
+from edgefl.server_stub.aggregators.feddyn import FedDyn
 from edgefl.server_stub.aggregators.mean import Mean, normalized
 from edgefl.server_stub.aggregators.optimizers import ServerOptimizer, adaptive, averaging
 from edgefl.wire import Training
@@ -39,11 +40,14 @@ def aggregator(options: FederationOptions, training: Training) -> Aggregator:
         OptionError: its rule does not go with how devices train or code their updates.
     """
     check(options, training)
+    bound = Bound(options.norm_bound) if options.norm_bound else None
+    if training.fit.algorithm == "feddyn":
+        return FedDyn(training.fit.alpha, options.population, bound)
     novel = options.aggregator == "fednova"
     return Chain(
         rule=RULES[options.aggregator](options.adversaries),
         optimizer=_optimizer(options),
-        bound=Bound(options.norm_bound) if options.norm_bound else None,
+        bound=bound,
         prepare=partial(normalized, momentum=training.fit.momentum) if novel else None,
     )
 
@@ -58,6 +62,21 @@ def check(options: FederationOptions, training: Training) -> None:
             "parameters from all",
             {"aggregator": rule, "mode": mode},
         )
+    own_step = {
+        "aggregator": "mean",
+        "server_optimizer": "sgd",
+        "server_lr": 1.0,
+        "server_momentum": 0.0,
+        "staleness": 0,
+    }
+    beside = {name: getattr(options, name) for name, v in own_step.items() if getattr(options, name) != v}
+    if fit.algorithm == "feddyn" and beside:
+        raise OptionError(
+            "feddyn makes the server's step itself, of the mean of one round's updates",
+            {"algorithm": fit.algorithm, **beside},
+        )
+    if options.population and fit.algorithm != "feddyn":
+        raise OptionError("only feddyn has to know it", {"population": options.population})
     plain = {"optimizer": "sgd", "mu": 0.0, "weight_decay": 0.0, "schedule": "constant"}
     other = {name: getattr(fit, name) for name, value in plain.items() if getattr(fit, name) != value}
     if rule == "fednova" and other:

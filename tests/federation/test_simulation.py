@@ -46,7 +46,7 @@ QUICK = {
     "personal": Case(
         "personal", {"momentum": 0.5, "mu": 0.1, "mode": "unbiased"}, {"server_momentum": 0.5}, weighted=True
     ),
-    "lora": Case("lora", {"mode": "ternary"}),
+    "lora": Case("lora", {"mode": "ternary", "algorithm": "feddyn", "alpha": 0.05}),
     "frozen bits": Case("frozen bits", {"mode": "dense8"}),
     "last": Case("last", {"mode": "subset", "steps": 2, "optimizer": "adam", "clip_norm": 1.0}),
     "batchnorm frozen": Case("batchnorm frozen", {"mode": "float32"}),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgefl.bundle import Bundle
+from edgefl.runtime.algorithms import Drift
 from edgefl.runtime.belongings import Belongings
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.owned import OwnedFile, model_key
@@ -20,11 +21,11 @@ from tests.runtime.test_crashes import NORM, examples
 
 pytestmark = pytest.mark.device
 
-FILES = ("personal.safetensors", "residual.safetensors")
+FILES = ("personal.safetensors", "residual.safetensors", "drift.safetensors")
 
 
 def server(federation: str, bundle: Bundle = NORM, rounds: int = 1) -> FakeServer:
-    made = FakeServer(rounds, bundle, epochs=2, density=0.2)
+    made = FakeServer(rounds, bundle, epochs=2, density=0.2, algorithm="feddyn")
     made.federation = federation
     return made
 
@@ -58,7 +59,7 @@ def test_what_belongs_to_another_is_set_aside_and_never_used(tmp_path, caplog, a
     assert bytes_of(tmp_path / "device") == bytes_of(tmp_path / "fresh")
     assert bytes_of(tmp_path / "device" / "set-aside") == before
     told = [r.getMessage() for r in caplog.records if "set aside" in r.getMessage()]
-    assert len(told) == 2 and all("another model or federation" in text for text in told)
+    assert len(told) == len(FILES) and all("another model or federation" in text for text in told)
 
 
 def test_same_model_in_the_same_federation_goes_on(tmp_path):
@@ -68,6 +69,18 @@ def test_same_model_in_the_same_federation_goes_on(tmp_path):
     take_part(server("a" * 16, rounds=2), tmp_path / "device")
 
     assert bytes_of(tmp_path / "device") != before and not (tmp_path / "device" / "set-aside").exists()
+
+
+def test_what_one_algorithm_remembers_is_nothing_to_another(tmp_path, caplog):
+    schema = NORM.schema()
+    belongings = Belongings.of(tmp_path, NORM).of_federation("a" * 16)
+    kept = Drift("feddyn", np.arange(schema.size, dtype=np.float32))
+    belongings.put(None, {}, kept)
+
+    again = belongings.drift(schema, "feddyn")
+    assert again is not None and np.array_equal(again.vector, kept.vector)
+    assert belongings.drift(schema, "fedavg") is None and "go by fedavg now" in caplog.text
+    assert belongings.drift(schema, "feddyn") is None and not (tmp_path / "drift.safetensors").exists()
 
 
 def test_update_for_another_federation_is_never_sent(tmp_path, caplog):
@@ -134,7 +147,7 @@ def test_a_client_touches_nothing_before_it_has_the_lock(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_refused_update_keeps_what_is_personal_and_nothing_of_the_residual(tmp_path):
+def test_refused_update_keeps_what_is_personal_and_nothing_of_the_others(tmp_path):
     take_part(server("a" * 16), tmp_path)
     before = bytes_of(tmp_path)
     refusing = server("a" * 16, rounds=2)
@@ -144,6 +157,6 @@ def test_refused_update_keeps_what_is_personal_and_nothing_of_the_residual(tmp_p
 
     [report] = client.run(max_rounds=1)
 
-    personal, residual = bytes_of(tmp_path)
-    assert not report.accepted and personal != before[0] and residual == before[1]
+    personal, *others = bytes_of(tmp_path)
+    assert not report.accepted and personal != before[0] and others == before[1:]
     assert set(read_tensors(personal)) == {"4.weight", "4.bias", "1.running_mean", "1.running_var"}

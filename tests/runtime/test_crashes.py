@@ -45,7 +45,9 @@ class Device:
     folder: Path
     trainer: Trainer
     server: FakeServer = field(
-        default_factory=lambda: FakeServer(ROUNDS, NORM, epochs=2, density=0.2, momentum=0.5)
+        default_factory=lambda: FakeServer(
+            ROUNDS, NORM, epochs=2, density=0.2, momentum=0.5, algorithm="feddyn"
+        )
     )
     on_sleep: Callable[[], None] = lambda: None
     checkpoint_s: float = 60.0
@@ -65,7 +67,7 @@ class Device:
     def left(self) -> tuple[dict[int, bytes], dict[str, bytes]]:
         """What the server has, and what the device kept to itself."""
         kept = {}
-        for name in ("personal", "residual"):
+        for name in ("personal", "residual", "drift"):
             arrays = read_tensors((self.folder / f"{name}.safetensors").read_bytes())
             kept |= {f"{name}/{key}": value.tobytes() for key, value in arrays.items()}
         return self.server.frames, kept

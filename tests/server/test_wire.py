@@ -69,7 +69,8 @@ def test_defaults_are_part_of_version_1():
     assert Training().to_json() == {
         "fit": {
             "epochs": 1, "steps": 0, "lr": None, "lr_decay": 1.0, "schedule": "constant",
-            "weight_decay": 0.0, "momentum": 0.0, "optimizer": "sgd", "mu": 0.0, "clip_norm": None,
+            "weight_decay": 0.0, "momentum": 0.0, "optimizer": "sgd",
+            "algorithm": "fedavg", "alpha": 0.1, "mu": 0.0, "clip_norm": None,
             "validation": 0.0, "patience": 0, "seed": 0,
         },
         "coding": {
@@ -157,7 +158,7 @@ def test_coding_refuses(coding, said):
 def test_everything_that_decides_training_travels():
     fit = FitOptions(
         epochs=3, steps=7, lr=0.2, lr_decay=0.9, schedule="cosine", weight_decay=0.01, optimizer="adam",
-        mu=0.1, clip_norm=2.5, validation=0.2, patience=3, seed=9,
+        algorithm="feddyn", alpha=0.3, mu=0.1, clip_norm=2.5, validation=0.2, patience=3, seed=9,
     )  # fmt: skip
 
     travelled = Task.from_bytes(replace(TASK, training=Training(fit)).to_bytes()).training.fit
