@@ -36,7 +36,7 @@ STATELESS_MODES = frozenset({"unbiased", "dense8", "dense4", "float32", "subset"
 SHARED_MODES = ("subset", "dense8", "dense4", "float16", "float32")
 """Those in which all devices of a round send the same parameters."""
 OPTIMIZERS = ("sgd", "adam")
-ALGORITHMS = ("fedavg", "feddyn")
+ALGORITHMS = ("fedavg", "feddyn", "scaffold")
 ALPHA = 0.1
 SCHEDULES = ("constant", "linear", "cosine")
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi", "adagrad")
@@ -76,10 +76,11 @@ class FitOptions(Checked):
     algorithm: Annotated[
         str,
         one_of(*ALGORITHMS),
-        "fedavg, or feddyn: every device keeps a direction that makes up for its data being unlike others'.",
+        "fedavg; feddyn or scaffold have every device keep a direction that makes up for its data being "
+        "unlike others'.",
     ] = "fedavg"
     alpha: Annotated[
-        float, number(1e-6, 1e6), "How fast that direction follows, and how strongly feddyn pulls back."
+        float, number(1e-6, 1e6), "How fast feddyn's direction follows, and how strongly it pulls back."
     ] = ALPHA
     mu: Annotated[float, number(0.0, 1e6), "FedProx's pull towards the parameters begun with; 0: none."] = 0.0
     clip_norm: Annotated[
@@ -101,6 +102,19 @@ class FitOptions(Checked):
         "Of the order of examples, dropout and rounding; counts up with the rounds.",
     ] = 0
 
+    def _check_scaffold(self) -> None:
+        plain = {
+            "optimizer": "sgd", "momentum": 0.0, "mu": 0.0, "weight_decay": 0.0, "schedule": "constant",
+            "lr_decay": 1.0, "patience": 0,
+        }  # fmt: skip
+        other = {name: getattr(self, name) for name, value in plain.items() if getattr(self, name) != value}
+        if self.lr is None or other:
+            raise OptionError(
+                "scaffold takes a device's mean gradient from how far steps of plain SGD at a rate that is "
+                "told have led; give lr, and none of these",
+                {"algorithm": self.algorithm, **(other or {"lr": self.lr})},
+            )
+
     @property
     def pull(self) -> float:
         """Of parameters towards those begun with."""
@@ -115,6 +129,8 @@ class FitOptions(Checked):
             )
         if self.alpha != ALPHA and self.algorithm != "feddyn":
             raise OptionError("only feddyn has it", {"alpha": self.alpha, "algorithm": self.algorithm})
+        if self.algorithm == "scaffold":
+            self._check_scaffold()
         if self.patience and not self.validation:
             raise OptionError(
                 "passes are judged by examples left out of training; give validation too",
@@ -206,7 +222,7 @@ class FederationOptions(Checked):
     population: Annotated[
         int,
         integer(0, _MANY),
-        "Devices there are in all, which feddyn has to know; 0: as many as send updates in a round.",
+        "Devices there are in all, for feddyn and scaffold; 0: as many as send updates in a round.",
     ] = 0
     adversaries: Annotated[
         float, number(0.0, 0.49), "Part of the updates that may lie, for trimmed-mean, krum and multi-krum."

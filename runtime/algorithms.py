@@ -3,12 +3,19 @@
 
 FedDyn is Acar et al., 2021 (arXiv:2111.04263), algorithm 1. The device minimises `L(p) - <h, p> + alpha / 2
 |p - p_global|^2`, so its direction is `g + alpha * (p - p_global) - h`; where it ends, `h` is the gradient of
-its own loss: `h -= alpha * (p - p_global)`. The server's part is in `edgefl.server_stub.aggregators.feddyn`.
+its own loss: `h -= alpha * (p - p_global)`.
+
+SCAFFOLD is Karimireddy et al., 2020 (arXiv:1910.06378), algorithm 1 with option II. The direction is `g - c_i
++ c`, with the server's control variate `c`; after `K` steps at a rate `lr`, `c_i += -c - sent / (K lr)`. What
+is sent of an update decides, not what was trained: the server works out the same change from the same frame,
+so that it needs no other.
+
+The server's parts are in `edgefl.server_stub.aggregators`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,28 +39,55 @@ class Drift:
     vector: Vector
 
 
-def correction(options: FitOptions, schema: Schema, drift: Drift | None) -> Mapping[str, npt.NDArray[Any]]:
+def needs_control(options: FitOptions) -> bool:
+    """Whether devices train beside the server's control variate."""
+    return options.algorithm == "scaffold"
+
+
+def correction(
+    options: FitOptions, schema: Schema, drift: Drift | None, control: Vector | None
+) -> Mapping[str, npt.NDArray[Any]]:
     """What is added to gradients of shared parameters.
 
     Args:
         drift: of the latest accepted update; None before the first.
+        control: the server's control variate, where there is one.
     """
-    if drift is None or drift.algorithm != options.algorithm:
-        return {}
-    return schema.unflatten(-drift.vector)
+    own = _known(options, drift)
+    if control is None:
+        return {} if own is None else schema.unflatten(-own)
+    return schema.unflatten(control if own is None else control - own)
 
 
-def after(options: FitOptions, drift: Drift | None, delta: Vector) -> Drift | None:
+def after(
+    options: FitOptions,
+    drift: Drift | None,
+    control: Vector | None,
+    delta: Vector,
+    steps: int,
+    sent: Callable[[], Vector],
+) -> Drift | None:
     """What is to be remembered once the server has accepted an update.
 
     Args:
+        drift, control: see `correction`.
         delta: what training changed, float32 of shape `(schema.size,)`.
+        steps: that it took.
+        sent: gives what the server sees of it.
 
     Returns:
         None where the algorithm remembers nothing.
     """
-    if options.algorithm != "feddyn":
+    own = _known(options, drift)
+    if options.algorithm == "feddyn":
+        moved = np.float32(options.alpha) * delta
+        return Drift(options.algorithm, -moved if own is None else own - moved)
+    if control is None:
         return None
-    moved = np.float32(options.alpha) * delta
-    known = drift is not None and drift.algorithm == options.algorithm
-    return Drift(options.algorithm, drift.vector - moved if drift and known else -moved)
+    assert options.lr is not None  # scaffold is refused without
+    change = -control.astype(np.float64) - sent().astype(np.float64) / (steps * options.lr)
+    return Drift(options.algorithm, (change if own is None else own + change).astype(np.float32))
+
+
+def _known(options: FitOptions, drift: Drift | None) -> Vector | None:
+    return drift.vector if drift is not None and drift.algorithm == options.algorithm else None

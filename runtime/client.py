@@ -20,7 +20,7 @@ from edgefl.data import Examples
 from edgefl.errors import DataError, DiskFull, EdgeflError, NotResumable, ProtocolError, Refused
 from edgefl.files import write_atomically
 from edgefl.options import LimitOptions
-from edgefl.parameters import Schema
+from edgefl.runtime.algorithms import needs_control
 from edgefl.runtime.backends import Backend, proved
 from edgefl.runtime.belongings import CHECKPOINT, Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
@@ -334,9 +334,16 @@ class DeviceClient:
             held = self._held
             values = self._insist(lambda: held.fetch(self._remote, task))
             schema = bundle.schema()
-            residual = belongings.residual(schema, task.base_version)
+            residual, control = belongings.residual(schema, task.base_version), None
+            if needs_control(task.training.fit):
+                control = self._insist(lambda: self._remote.control(task.base_version, schema))
             train = partial(work, task, values, learner, schema=schema, device=self.device, residual=residual)
-            made = self._interruptibly(task, belongings, until, train, schema)
+            brought = Stint(
+                own=belongings.personal(),
+                drift=belongings.drift(schema, task.training.fit.algorithm),
+                control=control,
+            )
+            made = self._interruptibly(task, belongings, until, train, brought)
         except PASSING as exc:
             belongings.drop_checkpoint()
             return self._decline(task, str(exc))
@@ -367,7 +374,7 @@ class DeviceClient:
         return replace(self._send(pending, up, down), placements=learned.placements)
 
     def _interruptibly(
-        self, task: Task, belongings: Belongings, until: float, train: Callable[..., Work], schema: Schema
+        self, task: Task, belongings: Belongings, until: float, train: Callable[..., Work], brought: Stint
     ) -> Work:
         """Train from where an earlier stint stopped, and keep where this one does.
 
@@ -386,9 +393,8 @@ class DeviceClient:
             except OSError as exc:
                 log.warning("round %d: training is not kept: %s", task.round, exc)
 
-        stint = Stint(
-            own=belongings.personal(),
-            drift=belongings.drift(schema, task.training.fit.algorithm),
+        stint = replace(
+            brought,
             should_stop=lambda: full or self._should_stop() or self._patience.clock() >= until,
             seconds=self._limits.max_time_s,
             resume=belongings.checkpoint(task.assignment),

@@ -59,6 +59,7 @@ class Stint:
     Attributes:
         own: `Learned.own` of the last round that came to an end; None before the first.
         drift: `Work.drift` of the last update that was accepted; None before the first.
+        control: the server's control variate, where the algorithm has one.
         should_stop: asked before each step; true ends training with `Interrupted`.
         seconds: most that steps may take; what they gave by then is the result.
         resume: where an earlier stint for the same task stopped.
@@ -67,6 +68,7 @@ class Stint:
 
     own: Arrays | None = None
     drift: Drift | None = None
+    control: Vector | None = None
     should_stop: Callable[[], bool] | None = None
     seconds: float | None = None
     resume: Checkpoint | None = None
@@ -166,7 +168,7 @@ class TrainerLearner:
             data.y,
             options,
             sample_weight=data.weight,
-            correction=correction(options, self._schema, stint.drift),
+            correction=correction(options, self._schema, stint.drift, stint.control),
             should_stop=watch,
             resume=stint.resume,
             keep=keep and (lambda made: keep(replace(made, seconds=watch.worked))),

@@ -31,7 +31,7 @@ from edgefl.errors import (
 from edgefl.identity.messages import Enrol, Enrolled
 from edgefl.lineage import VersionInfo, Versions
 from edgefl.message import Message
-from edgefl.parameters import Arrays, Schema
+from edgefl.parameters import Arrays, Schema, Vector
 from edgefl.runtime.transport import Response, Transport
 from edgefl.tensorfile import read_tensors
 from edgefl.wire import (
@@ -152,6 +152,15 @@ class Remote:
             return decode_weights(answer.body, schema, version)
         except DeltaError as exc:
             raise ServerNonsense(f"the weights of version {version} cannot be used: {exc}") from exc
+
+    def control(self, version: int, schema: Schema) -> Vector:
+        """The server's control variate at the newest version, float32 of shape `(schema.size,)`."""
+        limit = 8 * schema.size + _HEADER_ROOM
+        answer = self._ask("GET", f"/v1/control/{version}", b"", {}, limit)
+        try:
+            return schema.flatten(decode_weights(answer.body, schema, version))
+        except DeltaError as exc:
+            raise ServerNonsense(f"the control variate of version {version} cannot be used: {exc}") from exc
 
     def status(self) -> Status:
         return parsed(Status, self._ask("GET", "/v1/status", b"", {}))

@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from edgefl.delta import Encoded, Residual
 from edgefl.delta.origin import origin, stamped
 from edgefl.errors import BackendError, DataError, DeltaError, DeltaOption, DeltaTooLarge, NotFinite
 from edgefl.options import CHOOSING_MODES
-from edgefl.parameters import Arrays, Schema
+from edgefl.parameters import Arrays, Schema, Vector
 from edgefl.runtime.algorithms import Drift, after
 from edgefl.runtime.learner import ALONE, Learned, Learner, Stint
 from edgefl.runtime.update import encode_update
@@ -94,5 +96,19 @@ def work(
     frame = encoded.frame
     if task.federation:
         frame = stamped(frame, task.fingerprint or origin(schema.flatten(parameters)))
-    drift = after(task.training.fit, stint.drift, learned.delta)
+    drift = after(
+        task.training.fit,
+        stint.drift,
+        stint.control,
+        learned.delta,
+        learned.steps,
+        partial(_dense, encoded, schema.size),
+    )
     return Work(frame, left, learned, drift)
+
+
+def _dense(encoded: Encoded, size: int) -> Vector:
+    """What a decoder sees of an update."""
+    vector = np.zeros(size, np.float32)
+    vector[encoded.indices] = encoded.values
+    return vector

@@ -154,6 +154,13 @@ def _routes(service: Service, door: Door) -> APIRouter:
         data, tag = await service.weights(version, form)
         return _entity(request, data, tag, UPDATE)
 
+    @router.get("/control/{version}", responses=_MOVES)
+    async def control(request: Request, version: VersionNumber) -> Response:
+        """SCAFFOLD's control variate at the newest version, as a frame of float16."""
+        await door.admit(request)
+        data, tag = await service.control(version)
+        return _entity(request, data, tag, UPDATE)
+
     @router.put("/rounds/{round}/updates/{assignment}", response_model=Accepted, openapi_extra=_FRAME)
     async def update(request: Request, round: RoundNumber, assignment: AssignmentKey) -> Response:
         """Send the update of an assignment. The same bytes again are acknowledged again and count once."""

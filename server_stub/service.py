@@ -130,6 +130,10 @@ class Service:
         """A version's weights for inference, and their ETag. Made once for all who ask."""
         return await self._once(self.coordinator.shelf.weights, version, form)
 
+    async def control(self, version: int) -> tuple[bytes, str]:
+        """The control variate of the newest version, and its ETag. Made once for all who ask."""
+        return await self._once(self.coordinator.shelf.control, version)
+
     async def _watch(self) -> None:
         """Enforce deadlines and close rounds for as long as the server runs."""
         while not self._stopping:

@@ -15,6 +15,7 @@ from edgefl.delta.snapshot import encode_weights
 from edgefl.errors import Refused
 from edgefl.proof import renewed
 from edgefl.server_stub.aggregators import aggregator
+from edgefl.server_stub.aggregators.scaffold import CONTROL, published
 from edgefl.server_stub.downlink import CHAIN, shortest, since_first
 from edgefl.server_stub.publish import Standing
 from edgefl.server_stub.settings import Settings
@@ -115,6 +116,21 @@ class Shelf:
         """
         vector = self._schema.flatten(read_tensors(self.parameters(version)))
         return encode_weights(vector, self._schema, form, version)
+
+    def control(self, version: int) -> bytes:
+        """SCAFFOLD's control variate at the newest version, as a frame.
+
+        Raises:
+            Refused: `unknown-version`: another one is the newest now.
+        """
+        newest = self._store.newest_version()
+        if version != newest.number:
+            raise Refused(
+                404, "unknown-version", f"version {version} is not the newest, which is {newest.number}"
+            )
+        kept = read_tensors(newest.optimizer).get(CONTROL)
+        sent = published(np.zeros(self._schema.size, np.float32) if kept is None else kept)
+        return encode_weights(sent, self._schema, "float16", version)
 
     def fingerprint(self, version: int) -> str:
         """Of the parameters devices hold at a version; empty where it is fetched whole."""

@@ -13,7 +13,7 @@ from edgefl.errors import EdgeflError, Refused
 from edgefl.options import FitOptions
 from edgefl.parameters import Arrays
 from edgefl.runtime import Metrics, Trainer
-from edgefl.runtime.algorithms import Drift
+from edgefl.runtime.algorithms import Drift, needs_control
 from edgefl.runtime.cache import download, targets_for
 from edgefl.runtime.evaluating import evaluated
 from edgefl.runtime.feature_cache import MemoryFeatures, Room
@@ -190,7 +190,9 @@ class Fleet:
     def _work(self, device: _Device, task: Task) -> Work | None:
         """The update of a round; None where the device declined it."""
         values = self._fetched(device, task)
-        name = device.hello.device
+        name, control = device.hello.device, None
+        if needs_control(task.training.fit):
+            control = self._network.remote.control(task.base_version, self._schema)
         try:
             return work(
                 task,
@@ -199,7 +201,7 @@ class Fleet:
                 schema=self._schema,
                 device=name,
                 residual=device.residual,
-                stint=Stint(device.own, device.drift),
+                stint=Stint(device.own, device.drift, control),
                 code=self._code,
             )
         except PASSING as exc:

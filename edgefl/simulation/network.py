@@ -42,6 +42,7 @@ class Network:
             (re.compile(r"GET /v1/bundle\?target=(.+)"), self._bundle),
             (re.compile(r"GET /v1/parameters/(\d+)"), self._parameters),
             (re.compile(r"GET /v1/parameters/(\d+)/from/(\d+)"), self._moves),
+            (re.compile(r"GET /v1/control/(\d+)"), self._control),
             (re.compile(r"PUT /v1/rounds/(\d+)/updates/([0-9a-f]{32})"), self._update),
             (re.compile(r"PUT /v1/rounds/(\d+)/declines/([0-9a-f]{32})"), self._decline),
             (re.compile(r"PUT /v1/evaluations/(\d+)/([0-9a-f]{32})"), self._evaluated),
@@ -140,6 +141,9 @@ class Network:
 
     def _moves(self, body: bytes, version: str, held: str) -> Response:
         return _entity(self._coordinator.shelf.moves(int(version), int(held)), UPDATE)
+
+    def _control(self, body: bytes, version: str) -> Response:
+        return _entity(self._coordinator.shelf.control(int(version)), UPDATE)
 
     def _update(self, body: bytes, number: str, assignment: str) -> Response:
         answer = self._coordinator.accept(int(number), assignment, body)

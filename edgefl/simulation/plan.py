@@ -41,7 +41,7 @@ class Plan(FederationOptions, AttackOptions, TimeOptions, HoldoutOptions, Person
         shared = {f.name: getattr(self, f.name) for f in fields(FederationOptions)}
         goal = self.cohort or devices
         given = {"goal": goal, "surplus": 0.0, **shared}
-        if self.training.fit.algorithm == "feddyn":
+        if self.training.fit.algorithm != "fedavg":
             given["population"] = self.population or devices
         if self.staleness:
             # Time passes, but no deadline does.

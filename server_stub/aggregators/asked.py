@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from edgefl.errors import OptionError
-from edgefl.options import SHARED_MODES, FederationOptions
+from edgefl.options import CHOOSING_MODES, SHARED_MODES, FederationOptions
 from edgefl.server_stub.aggregators.base import Aggregator
 from edgefl.server_stub.aggregators.bounds import Bound
 from edgefl.server_stub.aggregators.chain import Chain, Rule
@@ -16,6 +16,7 @@ from edgefl.server_stub.aggregators.distances import GeometricMedian, Krum
 from edgefl.server_stub.aggregators.feddyn import FedDyn
 from edgefl.server_stub.aggregators.mean import Mean, normalized
 from edgefl.server_stub.aggregators.optimizers import ServerOptimizer, adaptive, averaging
+from edgefl.server_stub.aggregators.scaffold import Scaffold
 from edgefl.wire import Training
 
 RULES: Mapping[str, Callable[[float], Rule]] = {
@@ -43,6 +44,9 @@ def aggregator(options: FederationOptions, training: Training) -> Aggregator:
     bound = Bound(options.norm_bound) if options.norm_bound else None
     if training.fit.algorithm == "feddyn":
         return FedDyn(training.fit.alpha, options.population, bound)
+    if training.fit.algorithm == "scaffold":
+        assert training.fit.lr is not None  # it is refused without
+        return Scaffold(training.fit.lr, options.server_lr, options.population, bound)
     novel = options.aggregator == "fednova"
     return Chain(
         rule=RULES[options.aggregator](options.adversaries),
@@ -62,27 +66,36 @@ def check(options: FederationOptions, training: Training) -> None:
             "parameters from all",
             {"aggregator": rule, "mode": mode},
         )
-    own_step = {
-        "aggregator": "mean",
-        "server_optimizer": "sgd",
-        "server_lr": 1.0,
-        "server_momentum": 0.0,
-        "staleness": 0,
-    }
-    beside = {name: getattr(options, name) for name, v in own_step.items() if getattr(options, name) != v}
-    if fit.algorithm == "feddyn" and beside:
-        raise OptionError(
-            "feddyn makes the server's step itself, of the mean of one round's updates",
-            {"algorithm": fit.algorithm, **beside},
-        )
-    if options.population and fit.algorithm != "feddyn":
-        raise OptionError("only feddyn has to know it", {"population": options.population})
+    _check_algorithm(options, training)
     plain = {"optimizer": "sgd", "mu": 0.0, "weight_decay": 0.0, "schedule": "constant"}
     other = {name: getattr(fit, name) for name, value in plain.items() if getattr(fit, name) != value}
     if rule == "fednova" and other:
         raise OptionError(
             "fednova knows how far the steps of SGD reach, with or without momentum",
             {"aggregator": rule, **other},
+        )
+
+
+def _check_algorithm(options: FederationOptions, training: Training) -> None:
+    algorithm, mode = training.fit.algorithm, training.coding.mode
+    if algorithm == "fedavg":
+        if options.population:
+            raise OptionError("only feddyn and scaffold have to know it", {"population": options.population})
+        return
+    step = {"aggregator": "mean", "server_optimizer": "sgd", "server_momentum": 0.0, "staleness": 0}
+    if algorithm == "feddyn":
+        step["server_lr"] = 1.0
+    beside = {name: getattr(options, name) for name, v in step.items() if getattr(options, name) != v}
+    if beside:
+        raise OptionError(
+            f"{algorithm} makes the server's step itself, of the mean of one round's updates",
+            {"algorithm": algorithm, **beside},
+        )
+    if algorithm == "scaffold" and mode in CHOOSING_MODES:
+        raise OptionError(
+            f"scaffold takes mean gradients out of updates, and in mode {mode} most of them would be zero; "
+            f"{', '.join(m for m in SHARED_MODES if m not in CHOOSING_MODES)} send every parameter",
+            {"algorithm": algorithm, "mode": mode},
         )
 
 

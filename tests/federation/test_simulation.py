@@ -47,7 +47,7 @@ QUICK = {
         "personal", {"momentum": 0.5, "mu": 0.1, "mode": "unbiased"}, {"server_momentum": 0.5}, weighted=True
     ),
     "lora": Case("lora", {"mode": "ternary", "algorithm": "feddyn", "alpha": 0.05}),
-    "frozen bits": Case("frozen bits", {"mode": "dense8"}),
+    "frozen bits": Case("frozen bits", {"mode": "dense8", "algorithm": "scaffold"}),
     "last": Case("last", {"mode": "subset", "steps": 2, "optimizer": "adam", "clip_norm": 1.0}),
     "batchnorm frozen": Case("batchnorm frozen", {"mode": "float32"}),
     "batchnorm batch": Case(

@@ -120,6 +120,7 @@ ROUTES = [
     ("GET", "/v1/parameters/0"),
     ("GET", "/v1/parameters/1/from/0"),
     ("GET", "/v1/weights/0"),
+    ("GET", "/v1/control/0"),
     ("PUT", f"/v1/rounds/1/updates/{'0' * 32}"),
     ("PUT", f"/v1/rounds/1/declines/{'0' * 32}"),
     ("GET", "/v1/status"),
