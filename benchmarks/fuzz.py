@@ -136,8 +136,10 @@ class Target:
 
     def end(self) -> None:
         """Stop it, and read what it has to say."""
-        grown = self._process.peak_mb() - self._began_mb
-        if grown > GROWTH_MB:
+        grown = 0.0
+        if self._process.died():
+            self.findings.append("the server died")
+        elif (grown := self._process.peak_mb() - self._began_mb) > GROWTH_MB:
             self.findings.append(f"the server grew by {grown:.0f} MB")
         self._process.stop()
         said = self._log.read_text(errors="replace")

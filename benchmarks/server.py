@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the server takes: updates a second while a round fills, and seconds to close it.
 
-    python -m benchmarks.server [--parameters 1000000] [--devices 200] [--rounds 3] [--database URL] [--keep]
+    python -m benchmarks.server [--parameters 1000000] [--devices 200] [--rounds 3] [--database URL]
+                                [--crowd 2000] [--keep]
 
 A server process with a core of its own, where there are two, and the devices' requests from this process on
 another: updates of 1 % of a model, coded as devices code them, over kept-alive connections. `closing` is from
-the last acknowledgement until the next round is open. `--keep` writes `benchmarks/results/server.json`.
+the last acknowledgement until the next round is open. Then a crowd of devices checks in, of which as many as
+before have places in each round: an error of any of them is one of the benchmark, and so is memory beyond
+what connections and one round's updates take. `--keep` writes `benchmarks/results/server.json`.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from edgefl.wire import CheckIn, Task
 
 RESULTS = Path(__file__).parent / "results" / "server.json"
 DENSITY, CONNECTIONS = 0.01, 16
+BUFFER_BYTES, BYTES_PER_PARAMETER = 65_536, 256
 START = """
 import json, sys
 from edgefl.server_stub.serve import run_server
@@ -92,6 +96,10 @@ class Process:
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def died(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process.poll() is not None
 
     def peak_mb(self) -> float:
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
@@ -190,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--database")
+    parser.add_argument("--crowd", type=int, default=2000, help="0: none.")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--keep", action="store_true")
     asked = parser.parse_args(arguments)
@@ -201,13 +210,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "median": {key: statistics.median(row[key] for row in rows) for key in rows[0]},
         "rounds": rows,
     }
+    if asked.crowd:
+        from benchmarks import crowd  # which takes its server from here
+
+        made["crowd"] = crowd.measure(asked.parameters, asked.crowd, min(asked.devices, asked.crowd))
     if asked.keep:
         RESULTS.write_text(json.dumps(made, indent=1) + "\n")
     if asked.json:
         print(json.dumps(made))
+    else:
+        for key, value in made["median"].items():
+            print(f"{key:<20} {value:12.3f}   {', '.join(f'{row[key]:.3f}' for row in rows)}")
+        for key, value in made.get("crowd", {}).items():
+            print(f"crowd: {key:<20} {value}")
+    check(made)
+
+
+def check(made: Row) -> None:
+    """SystemExit where a crowd met an error, or cost more memory than connections and updates may take."""
+    found = made.get("crowd")
+    if found is None:
         return
-    for key, value in made["median"].items():
-        print(f"{key:<20} {value:12.3f}   {', '.join(f'{row[key]:.3f}' for row in rows)}")
+    if found["errors"]:
+        raise SystemExit(f"{found['errors']} errors: {found['error_kinds']}")
+    # What asyncio buffers of a connection both ways, and of each parameter what a round's sums and the next
+    # version hold.
+    most = (2 * BUFFER_BYTES * found["devices"] + BYTES_PER_PARAMETER * made["parameters"]) / 1e6
+    if found["grown_mb"] > most:
+        raise SystemExit(f"the server grew by {found['grown_mb']:.0f} MB, allowed are {most:.0f}")
 
 
 if __name__ == "__main__":
