@@ -29,7 +29,7 @@ from edgefl.bundle import Bundle
 from edgefl.cli.demo.models import torch_model
 from edgefl.cli.demo.recipe import BATCH
 from edgefl.cli.demo.watch import CHANNELS, WINDOW, Person, load_recordings, people
-from edgefl.cli.figures import ACCENT, MUTED, SECOND, new_figure, style
+from edgefl.cli.figures import ACCENT, MUTED, SECOND, finish, in_percent, new_figure, style
 from edgefl.data import Examples
 from edgefl.simulation import DeviceRow, Plan, simulate
 from edgefl.wire import Training
@@ -139,10 +139,9 @@ def draw(found: Sequence[Row], path: Path) -> None:
         means = [_means(row for row in shared if row["person"] == name)[column] for name in names]
         axes.scatter(range(1, len(names) + 1), means, color=color, marker=marker, s=32, label=column)
     axes.set_xticks(range(1, len(names) + 1))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    in_percent(axes.yaxis)
     axes.legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, format="png")
+    finish(figure, path)
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ class Checked:
 
     @classmethod
     def _defaults(cls) -> Mapping[str, object]:
-        """The value of each field that is not given, MISSING where it has to be. Such values do not change."""
+        """What each field is where it is not given, MISSING where it has to be; such values do not change."""
         if "_idle" not in cls.__dict__:
             cls._idle = {
                 f.name: f.default if f.default_factory is MISSING else f.default_factory()

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from edgefl.cli.figures import ACCENT, SECOND, style
+from edgefl.cli.figures import ACCENT, SECOND, finish, in_percent, style
 from edgefl.cli.output import size
 from edgefl.simulation import Simulated
 
@@ -32,8 +32,7 @@ def draw(figure: Any, done: Simulated, path: Path) -> None:
         _plot(axes[1], lines, sent, "sent up by all devices, HTTP included")
         axes[0].xaxis.get_major_locator().set_params(integer=True)
         axes[1].xaxis.set_major_formatter(lambda v, _: size(v))
-    figure.tight_layout()
-    figure.savefig(path, format="png")
+    finish(figure, path)
 
 
 def _plot(axes: Any, lines: Sequence[Line], across: Sequence[float], label: str) -> None:
@@ -44,4 +43,4 @@ def _plot(axes: Any, lines: Sequence[Line], across: Sequence[float], label: str)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=8)
     if lines[0][0].endswith("accuracy"):
-        axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
+        in_percent(axes.yaxis)

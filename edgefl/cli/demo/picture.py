@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgefl.cli.figures import ACCENT, MUTED, SECOND, finish, new_figure, style
 from edgefl.cli.output import size
-from edgefl.errors import MissingDependency
-
-INK, MUTED, ACCENT, SECOND = "#1b2733", "#7a8794", "#0b7a75", "#d1495b"
 
 
 @dataclass(frozen=True)
@@ -36,24 +34,16 @@ class Curves:
 
 def draw(curves: Curves, path: Path) -> None:
     """Write the picture as PNG, 1600 x 700 pixels."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingDependency("matplotlib", "", "drawing the picture") from exc
-    figure = Figure(figsize=(10, 4.4), dpi=160, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure((10, 4.4))
     left, right = figure.subplots(1, 2)
     _accuracy(left, curves)
     _bytes(right, curves)
-    figure.suptitle(curves.title, x=0.02, ha="left", color=INK, fontsize=12, fontweight="bold")
-    figure.tight_layout(rect=(0, 0, 1, 0.95))
-    figure.savefig(path)
+    finish(figure, path, curves.title, above=0.95)
 
 
 def _accuracy(axes: Any, curves: Curves) -> None:
     rounds = range(1, len(curves.accuracy) + 1)
-    _style(axes, "accuracy on people never seen in training", "round")
+    style(axes, "accuracy on people never seen in training", "round")
     axes.axhline(curves.central, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.plot(rounds, curves.accuracy, color=ACCENT, linewidth=0.7, alpha=0.4)
     axes.plot(rounds, _running_mean(curves.accuracy), color=ACCENT, linewidth=2.2)
@@ -84,7 +74,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 def _bytes(axes: Any, curves: Curves) -> None:
     rounds = range(1, len(curves.bytes_up) + 1)
-    _style(axes, "upload per round, all devices (log scale)", "round")
+    style(axes, "upload per round, all devices (log scale)", "round")
     axes.fill_between(rounds, curves.bytes_up, step="mid", color=ACCENT, linewidth=0)
     axes.axhline(curves.dense_up, color=SECOND, linewidth=1.6)
     axes.set_yscale("log")
@@ -99,13 +89,3 @@ def _bytes(axes: Any, curves: Curves) -> None:
     ):
         place = {"xytext": (2, 7), "textcoords": "offset points"}
         axes.annotate(text, (rounds[0], value), color=color, fontsize=9, **place)
-
-
-def _style(axes: Any, title: str, label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel(label, color=MUTED, fontsize=9)
-    axes.tick_params(colors=MUTED, labelsize=8)
-    axes.grid(axis="y", color="#e6eaee", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)

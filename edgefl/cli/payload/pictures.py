@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgefl.cli.figures import INK, new_figure, style
-from edgefl.cli.output import size
+from edgefl.cli.figures import INK, finish, in_bytes, in_percent, new_figure, style
 from edgefl.cli.payload.runs import DENSE, Way
 from edgefl.cli.payload.summary import Row, Setting
 from edgefl.cli.payload.tasks import TASKS
@@ -39,9 +38,7 @@ def draw(rows: Sequence[Row], skewed: bool, everyone: bool, path: Path) -> None:
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
     heading = f"Accuracy by round, and by bytes sent up ({Setting('', skewed, everyone).name})"
-    figure.suptitle(heading, x=0.02, ha="left", color=INK, fontsize=12, fontweight="bold")
-    figure.tight_layout(rect=(0, 0.08, 1, 0.96))
-    figure.savefig(path)
+    finish(figure, path, heading, below=0.08, above=0.96)
 
 
 def _by_round(axes: Any, rows: dict[Way, Row], seeds: set[int], title: str) -> None:
@@ -50,7 +47,7 @@ def _by_round(axes: Any, rows: dict[Way, Row], seeds: set[int], title: str) -> N
         if way in rows and seeds:
             numbers, values = zip(*rows[way].curve(seeds), strict=True)
             axes.plot(numbers, values, line, color=color, linewidth=1.8, label=way.name)
-    axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
+    in_percent(axes.yaxis)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -61,6 +58,5 @@ def _by_bytes(axes: Any, rows: dict[Way, Row], seeds: set[int]) -> None:
             numbers, values = zip(*rows[way].curve(seeds), strict=True)
             axes.plot([n * rows[way].bytes_up for n in numbers], values, line, color=color, linewidth=1.8)
     axes.set_xscale("log")
-    axes.minorticks_off()
-    axes.xaxis.set_major_formatter(lambda v, _: size(v).replace(".0", ""))
-    axes.yaxis.set_major_formatter(lambda v, _: f"{v:g} %")
+    in_bytes(axes.xaxis)
+    in_percent(axes.yaxis)

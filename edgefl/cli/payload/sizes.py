@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgefl.cli.demo.picture import INK, MUTED
-from edgefl.cli.figures import new_figure, style
+from edgefl.cli.figures import MUTED, finish, in_bytes, new_figure, style
 from edgefl.cli.output import size
 from edgefl.cli.payload.plan import Assumptions, DownRow, Row
 
@@ -30,9 +29,6 @@ def draw(ups: Sequence[Row], downs: Sequence[DownRow], month: Assumptions, name:
         axes.text(count, row, text, va="center", fontsize=8, color=MUTED)
     axes.set_xscale("log")
     axes.set_xlim(right=40 * bars[0][1])
-    axes.minorticks_off()
-    axes.xaxis.set_major_formatter(lambda v, _: size(v).replace(".0", ""))
+    in_bytes(axes.xaxis)
     axes.grid(axis="y", visible=False)
-    figure.suptitle(f"What {name} sends", x=0.02, ha="left", color=INK, fontsize=12, fontweight="bold")
-    figure.tight_layout()
-    figure.savefig(path)
+    finish(figure, path, f"What {name} sends")
