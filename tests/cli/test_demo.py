@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import pytest
 
 import edgefl
 from edgefl.cli.demo import watch
+from edgefl.cli.demo.processes import DemoFailure
+from edgefl.cli.demo.recipe import PAIRS, Recipe
+from edgefl.cli.demo.workers import Yardsticks
 from tests.cli.commands import Command
 
 DEVICE_PYTHON = os.environ.get("EDGEFL_DEVICE_PYTHON", sys.executable)
@@ -43,7 +48,7 @@ def demo(folder: Path, *options: object) -> dict[str, Any]:
 
 
 def test_a_short_demo_survives_a_killed_server(tmp_path: Path) -> None:
-    found = demo(tmp_path, "--rounds", 3, "--pairs", 1, "--crash-at", 2)
+    found = demo(tmp_path, "--rounds", 3, "--pairs", 2, "--crash-at", 2)
 
     assert found.keys() >= FIELDS
     assert (found["devices"], found["rounds"]) == (16, 3)
@@ -54,6 +59,24 @@ def test_a_short_demo_survives_a_killed_server(tmp_path: Path) -> None:
     assert 0 < found["bytes_up"] < found["bytes_up_dense"]
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert {p.name for p in tmp_path.iterdir()} >= {"watch-int8.onnx", "watch-int8.tflite"}
+    assert [pair["held_out"] for pair in found["pairs"]] == [[1, 2], [3, 4]]
+    assert all(0 < pair["federated"] < 1 and 0 < pair["central"] < 1 for pair in found["pairs"])
+
+
+def test_workers_end_with_a_demo_that_fails(tmp_path: Path) -> None:
+    data = watch.load_recordings()
+
+    with (
+        pytest.raises(DemoFailure),
+        Yardsticks(tmp_path / "none.edgefl", PAIRS, Recipe(), 0, data.where(data.subject < 0)),
+    ):
+        assert multiprocessing.active_children()
+        raise DemoFailure("a device ended")
+
+    until = time.monotonic() + 60
+    while multiprocessing.active_children() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_round_the_demo_does_not_have(call: Command) -> None:

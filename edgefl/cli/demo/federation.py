@@ -49,13 +49,17 @@ class Setting:
 
 
 class Federation:
-    """A context manager: processes run inside it. The store is read as the server's operator would."""
+    """A context manager: processes run inside it. The store is read as the server's operator would.
+
+    Attributes:
+        initial: file of the bundle that the rounds begin with.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._path = setting.folder / "initial.edgefl"
-        setting.bundle.save(self._path)
-        self.server = Server(setting.folder, self._path, setting.recipe, setting.seed)
+        self.initial = setting.folder / "initial.edgefl"
+        setting.bundle.save(self.initial)
+        self.server = Server(setting.folder, self.initial, setting.recipe, setting.seed)
         self._devices: list[Process] = []
         self._trainer = Trainer(setting.bundle)
         self._server_lock = threading.Lock()
@@ -93,10 +97,11 @@ class Federation:
         """Each round as it closes."""
         done = 0
         while done < self._setting.recipe.rounds:
-            closed = [info for info in self._store.round_infos() if info.state == "closed"]
-            for info in closed[done:]:
+            info = self._state_of(done + 1)
+            if info is not None and info.state == "closed":
                 yield self._row(info)
-            done = len(closed)
+                done += 1
+                continue
             self._check()
             time.sleep(_POLL_S)
         if self._crash_thread is not None:
@@ -130,7 +135,7 @@ class Federation:
             self.server.start()
 
     def _state_of(self, number: int) -> RoundInfo | None:
-        return next((info for info in self._store.round_infos() if info.round == number), None)
+        return next(iter(self._store.round_infos(number)), None)
 
     def _check(self) -> None:
         with self._server_lock:

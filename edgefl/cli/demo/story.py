@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from edgefl.cli.demo.models import make_model
 from edgefl.cli.demo.picture import Curves, draw
 from edgefl.cli.demo.recipe import BATCH, PAIRS, Recipe
 from edgefl.cli.demo.watch import Recordings, Split, load_recordings, split
+from edgefl.cli.demo.workers import Yardsticks
 from edgefl.cli.demo.yardsticks import Accuracies
 from edgefl.cli.output import err
-
-WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,15 @@ def run(options: Options, folder: Path) -> Outcome:
     setting = Setting(
         folder, bundle, live, options.recipe, options.seed, options.device_python, options.crash_at
     )
-    with Federation(setting) as federation, Board(options.recipe.rounds).shown() as board:
-        rows = []
-        for row in federation.rows():
-            board.add(row)
-            rows.append(row)
-        final, accepted = federation.final(), federation.accepted()
-    results = _compare(options, folder, data, bundle, final)
+    federation = Federation(setting)
+    with Yardsticks(federation.initial, pairs, options.recipe, options.seed, data) as others:
+        with federation, Board(options.recipe.rounds).shown() as board:
+            rows = []
+            for row in federation.rows():
+                board.add(row)
+                rows.append(row)
+            final, accepted = federation.final(), federation.accepted()
+        results = _compare(options, data, final, others)
     path, picture = options.out / "watch.edgefl", options.out / "demo.png"
     final.save(path)
     draw(_curves(rows, len(live.devices), results[0]), picture)
@@ -129,50 +128,30 @@ def _convert(options: Options, live: Split) -> Bundle:
     return bundle
 
 
-def _compare(
-    options: Options, folder: Path, data: Recordings, bundle: Bundle, final: Bundle
-) -> list[Accuracies]:
-    """Yardsticks for every pair; the other pairs' federations run without HTTP meanwhile."""
+def _compare(options: Options, data: Recordings, final: Bundle, others: Yardsticks) -> list[Accuracies]:
+    """What came of every pair, central training and int8 files beside it."""
     from edgefl.converters import export_int8
 
     pairs = PAIRS[: options.pairs]
     err.print(f"[bold]3[/] the same budget in one place, for {len(pairs)} pairs of held-out people")
-    initial = folder / "initial.edgefl"
     results = []
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(_pair, initial, pair, options.recipe, options.seed, data, run_federation=i > 0)
-            for i, pair in enumerate(pairs)
-        ]
-        with err.status("training the yardsticks ..."):
-            for pair, job in zip(pairs, jobs, strict=True):
-                central, simulated = job.result()
-                made = final if simulated is None else Bundle.open(simulated)
-                part = split(data, pair)
-                int8 = export_int8(made, yardsticks.calibration(part, options.seed)).files
-                if simulated is None:
-                    _save_int8(options.out, int8)
-                results.append(
-                    Accuracies(
-                        pair,
-                        len(part.test[1]),
-                        yardsticks.accuracy(made, part),
-                        central,
-                        yardsticks.int8_accuracy(dict(int8), part),
-                    )
+    with err.status("training the yardsticks ..."):
+        for pair in pairs:
+            central, simulated = others.of(pair)
+            made, part = simulated or final, split(data, pair)
+            int8 = export_int8(made, yardsticks.calibration(part, options.seed)).files
+            if simulated is None:
+                _save_int8(options.out, int8)
+            results.append(
+                Accuracies(
+                    pair,
+                    len(part.test[1]),
+                    yardsticks.accuracy(made, part),
+                    central,
+                    yardsticks.int8_accuracy(dict(int8), part),
                 )
+            )
     return results
-
-
-def _pair(
-    initial: Path, pair: tuple[int, int], recipe: Recipe, seed: int, data: Recordings, *, run_federation: bool
-) -> tuple[float, bytes | None]:
-    """In a worker: central accuracy of a pair, and the bundle its simulated federation ends with."""
-    bundle, part = Bundle.open(initial), split(data, pair)
-    central = yardsticks.central(bundle, part, recipe, seed)
-    if not run_federation:
-        return central, None
-    return central, yardsticks.federated(bundle, part, recipe, seed).to_bytes()
 
 
 def _save_int8(out: Path, files: Any) -> None:
