@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from edgefl.files import write_atomically
 from edgefl.proof import results
 from edgefl.runtime.backends.base import Engine, Names, Program, artifact_of
 from edgefl.runtime.delegates.choice import Placement
+from edgefl.runtime.host.updating import UPDATABLE, UpdateProgram
 from edgefl.strictjson import Fields, parse
 from edgefl.tensorfile import read_tensors, write_tensors
 
@@ -39,6 +41,8 @@ class HostEngine(Protocol):
         """JSON: `{"name": "litert", "version": "1.4.0", "target": "tflite", "delegate": "xnnpack"}`.
 
         `target` says whose artifacts it runs: `tflite`, `onnx` or `coreml`. `delegate` may be left out.
+        `"trains": "updatable"` says that it trains by update tasks on Core ML's updatable models, see
+        `edgefl.runtime.host.updating`, and runs the other files as any engine does.
         """
         ...
 
@@ -75,18 +79,22 @@ class HostBackend(Engine):
             self.version = row.text("version")
             self.target = row.choice("target", EXTENSIONS)
             self._delegate = row.text("delegate") if row.has("delegate") else "cpu"
+            self._trains = row.choice("trains", ("step", UPDATABLE)) if row.has("trains") else "step"
         except Exception as exc:  # what a foreign language throws has no common base
             raise BackendUnavailable(f"the app's engine does not say what it is: {exc}") from exc
         self._engine, self._folder = engine, folder
 
     def load(self, bundle: Bundle, kind: str) -> Program:
         """See `Backend.load`; raises BackendFailure where the file cannot be put on disk."""
-        artifact = artifact_of(bundle, self.target, kind)
-        path = self._on_disk(artifact.path, bundle.artifact(self.target, kind))
+        by_task = kind == "step" and self._trains == UPDATABLE
+        artifact = artifact_of(bundle, self.target, UPDATABLE if by_task else kind)
+        path = self._on_disk(artifact.path, bundle.artifact(self.target, artifact.kind))
         label = f"{self.name} {self.version} on {artifact.path}"
-        names = Names.of(artifact)
-        expected = _shapes(bundle.manifest, kind)
-        return _HostProgram(self._engine, path, names, expected, label, Placement(kind, self._delegate))
+        file = HostFile(self._engine, path, artifact.kind, label)
+        placement = Placement(kind, self._delegate)
+        if by_task:
+            return UpdateProgram(file, bundle.manifest, artifact, placement)
+        return _HostProgram(file, Names.of(artifact), _shapes(bundle.manifest, kind), placement)
 
     def _on_disk(self, name: str, data: bytes) -> str:
         """The path of an artifact's own file; its name changes with its bytes."""
@@ -122,32 +130,42 @@ def _unpacked(data: bytes, place: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class HostFile:
+    """A file on an app's engine.
+
+    Attributes:
+        label: engine and file, for errors.
+    """
+
+    engine: HostEngine
+    path: str
+    signature: str
+    label: str
+
+    def run(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by the file's own names; raises BackendFailure where there are none."""
+        try:
+            made = bytes(self.engine.run(self.path, self.signature, write_tensors(tensors)))
+        except Exception as exc:  # what a foreign language throws has no common base
+            raise BackendFailure(f"{self.label}: {exc}") from exc
+        try:
+            return read_tensors(made)
+        except TensorFileError as exc:
+            raise BackendFailure(f"{self.label} gives no tensors: {exc}") from exc
+
+
 class _HostProgram:
     def __init__(
-        self,
-        engine: HostEngine,
-        path: str,
-        names: Names,
-        expected: Mapping[str, tuple[int, ...]],
-        label: str,
-        placement: Placement,
+        self, file: HostFile, names: Names, expected: Mapping[str, tuple[int, ...]], placement: Placement
     ) -> None:
-        self._engine, self._path, self._names = engine, path, names
-        self._expected, self._label, self.placement = expected, label, placement
+        self._file, self._names, self._expected, self.placement = file, names, expected, placement
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        tensors = write_tensors(self._names.to_own(feeds))
-        try:
-            made = bytes(self._engine.run(self._path, self.placement.graph, tensors))
-        except Exception as exc:  # what a foreign language throws has no common base
-            raise BackendFailure(f"{self._label}: {exc}") from exc
-        try:
-            values = read_tensors(made)
-        except TensorFileError as exc:
-            raise BackendFailure(f"{self._label} gives no tensors: {exc}") from exc
-        found = {self._names.to_contract(name): value for name, value in values.items()}
+        made = self._file.run(self._names.to_own(feeds))
+        found = {self._names.to_contract(name): value for name, value in made.items()}
         if missing := self._expected.keys() - found.keys():
-            raise BackendFailure(f"{self._label} gives no {min(missing)!r}, only {sorted(found)[:5]}")
+            raise BackendFailure(f"{self._file.label} gives no {min(missing)!r}, only {sorted(found)[:5]}")
         return {name: _as_told(value, self._expected.get(name)) for name, value in found.items()}
 
 

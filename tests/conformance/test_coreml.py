@@ -19,14 +19,15 @@ from edgefl.runtime.host.conformance import replay
 from edgefl.tensorfile import read_tensors
 from tests.conformance import make
 from tests.coreml_evaluator.model import Model
-from tests.host.evaluator import Evaluator
+from tests.host.evaluator import Evaluator, UpdatingEvaluator
 
 VECTORS = Path(__file__).parent / "vectors"
 
 
-def test_the_evaluator_gives_what_the_vectors_say() -> None:
-    """Its rounds too: whole rounds on ML Programs behind the seam an iPhone's app has."""
-    results = replay(VECTORS, Evaluator())
+@pytest.mark.parametrize("engine", [Evaluator, UpdatingEvaluator])
+def test_the_evaluator_gives_what_the_vectors_say(engine: type[Evaluator]) -> None:
+    """Its rounds too: by ML Programs and by update tasks, behind the seam an iPhone's app has."""
+    results = replay(VECTORS, engine())
     assert not [result for result in results if result.wrong]
     assert {"step for coreml", "infer for coreml"} <= {r.name for r in results if r.kind == "file"}
     assert sum(result.kind == "round on the engine" for result in results) == 6

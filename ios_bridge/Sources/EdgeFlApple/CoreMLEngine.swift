@@ -16,9 +16,7 @@ public final class CoreMLEngine: Engine {
     }
 
     public func describe() -> String {
-        let version = ProcessInfo.processInfo.operatingSystemVersion
-        let number = "\(version.majorVersion).\(version.minorVersion).\(version.patchVersion)"
-        return #"{"name":"coreml","version":"\#(number)","target":"coreml"}"#
+        #"{"name":"coreml","version":"\#(systemVersion())","target":"coreml"}"#
     }
 
     public func run(artifact: String, signature: String, tensors: Data) throws -> Data {
@@ -39,18 +37,29 @@ public final class CoreMLEngine: Engine {
         lock.lock()
         defer { lock.unlock() }
         if let known = loaded[artifact] { return known }
-        let package = URL(fileURLWithPath: artifact)
-        let compiled = package.deletingPathExtension().appendingPathExtension("mlmodelc")
-        if !FileManager.default.fileExists(atPath: compiled.path) {
-            // Core ML compiles into a temporary folder that the system may empty.
-            try FileManager.default.moveItem(at: MLModel.compileModel(at: package), to: compiled)
-        }
         let configuration = MLModelConfiguration()
         configuration.computeUnits = units
-        let made = try MLModel(contentsOf: compiled, configuration: configuration)
+        let made = try MLModel(contentsOf: compiled(artifact), configuration: configuration)
         loaded[artifact] = made
         return made
     }
+}
+
+/// Core ML's version is the system's.
+func systemVersion() -> String {
+    let version = ProcessInfo.processInfo.operatingSystemVersion
+    return "\(version.majorVersion).\(version.minorVersion).\(version.patchVersion)"
+}
+
+/// A package or model as Core ML loads it, compiled once and kept beside the file.
+func compiled(_ artifact: String) throws -> URL {
+    let file = URL(fileURLWithPath: artifact)
+    let compiled = file.deletingPathExtension().appendingPathExtension("mlmodelc")
+    if !FileManager.default.fileExists(atPath: compiled.path) {
+        // Core ML compiles into a temporary folder that the system may empty.
+        try FileManager.default.moveItem(at: MLModel.compileModel(at: file), to: compiled)
+    }
+    return compiled
 }
 
 private func kind(of type: MLMultiArrayDataType) throws -> Tensor.Kind {
@@ -62,7 +71,7 @@ private func kind(of type: MLMultiArrayDataType) throws -> Tensor.Kind {
     }
 }
 
-private func array(of tensor: Tensor) throws -> MLMultiArray {
+func array(of tensor: Tensor) throws -> MLMultiArray {
     let types: [Tensor.Kind: MLMultiArrayDataType] = [.f32: .float32, .i32: .int32, .f64: .double]
     guard let type = types[tensor.kind] else {
         throw PackError("Core ML takes no arrays of \(tensor.kind.rawValue)")
@@ -76,7 +85,7 @@ private func array(of tensor: Tensor) throws -> MLMultiArray {
 }
 
 /// A copy in C order: what Core ML gives may have gaps between rows.
-private func tensor(of array: MLMultiArray) throws -> Tensor {
+func tensor(of array: MLMultiArray) throws -> Tensor {
     let kind = try kind(of: array.dataType)
     let shape = array.shape.map(\.intValue), strides = array.strides.map(\.intValue)
     let count = shape.reduce(1, *)

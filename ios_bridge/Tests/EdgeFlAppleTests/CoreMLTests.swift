@@ -11,6 +11,10 @@ final class CoreMLTests: XCTestCase {
         try replay(CoreMLEngine())
     }
 
+    func testUpdateTasksAreStepsOfTheVectors() throws {
+        try replay(CoreMLUpdateEngine())
+    }
+
     func testAMacReadsWhatItCan() throws {
         let reading = try JSONSerialization.jsonObject(with: Data(AppleDevice().reading().utf8))
         let fields = try XCTUnwrap(reading as? [String: Any])
