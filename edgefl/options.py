@@ -42,6 +42,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 SERVER_OPTIMIZERS = ("sgd", "adam", "yogi", "adagrad")
 AGGREGATORS = ("mean", "fednova", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median")
 PARTIES = r"|[A-Za-z0-9][A-Za-z0-9._:-]{0,63}(,[A-Za-z0-9][A-Za-z0-9._:-]{0,63}){0,255}"
+PRIVACY = ("none", "central-dp")
 LABELS = r"|[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}(,[A-Za-z0-9._-]{1,32}=[A-Za-z0-9._:+-]{0,64}){0,7}"
 """What a device says of itself: at most eight pairs of name and value."""
 NORM_BOUND = 4.0
@@ -209,7 +210,56 @@ class CodingOptions(FrameOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FederationOptions(Checked):
+class PrivacyOptions(Checked):
+    """What the published models may tell about any one device; see docs/privacy.md."""
+
+    privacy: Annotated[
+        str,
+        one_of(*PRIVACY),
+        "none, or central-dp: devices are drawn at random, their updates shortened, and the server adds "
+        "noise to the sum.",
+    ] = "none"
+    privacy_epsilon: Annotated[
+        float | None,
+        optional(above(0.0, 1e3)),
+        "Most epsilon of all rounds together, which end where it is spent; the noise follows from it.",
+    ] = None
+    privacy_delta: Annotated[
+        float, number(1e-12, 0.1), "Delta of epsilon; less than one over the number of devices."
+    ] = 1e-5
+    privacy_noise: Annotated[
+        float | None,
+        optional(number(0.01, 1e4)),
+        "Standard deviation of the noise over the most one update can do. Default: what epsilon needs.",
+    ] = None
+    privacy_clip: Annotated[
+        float, above(0.0, 1e6), "Length updates are shortened to, at first or always."
+    ] = 0.1
+    privacy_quantile: Annotated[
+        float,
+        number(0.0, 0.99),
+        "Part of the updates that should be shorter than that; the length follows. 0: it stays.",
+    ] = 0.5
+    privacy_devices: Annotated[
+        int | None,
+        optional(integer(1, _MANY)),
+        "Devices there will be, of which the goal is drawn in each round; more is more private.",
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.privacy == "none":
+            for name in ("privacy_epsilon", "privacy_noise"):
+                if getattr(self, name) is not None:
+                    raise OptionError("it belongs to central-dp", {name: getattr(self, name)})
+        elif self.privacy_epsilon is None and self.privacy_noise is None:
+            raise OptionError(
+                "give the epsilon to keep or the noise to add, or both", {"privacy": self.privacy}
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationOptions(PrivacyOptions):
     """How many rounds there are, and what becomes of their updates."""
 
     rounds: Annotated[int, integer(0, _MANY), "Rounds to run."] = 10

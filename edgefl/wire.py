@@ -27,6 +27,8 @@ MAX_LIST_BYTES = 64 << 20
 MAX_COUNT = 2**31 - 1
 MAX_VERSION = 2**32 - 1
 MAX_TEXT = 1000
+MOST_EPSILON = 1e9
+"""Epsilon that stands for no privacy at all."""
 MAX_LOSS = 1e30
 """Far beyond what training survives, and small enough to be averaged."""
 
@@ -394,6 +396,8 @@ class Status(Message):
         evaluation: the newest version that was to be measured, None without any.
         promoted: the version that is pulled by default, None where that is the newest.
         held: why no rounds begin; empty where they do.
+        epsilon: what the versions so far tell of any one device at most, None where rounds are not private.
+        delta: what that may fail to hold for.
     """
 
     model: Text
@@ -410,6 +414,8 @@ class Status(Message):
     evaluation: Annotated[EvaluationInfo | None, optional(nested(EvaluationInfo))] = None
     promoted: Annotated[int | None, optional(integer(0, MAX_VERSION))] = None
     held: Text = ""
+    epsilon: Annotated[float | None, optional(number(0.0, MOST_EPSILON))] = None
+    delta: Annotated[float | None, optional(number(0.0, 1.0))] = None
 
     @property
     def offered(self) -> int:

@@ -16,13 +16,16 @@ from dataclasses import replace
 
 from edgefl.bundle import Bundle
 from edgefl.bundle.missing import check_whole
+from edgefl.delta import SparseDelta
 from edgefl.delta.asked import check_payload
 from edgefl.errors import Refused, StoreError
 from edgefl.parameters import Schema
 from edgefl.plain import Quoted
+from edgefl.privacy.entropy import SYSTEM, Entropy
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict, discount
 from edgefl.server_stub.aggregators.bounds import most_weight
+from edgefl.server_stub.budget import Budget
 from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.decoded import Decoded
@@ -85,6 +88,7 @@ class Coordinator:
         store: Storage | None = None,
         traffic: Callable[[], Traffic] = _no_traffic,
         clock: Callable[[], float] | None = None,
+        entropy: Entropy = SYSTEM,
     ) -> None:
         """Open bundle and database and go on where the database left off.
 
@@ -92,6 +96,7 @@ class Coordinator:
             store: in place of the database of the settings.
             traffic: bytes at the socket since the process started.
             clock: seconds since the epoch, in place of this machine's clocks.
+            entropy: what draws and noise of private rounds come from.
 
         Raises:
             BundleError, StoreError: the bundle or the database cannot be used, or do not belong together, or
@@ -106,7 +111,7 @@ class Coordinator:
         self._traffic, self._counted = traffic, traffic()
         self._closing = threading.Lock()
         self.on_closed: list[Callable[[Closing], None]] = []
-        self._drawing = settings.drawing()
+        self._entropy, self._drawing = entropy, settings.drawing(entropy)
         self._known: dict[str, tuple[CheckIn, float]] = {}
         self._store = store or _database(settings)
         try:
@@ -119,7 +124,7 @@ class Coordinator:
         self._store.own()
         last = self._store.last_alive()
         self._clock = ServerClock(last) if clock is None else ServerClock(last, clock, clock)
-        self.shelf = Shelf(self._store, self.bundle, self.settings, self._clock())
+        self.shelf = Shelf(self._store, self.bundle, self.settings, self._clock(), self._entropy)
         self.bundle = self.shelf.as_founded(self.bundle)
         self.federation, self.register = self._store.federation(), self._store.register()
         self._present = Present(self._store, self._clock)
@@ -136,6 +141,7 @@ class Coordinator:
             self.registry.judge,
         )
         self._decoded = Decoded()
+        self._budget = Budget(self._store, self._drawing.poisson, self.settings)
         self._start()
 
     def close(self) -> None:
@@ -258,9 +264,7 @@ class Coordinator:
                 return Accepted(True, duplicate=True)
             pending = self._uncounted()
             after = apply(Accept(assignment, name, at), current)
-            self._store.put_update(
-                current.number, assignment, name, frame, reported_loss(update), at, pending
-            )
+            self._store.put_update(current.number, assignment, name, frame, self._loss(update), at, pending)
             self._count(pending)
             self._present.round = after
         self._decoded.put(current.number, name, update)
@@ -398,12 +402,15 @@ class Coordinator:
             evaluation=self.evaluations.newest(),
             promoted=self._present.standing.promoted,
             held=self._present.standing.held,
+            epsilon=self._budget.epsilon(),
+            delta=self.settings.privacy_delta if self.settings.private else None,
         )
 
     # -- inside
 
     def _start(self) -> None:
         with self._present.event() as at:
+            self._budget.check(self._present.round)
             self._open_next(at)
             self.evaluations.begin(self._store.newest_number(), at, certainly=not self._left)
         log.info(
@@ -436,7 +443,7 @@ class Coordinator:
 
     def _following(self, at: float, version: int, before: Round | None = None) -> Round | None:
         """Within an event: the round after those that are over."""
-        if not self._left or self._present.standing.held:
+        if not self._left or self._present.standing.held or not self._budget.affordable(before):
             return None
         number = self._present.done + 1
         terms = self.settings.terms(self._schema, number)
@@ -493,6 +500,8 @@ class Coordinator:
         candidates = self._store.candidates(current.stretch_start)
         examples = {c.device: self._drawing.weight(c.examples) for c in candidates}
         after = self._drawing.drawn(current, candidates, at)
+        if after.plan != current.plan:
+            self._store.put_draw(after)
         for device, place in after.places.items():
             self._store.put_place(after.number, device, place, examples[device])
         self._present.round = after
@@ -602,7 +611,9 @@ class Coordinator:
 
     def _next_version(self, full: Round) -> tuple[Version, Mapping[str, Verdict]]:
         updates = Gathered(self._schema.size, lambda: self._contributions(full))
-        return self.shelf.line.next_version(self._store.newest_version(), updates)
+        draw = None if full.terms is None else full.terms.draw
+        line = self.shelf.line if draw is None else self.shelf.line.with_noise(draw.noise)
+        return line.next_version(self._store.newest_version(), updates)
 
     def _contributions(self, full: Round) -> Iterator[Contribution]:
         sent = self._store.updates_of(full.number)
@@ -619,6 +630,10 @@ class Coordinator:
             yield Contribution(
                 update, min(u.weight, most), u.assignment, discount(full.base_version - u.base)
             )
+
+    def _loss(self, update: SparseDelta) -> float | None:
+        """What a device says its loss was; in private rounds nobody keeps it, for it has no noise."""
+        return None if self.settings.private else reported_loss(update)
 
     def _tell(self, closed: Round, verdicts: Mapping[str, Verdict]) -> None:
         """Name the devices whose updates did not count as they were."""

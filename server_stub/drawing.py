@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from edgefl.server_stub.private import Poisson
 from edgefl.server_stub.rounds import Assign, Round, apply
 from edgefl.server_stub.selection import SELECTIONS, Candidate, Labels, wanted
 
@@ -22,6 +23,7 @@ class Drawing:
         only: labels a device needs.
         seed: of all draws.
         max_examples: most examples an update counts for.
+        poisson: draws instead, where rounds are private.
     """
 
     window: float
@@ -29,6 +31,7 @@ class Drawing:
     only: Labels
     seed: int
     max_examples: int
+    poisson: Poisson | None = None
 
     def moment(self, state: Round) -> float | None:
         """When the places of a round are drawn; None where they were, or go to who comes first."""
@@ -45,8 +48,12 @@ class Drawing:
         fair = [
             replace(c, examples=self.weight(c.examples)) for c in candidates if wanted(c.labels, self.only)
         ]
-        seed = [self.seed, state.number, state.extensions]
-        for device in sorted(SELECTIONS[self.selection](fair, state.plan.places, seed)):
+        if self.poisson is not None:
+            state, names = self.poisson.drawn(state, fair)
+        else:
+            seed = [self.seed, state.number, state.extensions]
+            names = SELECTIONS[self.selection](fair, state.plan.places, seed)
+        for device in sorted(names):
             state = apply(Assign(device, secrets.token_hex(16), at), state)
         return state
 

@@ -130,6 +130,7 @@ class MemoryStore:
         self._seen: dict[str, tuple[CheckIn, float]] = {}
         self._served: dict[str, float] = {}
         self._closed: list[RoundInfo] = []
+        self._terms: list[Terms] = []
         self._record: _Record | None = None
         self._past: list[_Record] = []
 
@@ -281,6 +282,8 @@ class MemoryStore:
         record.verdicts = verdicts
         record.count(t)
         self._closed.append(record.info(None if made is None else made.number, at))
+        if record.state.terms is not None and made is not None:
+            self._terms.append(record.state.terms)
         for sent in record.sent.values():
             sent.frame = b""
         self._past = [record, *self._past][: 1 + record.state.plan.staleness]
@@ -297,6 +300,13 @@ class MemoryStore:
     def terms(self, number: int) -> Terms | None:
         record = self._recent(number)
         return None if record is None else record.state.terms
+
+    def closed_terms(self) -> list[Terms]:
+        return list(self._terms)
+
+    def put_draw(self, state: Round) -> None:
+        record = self._open(state.number)
+        record.state = replace(record.state, plan=state.plan, terms=state.terms)
 
     def round_infos(self, number: int | None = None) -> list[RoundInfo]:
         found = [*self._closed, *([] if self._record is None else [self._record.info()])]

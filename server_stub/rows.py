@@ -173,25 +173,32 @@ def load_terms(stored: str) -> Terms:
         raise StoreError(f"the terms of a round in the database cannot be read: {exc}") from exc
 
 
+def planned(state: Round) -> dict[str, Any]:
+    """Columns of a round that say what it asks for."""
+    return {
+        "goal": state.plan.goal,
+        "minimum": state.plan.minimum,
+        "seconds": state.plan.seconds,
+        "places": state.plan.places,
+        "staleness": state.plan.staleness,
+        "patience": state.plan.patience,
+        "parties": ",".join(state.plan.parties),
+        # In full: what was asked for stays, whatever later releases do by default.
+        "terms": None if state.terms is None else canonical(state.terms.to_json()).decode(),
+    }
+
+
 def insert_round(c: Connection, state: Round, at: float) -> None:
     c.execute(
         insert(rounds).values(
             number=state.number,
             base_version=state.base_version,
-            goal=state.plan.goal,
-            minimum=state.plan.minimum,
-            seconds=state.plan.seconds,
-            places=state.plan.places,
-            staleness=state.plan.staleness,
-            patience=state.plan.patience,
-            parties=",".join(state.plan.parties),
+            **planned(state),
             opened_at=at,
             deadline=state.deadline,
             extensions=state.extensions,
             bytes_up=0,
             bytes_down=0,
-            # In full: what was asked for stays, whatever later releases do by default.
-            terms=None if state.terms is None else canonical(state.terms.to_json()).decode(),
         )
     )
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from edgefl.errors import OptionError
 from edgefl.options import FIRST_DENSITY, MAX_BYTES, ServerOptions
 from edgefl.parameters import Schema
+from edgefl.privacy.entropy import SYSTEM, Entropy
 from edgefl.rules import integer, number, optional
 from edgefl.server_stub.aggregators.asked import check
 from edgefl.server_stub.drawing import Drawing
+from edgefl.server_stub.private import WINDOW_S, Poisson, calibrated
 from edgefl.server_stub.rounds import Plan
 from edgefl.server_stub.selection import pairs
 from edgefl.server_stub.terms import Terms
@@ -47,6 +50,11 @@ class Settings(ServerOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, self.training)
+        if self.private and self.parties:
+            raise OptionError(
+                "rounds that all parties take part in draw nobody, and hide nobody",
+                {"privacy": self.privacy, "parties": self.parties},
+            )
 
     def plan(self) -> Plan:
         """What each round asks for."""
@@ -56,14 +64,32 @@ class Settings(ServerOptions):
         places = self.goal + math.ceil(self.goal * self.surplus)
         return Plan(self.goal, minimum, self.deadline_s, places, self.staleness, self.extensions)
 
-    def drawing(self) -> Drawing:
-        """How the places of a round are drawn."""
+    @property
+    def private(self) -> bool:
+        """Whether models tell little of any device."""
+        return self.privacy != "none"
+
+    def poisson(self, entropy: Entropy = SYSTEM) -> Poisson | None:
+        """How private rounds are drawn, with the noise they need; None where rounds are not private.
+
+        Raises:
+            OptionError: the noise does not follow from what is given, or there is none that would do.
+            MissingDependency: it is to follow from epsilon, and dp-accounting is not installed.
+        """
+        if not self.private:
+            return None
+        noise = calibrated(self, self.goal, self.rounds)
+        return Poisson(self.goal, self.privacy_devices or self.goal, noise, entropy)
+
+    def drawing(self, entropy: Entropy = SYSTEM) -> Drawing:
+        """How the places of a round are drawn; raises as `poisson` does."""
         return Drawing(
-            window=self.selection_window_s,
+            window=self.selection_window_s or (WINDOW_S if self.private else 0.0),
             selection=self.selection,
             only=pairs(self.only),
             seed=self.training.fit.seed,
             max_examples=self.max_examples,
+            poisson=self.poisson(entropy),
         )
 
     def terms(self, schema: Schema, number: int) -> Terms:
@@ -73,6 +99,7 @@ class Settings(ServerOptions):
             max_nonzeros=self.max_nonzeros(schema),
             max_bytes=self.max_frame_bytes(schema),
             max_norm=self.max_norm,
+            private=self.private,
         )
 
     def max_nonzeros(self, schema: Schema) -> int:

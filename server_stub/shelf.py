@@ -13,6 +13,7 @@ from edgefl.delta import lattice
 from edgefl.delta.origin import origin
 from edgefl.delta.snapshot import encode_weights
 from edgefl.errors import Refused
+from edgefl.privacy.entropy import SYSTEM, Entropy
 from edgefl.proof import renewed
 from edgefl.server_stub.aggregators import aggregator
 from edgefl.server_stub.aggregators.scaffold import CONTROL, published
@@ -48,12 +49,14 @@ class Shelf:
         line: makes the next version of the newest one.
     """
 
-    def __init__(self, store: Storage, bundle: Bundle, settings: Settings, at: float) -> None:
+    def __init__(
+        self, store: Storage, bundle: Bundle, settings: Settings, at: float, entropy: Entropy = SYSTEM
+    ) -> None:
         """Make the bundle's parameters the first version of an empty store; StoreError in another model's."""
         self._store, self._schema = store, bundle.schema()
         values = bundle.parameters()
         shared = {p.name: values[p.name] for p in self._schema.parameters}
-        rule = aggregator(settings, settings.training)
+        rule = aggregator(settings, settings.training, settings.goal, entropy)
         state = write_tensors(rule.init(self._schema.size))
         fresh = Version(bundle.manifest.model_version, write_tensors(shared), state, bundle=bundle.digest)
         store.found(self._schema.id.hex(), bundle.manifest.name, fresh, at)

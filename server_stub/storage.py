@@ -176,6 +176,14 @@ class Storage(Protocol):
         """What the devices of a round were told and held to, None where it is not known."""
         ...
 
+    def closed_terms(self) -> list[Terms]:
+        """The terms of rounds that made versions, where they are known, oldest first."""
+        ...
+
+    def put_draw(self, state: Round) -> None:
+        """Within an event: store plan and terms of a round that devices were drawn for."""
+        ...
+
     def round_infos(self, number: int | None = None) -> list[RoundInfo]:
         """Every round with what became of it, oldest first; or only one."""
         ...

@@ -308,6 +308,18 @@ class Store:
             stored = c.execute(select(rounds.c.terms).where(rounds.c.number == number)).scalar()
         return None if stored is None else rows.load_terms(stored)
 
+    def closed_terms(self) -> list[Terms]:
+        query = select(rounds.c.terms).where(rounds.c.version.is_not(None), rounds.c.terms.is_not(None))
+        with self._reading() as c:
+            return [
+                rows.load_terms(stored) for stored in c.execute(query.order_by(rounds.c.number)).scalars()
+            ]
+
+    def put_draw(self, state: Round) -> None:
+        with self._writing() as c:
+            values = rows.planned(state)
+            c.execute(update(rounds).where(rounds.c.number == state.number).values(values))
+
     def round_infos(self, number: int | None = None) -> list[RoundInfo]:
         """Every round with what became of it, oldest first; or only one."""
         with self._reading() as c:

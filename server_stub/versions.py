@@ -16,6 +16,7 @@ from edgefl.parameters import Schema, Vector
 from edgefl.server_stub.aggregate import stepped
 from edgefl.server_stub.aggregators import Aggregator, State, Updates, Verdict
 from edgefl.server_stub.aggregators.base import Vector64
+from edgefl.server_stub.aggregators.private import PrivateMean
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.publish import Exhausted, Standing, publish
 from edgefl.server_stub.values import Publication, Version
@@ -43,6 +44,11 @@ class Line:
     aggregator: Aggregator
     error: float
     bundle: str = ""
+
+    def with_noise(self, noise: float) -> Line:
+        """The same with so much noise, where it makes private versions."""
+        rule = self.aggregator
+        return replace(self, aggregator=replace(rule, noise=noise)) if isinstance(rule, PrivateMean) else self
 
     def next_version(self, base: Version, updates: Updates) -> tuple[Version, Mapping[str, Verdict]]:
         """The version that updates against `base` lead to, and which of them do not count as they are.

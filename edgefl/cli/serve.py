@@ -91,6 +91,12 @@ def serve(
     settings = Settings(
         bundle, database, training=Training(fit, coding, when), admin_file=admin_file, **vars(server)
     )
+    if settings.private and not settings.enrolled and not insecure:
+        raise OptionError(
+            "a device that checks in under a hundred names is as private as a hundred devices: not at all; "
+            "private rounds want --enrolled, or --insecure for a trial",
+            {"privacy": settings.privacy},
+        )
     start_log(logging.INFO, log_format.value)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):

@@ -114,7 +114,7 @@ def simulate(
     if as_json:
         print_json(_document(done, settings, {"bundle": output, "csv": table, "plot": plot}))
         return
-    _show(done, per_device)
+    _show(done, per_device, plan.privacy_delta)
     for label, path in (("bundle", output), ("rounds", table), ("picture", plot)):
         if path:
             print_line(f"{label:<9}{path}")
@@ -147,6 +147,7 @@ def _document(
             "python": platform.python_version(),
         },
         "dense_bytes": done.dense_bytes,
+        "epsilon": done.epsilon,
         "rounds": [_row(row, done.dense_bytes) for row in done.rounds],
         "devices": [asdict(row) for row in done.devices],
         "evaluations": [info.to_json() for info in done.evaluations],
@@ -168,7 +169,7 @@ def _write(done: Simulated, path: Path) -> None:
         writer.writerows(_row(row, done.dense_bytes) for row in done.rounds)
 
 
-def _show(done: Simulated, per_device: bool) -> None:
+def _show(done: Simulated, per_device: bool, delta: float) -> None:
     columns = ["round", "devices", "loss", "accuracy", "bytes up", "x smaller", "bytes down"]
     print_rows("", columns, [_cells(row, done.dense_bytes) for row in done.rounds])
     print_evaluations(done.evaluations)
@@ -182,6 +183,8 @@ def _show(done: Simulated, per_device: bool) -> None:
     up, down = (sum(getattr(row, name) for row in done.rounds) for name in ("bytes_up", "bytes_down"))
     print_line(f"sent     {size(up)}, HTTP included, {done.times_smaller():,.3g} x less than dense float32")
     print_line(f"fetched  {size(down)}")
+    if done.epsilon is not None:
+        print_line(f"privacy  epsilon {done.epsilon:.3g} for every device, at delta {delta:g}")
 
 
 def _cells(row: RoundRow, dense: int) -> list[object]:

@@ -59,10 +59,12 @@ def status(
 
 
 def _glance(now: Status) -> str:
+    private = "" if now.epsilon is None else f"; epsilon {now.epsilon:.3g} at delta {now.delta:g}"
     finished = ", finished" if now.finished else ""
     return (
         f"{now.model}: version {now.version}, {now.rounds_done} of {now.rounds_total} rounds{finished}, "
         f"{now.devices} devices; since its start {size(now.bytes_up)} received, {size(now.bytes_down)} sent"
+        f"{private}"
     )
 
 

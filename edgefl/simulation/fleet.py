@@ -118,8 +118,12 @@ class Fleet:
     def begin(self, name: str) -> Begun | None:
         """A device's check-in and work, None where the server has no place for it; raises as `take_part`."""
         device = self._devices[name]
-        task = self._network.remote.check_in(device.hello).task
+        task = self.check_in(name)
         return None if task is None else Begun(task, self._work(device, task))
+
+    def check_in(self, name: str) -> Task | None:
+        """What the server has for a device to do now."""
+        return self._network.remote.check_in(self._devices[name].hello).task
 
     def send(self, name: str, begun: Begun) -> None:
         """Its update, where there is one."""

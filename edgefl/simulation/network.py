@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from edgefl.errors import BundleEntry, Refused
 from edgefl.parameters import Arrays
+from edgefl.privacy.entropy import SYSTEM, Entropy
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import LoopbackTransport, Response, request_size
 from edgefl.server_stub.answers import BYTES, JSON, REVALIDATE, UPDATE, answer_size, etag
@@ -31,10 +32,14 @@ class Network:
         remote: the server as devices see it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, entropy: Entropy = SYSTEM) -> None:
+        """
+        Args:
+            entropy: what draws and noise of private rounds come from.
+        """
         self._up, self._down, self._now = 0, 0, 0.0
         self._coordinator = Coordinator(
-            settings, store=MemoryStore(), traffic=self.traffic, clock=lambda: self._now
+            settings, store=MemoryStore(), traffic=self.traffic, clock=lambda: self._now, entropy=entropy
         )
         self.remote = Remote(LoopbackTransport(self._request))
         self._routes: list[tuple[re.Pattern[str], Callable[..., Response]]] = [
@@ -76,6 +81,22 @@ class Network:
     def places(self) -> int:
         """Devices that may start now."""
         return self._coordinator.places or 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are no more rounds."""
+        return self._coordinator.round_number is None
+
+    def draw(self) -> None:
+        """Let the window pass in which devices check in, and places be drawn among them."""
+        while self._coordinator.offer == (self._coordinator.round_number, False):
+            self._now += self._coordinator.due()
+            self._coordinator.tick()
+
+    @property
+    def epsilon(self) -> float | None:
+        """Of all versions so far, None where rounds are not private."""
+        return self._coordinator.status().epsilon
 
     @property
     def waiting(self) -> bool:

@@ -43,6 +43,8 @@ class Plan(FederationOptions, AttackOptions, TimeOptions, HoldoutOptions, Person
         given = {"goal": goal, "surplus": 0.0, **shared}
         if self.training.fit.algorithm != "fedavg":
             given["population"] = self.population or devices
+        if self.privacy != "none" and self.privacy_devices is None:
+            given["privacy_devices"] = devices
         if self.staleness:
             # Time passes, but no deadline does.
             given["surplus"] = max(0, (self.at_work or goal) - goal) / goal
@@ -146,6 +148,7 @@ class Simulated:
         engine: what ran the steps.
         dense_bytes: of one update in float32.
         evaluations: versions that devices measured on examples they hold out, oldest first.
+        epsilon: what the versions tell of any one device at most, None where rounds are not private.
     """
 
     bundle: Bundle
@@ -154,6 +157,7 @@ class Simulated:
     engine: str
     dense_bytes: int
     evaluations: tuple[EvaluationInfo, ...] = ()
+    epsilon: float | None = None
 
     def times_smaller(self) -> float:
         """Of all rounds together, see `RoundRow.times_smaller`; 1 where nothing was sent."""

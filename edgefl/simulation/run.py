@@ -10,6 +10,7 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import DataError, EdgeflError, Refused
 from edgefl.parameters import Arrays
+from edgefl.privacy.entropy import Keystream
 from edgefl.runtime import Metrics
 from edgefl.runtime.update import encode_update
 from edgefl.runtime.work import Coder
@@ -60,7 +61,9 @@ def simulate(
     cohort = len(devices) if plan.cohort is None else plan.cohort
     if not 1 <= cohort <= len(devices):
         raise DataError(f"a cohort of {cohort} cannot be drawn from {len(devices)} devices")
-    network = Network(plan.settings(bundle, len(devices)))
+    # In a simulation draws and noise can be repeated, and so must not come from the system.
+    keystream = Keystream(b"simulation" + plan.seed.to_bytes(8, "little"))
+    network = Network(plan.settings(bundle, len(devices)), keystream)
     attack = Attack.of(plan, sorted(devices))
     fleet = Fleet(
         network, attack.examples(devices, bundle), backend, delegate, attack.code(code), plan.holdout
@@ -71,7 +74,12 @@ def simulate(
     buffers = Buffers(network, fleet, turns, durations(sorted(devices), plan.spread, plan.seed))
     _evaluate(network, fleet, turns.jury(version))
     for _ in range(plan.rounds):
-        info = buffers.next() if plan.staleness else _round(network, fleet, turns, cohort)
+        if network.finished:
+            break
+        if plan.privacy != "none":
+            info = _drawn_round(network, fleet, sorted(devices))
+        else:
+            info = buffers.next() if plan.staleness else _round(network, fleet, turns, cohort)
         if info.state != "closed":
             raise _never_full(info, fleet.failure)
         assert info.version is not None  # the round is closed
@@ -88,6 +96,7 @@ def simulate(
         fleet.engine,
         4 * bundle.schema().size,
         tuple(network.evaluations()),
+        network.epsilon,
     )
 
 
@@ -108,6 +117,16 @@ def _evaluate(network: Network, fleet: Fleet, order: Sequence[str]) -> None:
         if not network.seats:
             return
         fleet.measure(name)
+
+
+def _drawn_round(network: Network, fleet: Fleet, names: Sequence[str]) -> RoundInfo:
+    """All check in, and those who are drawn take part."""
+    for name in names:
+        fleet.check_in(name)
+    network.draw()
+    for name in names:
+        fleet.take_part(name)
+    return network.close_round()
 
 
 def _never_full(info: RoundInfo, failure: EdgeflError | None) -> EdgeflError:

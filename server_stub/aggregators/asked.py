@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from edgefl.errors import OptionError
-from edgefl.options import CHOOSING_MODES, SHARED_MODES, FederationOptions
+from edgefl.options import CHOOSING_MODES, NORM_BOUND, SHARED_MODES, FederationOptions
+from edgefl.privacy.entropy import SYSTEM, Entropy
 from edgefl.server_stub.aggregators.base import Aggregator
 from edgefl.server_stub.aggregators.bounds import Bound
 from edgefl.server_stub.aggregators.chain import Chain, Rule
@@ -16,6 +17,7 @@ from edgefl.server_stub.aggregators.distances import GeometricMedian, Krum
 from edgefl.server_stub.aggregators.feddyn import FedDyn
 from edgefl.server_stub.aggregators.mean import Mean, normalized
 from edgefl.server_stub.aggregators.optimizers import ServerOptimizer, adaptive, averaging
+from edgefl.server_stub.aggregators.private import PrivateMean
 from edgefl.server_stub.aggregators.scaffold import Scaffold
 from edgefl.wire import Training
 
@@ -34,13 +36,29 @@ STREAMING = ("mean", "fednova")
 """Rules that add updates up; the others compare them."""
 
 
-def aggregator(options: FederationOptions, training: Training) -> Aggregator:
+def aggregator(
+    options: FederationOptions, training: Training, expected: float = 1.0, entropy: Entropy = SYSTEM
+) -> Aggregator:
     """The aggregator of a federation.
+
+    Args:
+        expected: devices per round, where rounds are private.
+        entropy: where their noise comes from.
 
     Raises:
         OptionError: its rule does not go with how devices train or code their updates.
     """
     check(options, training)
+    if options.privacy != "none":
+        return PrivateMean(
+            # Each round has its own.
+            noise=1.0,
+            expected=expected,
+            clip=options.privacy_clip,
+            quantile=options.privacy_quantile or None,
+            optimizer=_optimizer(options),
+            entropy=entropy,
+        )
     bound = Bound(options.norm_bound) if options.norm_bound else None
     if training.fit.algorithm == "feddyn":
         return FedDyn(training.fit.alpha, options.population, bound)
@@ -58,6 +76,8 @@ def aggregator(options: FederationOptions, training: Training) -> Aggregator:
 
 def check(options: FederationOptions, training: Training) -> None:
     """Refuse a rule that would be wrong with what devices are asked for; OptionError."""
+    if options.privacy != "none":
+        _check_private(options, training)
     rule, fit, mode = options.aggregator, training.fit, training.coding.mode
     if rule not in STREAMING and mode not in SHARED_MODES:
         raise OptionError(
@@ -96,6 +116,31 @@ def _check_algorithm(options: FederationOptions, training: Training) -> None:
             f"scaffold takes mean gradients out of updates, and in mode {mode} most of them would be zero; "
             f"{', '.join(m for m in SHARED_MODES if m not in CHOOSING_MODES)} send every parameter",
             {"algorithm": algorithm, "mode": mode},
+        )
+
+
+def _check_private(options: FederationOptions, training: Training) -> None:
+    """Refuse what would break the bound on what one device can do."""
+    allowed = {
+        "aggregator": ("mean",),
+        "staleness": (0,),
+        "norm_bound": (0.0, NORM_BOUND),
+        "evaluate_every": (0,),
+    }
+    reasons = {
+        "aggregator": "noise is known for the mean alone, in which all updates count alike",
+        "staleness": "a device must have been drawn for the round it counts in",
+        "norm_bound": "what the others of a round sent must not decide what an update counts for; it is "
+        "privacy_clip that bounds them",
+        "evaluate_every": "what devices measure is told without noise",
+    }
+    for name, values in allowed.items():
+        if (value := getattr(options, name)) not in values:
+            raise OptionError(reasons[name], {"privacy": options.privacy, name: value})
+    if (algorithm := training.fit.algorithm) != "fedavg":
+        raise OptionError(
+            f"{algorithm} remembers on the server what devices sent in other rounds",
+            {"privacy": options.privacy, "algorithm": algorithm},
         )
 
 
