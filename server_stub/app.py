@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -26,6 +27,7 @@ from edgefl.server_stub.identity import Gate
 from edgefl.server_stub.meter import Meter, Metered
 from edgefl.server_stub.pages.figures import Figures
 from edgefl.server_stub.pages.metrics import Metrics
+from edgefl.server_stub.recording import Recorder, Recording
 from edgefl.server_stub.registry import routes as versions
 from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
@@ -59,11 +61,12 @@ _BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
 _MOVES: dict[int | str, dict[str, Any]] = {200: {"content": {UPDATE: {}}}}
 
 
-def create_app(settings: Settings, *, exposed: bool = False) -> FastAPI:
+def create_app(settings: Settings, *, exposed: bool = False, recorders: Sequence[Recorder] = ()) -> FastAPI:
     """The application for one model. Its coordinator is `app.state.service.coordinator`.
 
     Args:
         exposed: other machines reach it, so that its pages are for administrators.
+        recorders: where rounds are written to beside the database.
 
     Raises:
         BundleError, StoreError: the bundle or the database cannot be used.
@@ -74,14 +77,17 @@ def create_app(settings: Settings, *, exposed: bool = False) -> FastAPI:
     gate = Gate(coordinator.register, coordinator.federation, settings, exposed=exposed)
     figures = Figures(coordinator, meter.read, lambda: service.waiting)
     metrics = Metrics(figures)
-    coordinator.on_closed.append(metrics.closed)
+    recording = Recording(figures, recorders)
+    coordinator.on_closed += [metrics.closed, recording.tell]
     if gate.private:
         admin.settle_admin(coordinator.register, settings.admin_path())
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        recording.start()
         async with service.watching():
             yield
+        await to_thread.run_sync(recording.stop)
         coordinator.close()
 
     app = FastAPI(

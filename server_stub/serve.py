@@ -16,6 +16,7 @@ from edgefl.errors import OptionError
 from edgefl.files import write_atomically
 from edgefl.server_stub.app import create_app
 from edgefl.server_stub.quiet import hush
+from edgefl.server_stub.recording import MLflow, Recorder, TensorBoard
 from edgefl.server_stub.service import Service
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.sockets import Limits, guarded
@@ -51,6 +52,8 @@ def run_server(
     limits: Limits = _LIMITS,
     client_ca: str | os.PathLike[str] | None = None,
     insecure: bool = False,
+    tensorboard: str | os.PathLike[str] | None = None,
+    mlflow: str | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are answered first.
 
@@ -61,10 +64,12 @@ def run_server(
         limits: what connections may cost.
         client_ca: PEM file; whoever connects shows a certificate of this authority, whose common name is then
             the device's name.
+        tensorboard, mlflow: a folder, and the address of a server, to write rounds to as well.
         insecure: let everyone take part who reaches an address that other machines can reach.
 
     Raises:
         OptionError: that is so, and it was not said.
+        MissingDependency: the library for `tensorboard` or `mlflow` is not here.
         BundleError, StoreError: the bundle or the database cannot be used.
         StoreLost: the database was deleted, or another server has taken it over; the server has stopped.
         OSError: the address cannot be bound.
@@ -78,9 +83,12 @@ def run_server(
         )
     if client_ca is not None and certificate is None:
         raise OptionError("certificates of clients need https: --certificate too", {"client_ca": client_ca})
+    recorders: list[Recorder] = [] if tensorboard is None else [TensorBoard(tensorboard)]
+    if mlflow is not None:
+        recorders.append(MLflow(mlflow))
     hush("edgefl.server", "uvicorn.error", "asyncio")
     with _listen(host, port) as listener:
-        app = create_app(settings, exposed=exposed)
+        app = create_app(settings, exposed=exposed, recorders=recorders)
         config = uvicorn.Config(
             app,
             http=guarded(limits),

@@ -67,6 +67,12 @@ def serve(
         Path | None,
         typer.Option(help="Where the admin token is. Default: the database's path with .admin."),
     ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write rounds and evaluations for TensorBoard into this folder.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Write them to the MLflow server at this address too.", metavar="URI")
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="The log as lines for people, or one JSON object a line.")
     ] = LogFormat.text,
@@ -109,6 +115,8 @@ def serve(
             key=key,
             client_ca=client_ca,
             insecure=insecure,
+            tensorboard=tensorboard,
+            mlflow=mlflow,
         )
 
 

@@ -64,10 +64,10 @@ class Figures:
         self._last: tuple[float, Snapshot] | None = None
         self._recent: tuple[Snapshot, tuple[tuple[int, tuple[Participant, ...]], ...]] | None = None
 
-    def snapshot(self) -> Snapshot:
-        """The server as it is, or was a second ago."""
+    def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The server as it is, or was a second ago unless it is to be `fresh`."""
         with self._lock:
-            if self._last is None or time.monotonic() - self._last[0] > _FRESH_S:
+            if fresh or self._last is None or time.monotonic() - self._last[0] > _FRESH_S:
                 self._last = time.monotonic(), self._read()
             return self._last[1]
 

@@ -110,6 +110,8 @@ def test_a_device_tells_how_good_a_version_is_and_everyone_can_read_it(
         )
         _, err = device.communicate(timeout=600)
         told = call("status", url, "--json").json()
+        rows = call("history", url, "--json").json()["rounds"]
+        assert call("history", url, "--csv", "rounds.csv").status == 0
         shown = call("status", url).out
         history = call("device", "--history", "--workdir", "a", "--json").json()["entries"]
         decided = [
@@ -127,6 +129,17 @@ def test_a_device_tells_how_good_a_version_is_and_everyone_can_read_it(
     assert device.returncode == 0, err
     assert [one["version"] for one in told["evaluations"]] == [0, 1]
     assert told["status"]["evaluation"] == told["evaluations"][-1]
+    with (tmp_path / "rounds.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [each["round"] for each in rows] == [int(each["round"]) for each in table]
+    for row, info in zip(rows, told["rounds"], strict=True):
+        assert (row["updates"], row["loss"], row["version"]) == (
+            info["updates"],
+            info["loss"],
+            info["version"],
+        )
+        (found,) = [each for each in told["evaluations"] if each["version"] == row["version"]]
+        assert row["evaluation_accuracy"] == found["accuracy"] and row["seconds"] >= 0
     assert "On examples that devices hold out" in shown
     mine = [entry for entry in history if entry["event"] == "evaluated"]
     for entry, info in zip(mine, told["evaluations"], strict=True):

@@ -29,11 +29,12 @@ MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 START = """
 import json, sys
+options = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(options.pop("blocked", ())))
 from edgefl.server_stub.serve import run_server
 from edgefl.server_stub.settings import Settings
 from edgefl.server_stub.sockets import Limits
 from edgefl.wire import Training
-options = json.loads(sys.argv[1])
 training = Training.of(**options.pop("training", {}))
 process = {name: options.pop(name) for name in ("port_file", "certificate", "key") if name in options}
 process.update(options.pop("process", {}))
