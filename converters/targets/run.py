@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import TFLiteModel, import_tensorflow
+from edgefl.errors import DataShape
 from edgefl.graph import Array
 
 Feeds = Sequence[Mapping[str, Array]]
@@ -24,7 +27,11 @@ def run_onnx(data: bytes, feeds: Feeds) -> list[dict[str, Array]]:
 
 
 def run_tflite(model: TFLiteModel, feeds: Feeds) -> list[dict[str, Array]]:
-    """A TFLite file's outputs by contract name, batch by batch, on TensorFlow's interpreter."""
+    """A TFLite file's outputs by contract name, batch by batch, on TensorFlow's interpreter.
+
+    Raises:
+        DataShape: a feed has not the shape of the file's input, to which the file would be adapted.
+    """
     with quiet("absl", "tensorflow"):
         tf = import_tensorflow()
         # Its XNNPACK delegate (2.21) computes int8 BATCH_MATMUL wrongly; LiteRT and tflite-runtime do not.
@@ -33,5 +40,10 @@ def run_tflite(model: TFLiteModel, feeds: Feeds) -> list[dict[str, Array]]:
             model_content=model.data, num_threads=1, experimental_op_resolver_type=plain
         )
         runner = interpreter.get_signature_runner(model.signature)
-        own = [runner(**{model.inputs[n]: v for n, v in feed.items()}) for feed in feeds]
+        shapes = {name: tuple(row["shape"]) for name, row in runner.get_input_details().items()}
+        given = [{model.inputs[n]: v for n, v in feed.items()} for feed in feeds]
+        for name, value in ((n, v) for feed in given for n, v in feed.items()):
+            if np.shape(value) != shapes[name]:
+                raise DataShape(f"{name!r} has shape {np.shape(value)}, the file takes {shapes[name]}")
+        own = [runner(**feed) for feed in given]
     return [{name: row[tensor] for name, tensor in model.outputs.items()} for row in own]

@@ -6,8 +6,10 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendFailure, BackendUnavailable
@@ -74,15 +76,21 @@ class TfliteBackend(Engine):
 
 
 class _TfliteProgram:
-    def __init__(
-        self, runner: Callable[..., dict[str, Any]], names: Names, label: str, placement: Placement
-    ) -> None:
+    def __init__(self, runner: Any, names: Names, label: str, placement: Placement) -> None:
         self._runner, self._names, self._label = runner, names, label
+        self._shapes = {own: tuple(row["shape"]) for own, row in runner.get_input_details().items()}
         self.placement = placement
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        own = self._names.to_own(feeds)
+        for name, value in own.items():
+            # The engine would resize its tensors, and delegates that took the old ones read beyond them.
+            if name in self._shapes and np.shape(value) != self._shapes[name]:
+                raise BackendFailure(
+                    f"{self._label}: {name!r} has shape {np.shape(value)}, expected {self._shapes[name]}"
+                )
         try:
-            values = self._runner(**self._names.to_own(feeds))
+            values = self._runner(**own)
         except (ValueError, RuntimeError, TypeError) as exc:
             raise BackendFailure(f"{self._label}: {exc}") from exc
         return {self._names.to_contract(name): as_array(value) for name, value in values.items()}

@@ -57,12 +57,17 @@ class Database:
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
-            for setting in ("auto_vacuum = FULL", "secure_delete = ON", "synchronous = FULL"):
-                self._connection.execute(f"PRAGMA {setting}")
-            with self.writing():
-                if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'examples'"):
-                    for statement in _TABLES:
-                        self._connection.execute(statement)
+        try:
+            with self._told():
+                for setting in ("auto_vacuum = FULL", "secure_delete = ON", "synchronous = FULL"):
+                    self._connection.execute(f"PRAGMA {setting}")
+                with self.writing():
+                    if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'examples'"):
+                        for statement in _TABLES:
+                            self._connection.execute(statement)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """Let go of the file."""

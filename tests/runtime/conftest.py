@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from edgefl.bundle import Bundle
 from edgefl.errors import BackendUnavailable
 from edgefl.runtime import BACKENDS, open_backend
+from edgefl.runtime.store import ExampleStore
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -32,3 +35,10 @@ def backend(request: pytest.FixtureRequest, mlp: Bundle) -> str:
     except BackendUnavailable as exc:
         pytest.skip(str(exc))
     return str(request.param)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., ExampleStore]]:
+    """Opens example stores that are closed at the end: from 3.13 on Python warns of those that are not."""
+    with ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(ExampleStore(*args, **options))

@@ -176,3 +176,13 @@ def test_outputs_that_share_their_names_get_one_each() -> None:
     ports = [SimpleNamespace(get_names=lambda n=n: set(n)) for n in ("a", "bc", "d", "cb")]
 
     assert distinct_names(ports) == ["a", "b", "d", "c"]
+
+
+def test_a_feed_of_another_shape_is_refused(backend: str, mlp: Bundle) -> None:
+    """LiteRT would give its tensors new sizes, of which delegates that took the old ones know nothing."""
+    program = open_backend(mlp, backend).load(mlp, "infer")
+    feeds = {"x": mlp.golden()["x"], **mlp.parameters()}
+    program(feeds)
+
+    with pytest.raises((BackendFailure, DataShape), match=r"shape|[Dd]imension"):
+        program({**feeds, "x": feeds["x"][:3]})

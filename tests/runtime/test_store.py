@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from tests.runtime.conftest import FIXTURES
 
 pytestmark = pytest.mark.device
 MLP = Bundle.open(FIXTURES / "mlp.edgefl")
+Opened = Callable[..., ExampleStore]
 
 
 class Clock:
@@ -56,8 +59,8 @@ def numbers(examples: Examples) -> list[int]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ExampleStore:
-    return ExampleStore(tmp_path / "s.db", MLP)
+def store(tmp_path: Path, opened: Opened) -> ExampleStore:
+    return opened(tmp_path / "s.db", MLP)
 
 
 def test_what_was_added_is_what_is_trained_on(store: ExampleStore) -> None:
@@ -101,9 +104,21 @@ def test_a_store_opens_again_without_the_bundle(store: ExampleStore, tmp_path: P
         assert numbers(again.take()) == [7] and again.layout == Layout.of(MLP)
     with pytest.raises(StoreError, match="there is no store"):
         ExampleStore(tmp_path / "other.db")
+
+
+def test_a_file_that_is_no_store_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *given, **named: made.append(connect(*given, **named)) or made[-1]
+    )
     (tmp_path / "text").write_text("no database, but long enough to be looked at" * 9)
+
     with pytest.raises(StoreError, match="cannot be used: file is not a database"):
         ExampleStore(tmp_path / "text", MLP)
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        made[0].execute("SELECT 1")
 
 
 def test_a_store_is_for_one_kind_of_example(store: ExampleStore, tmp_path: Path) -> None:
@@ -122,9 +137,9 @@ def test_a_store_is_for_one_kind_of_example(store: ExampleStore, tmp_path: Path)
         (StoreOptions(keep_days=3), [6, 7, 8, 9]),
     ],
 )
-def test_the_oldest_make_room(tmp_path: Path, limits: StoreOptions, kept: list[int]) -> None:
+def test_the_oldest_make_room(tmp_path: Path, opened: Opened, limits: StoreOptions, kept: list[int]) -> None:
     clock = Clock()
-    store = ExampleStore(tmp_path / "s.db", MLP, limits, clock=clock)
+    store = opened(tmp_path / "s.db", MLP, limits, clock=clock)
     for i in range(10):
         clock.now += 86_400
         store.add(*marked(i, i % 2))
@@ -137,9 +152,9 @@ def test_the_oldest_make_room(tmp_path: Path, limits: StoreOptions, kept: list[i
         assert again.limits == limits
 
 
-def test_age_counts_without_anybody_adding(tmp_path: Path) -> None:
+def test_age_counts_without_anybody_adding(tmp_path: Path, opened: Opened) -> None:
     clock = Clock()
-    store = ExampleStore(tmp_path / "s.db", MLP, StoreOptions(keep_days=1), clock=clock)
+    store = opened(tmp_path / "s.db", MLP, StoreOptions(keep_days=1), clock=clock)
     store.add(*marked(0))
     clock.now += 86_401
 
@@ -149,9 +164,9 @@ def test_age_counts_without_anybody_adding(tmp_path: Path) -> None:
     assert needle(0) not in (tmp_path / "s.db").read_bytes()
 
 
-def test_one_example_larger_than_all_room(tmp_path: Path) -> None:
+def test_one_example_larger_than_all_room(tmp_path: Path, opened: Opened) -> None:
     with pytest.raises(DataError, match="one example has 32 bytes, the store keeps 20"):
-        ExampleStore(tmp_path / "s.db", MLP, StoreOptions(keep_bytes=20)).add(*marked(0))
+        opened(tmp_path / "s.db", MLP, StoreOptions(keep_bytes=20)).add(*marked(0))
 
 
 def test_forgetting_leaves_no_byte(store: ExampleStore, tmp_path: Path) -> None:
@@ -208,8 +223,8 @@ def test_forgetting_reaches_features_and_checkpoints(store: ExampleStore, tmp_pa
     assert checkpoint.exists(), "a checkpoint of what is still there stays"
 
 
-def test_limits_reach_features_at_the_next_round(tmp_path: Path) -> None:
-    store = ExampleStore(tmp_path / "s.db", MLP, StoreOptions(keep_examples=2))
+def test_limits_reach_features_at_the_next_round(tmp_path: Path, opened: Opened) -> None:
+    store = opened(tmp_path / "s.db", MLP, StoreOptions(keep_examples=2))
     store.derives(tmp_path / "features", None)
     cache = FeatureCache(tmp_path / "features")
     store.add(*marked(0))
@@ -222,8 +237,8 @@ def test_limits_reach_features_at_the_next_round(tmp_path: Path) -> None:
     assert not cache._find("ab" * 16, set(digest))[0]
 
 
-def test_memory_bounds_what_a_round_takes(tmp_path: Path) -> None:
-    store = ExampleStore(tmp_path / "s.db", MLP, memory_bytes=10 * 32)
+def test_memory_bounds_what_a_round_takes(tmp_path: Path, opened: Opened) -> None:
+    store = opened(tmp_path / "s.db", MLP, memory_bytes=10 * 32)
     store.extend(Examples(np.stack([marked(i)[0] for i in range(100)]), np.zeros(100, int)))
 
     draws = [numbers(store.take(seed)) for seed in (1, 1, 2)]
@@ -243,18 +258,18 @@ def test_a_pass_in_seeded_order(store: ExampleStore) -> None:
 @settings(max_examples=10)
 @given(st.lists(st.tuples(st.sampled_from("arf"), st.integers(0, 7)), max_size=30))
 def test_it_is_a_queue_of_different_examples(tmp_path_factory: pytest.TempPathFactory, steps) -> None:
-    store = ExampleStore(tmp_path_factory.mktemp("s") / "s.db", MLP, StoreOptions(keep_examples=4))
-    model: list[int] = []
-    for what, number in steps:
-        if what == "a":
-            assert store.add(*marked(number), key=str(number)) == (number not in model)
-            model = (model if number in model else [*model, number])[-4:]
-        elif what == "f":
-            assert store.forget(key=str(number)) == model.count(number)
-            model = [n for n in model if n != number]
-        assert len(store) == len(model)
-        if model:
-            assert numbers(store.take()) == model
+    with ExampleStore(tmp_path_factory.mktemp("s") / "s.db", MLP, StoreOptions(keep_examples=4)) as store:
+        model: list[int] = []
+        for what, number in steps:
+            if what == "a":
+                assert store.add(*marked(number), key=str(number)) == (number not in model)
+                model = (model if number in model else [*model, number])[-4:]
+            elif what == "f":
+                assert store.forget(key=str(number)) == model.count(number)
+                model = [n for n in model if n != number]
+            assert len(store) == len(model)
+            if model:
+                assert numbers(store.take()) == model
 
 
 ADD = """
@@ -284,7 +299,8 @@ def test_killed_while_adding(store: ExampleStore, tmp_path: Path) -> None:
 
     assert set(told) <= set(kept) and len(kept) <= len(told) + 3
     assert store.ever_added() == len(store) == len(kept)
-    assert sqlite3.connect(tmp_path / "s.db").execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    with closing(sqlite3.connect(tmp_path / "s.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_two_processes_and_threads_at_once(store: ExampleStore, tmp_path: Path) -> None:

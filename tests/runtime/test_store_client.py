@@ -21,7 +21,7 @@ from edgefl.runtime.pause import Interrupted
 from edgefl.runtime.transport import LoopbackTransport
 from edgefl.wire import CheckIn
 from tests.runtime.fakes import MODEL, SCHEMA, FakeServer
-from tests.runtime.test_store import marked
+from tests.runtime.test_store import Opened, marked
 
 pytestmark = pytest.mark.device
 
@@ -33,8 +33,8 @@ def clusters(count: int, seed: int = 0) -> Examples:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ExampleStore:
-    return ExampleStore(tmp_path / "s.db", MODEL)
+def store(tmp_path: Path, opened: Opened) -> ExampleStore:
+    return opened(tmp_path / "s.db", MODEL)
 
 
 def client(server: FakeServer, examples, folder: Path, sleep=lambda seconds: None, **options) -> DeviceClient:
@@ -83,8 +83,8 @@ def test_an_empty_store_is_waited_for(store: ExampleStore, tmp_path: Path) -> No
     assert report.accepted and len(naps) >= 3
 
 
-def test_new_examples_are_counted_past_those_that_made_room(tmp_path: Path) -> None:
-    store = ExampleStore(tmp_path / "s.db", MODEL, StoreOptions(keep_examples=8))
+def test_new_examples_are_counted_past_those_that_made_room(tmp_path: Path, opened: Opened) -> None:
+    store = opened(tmp_path / "s.db", MODEL, StoreOptions(keep_examples=8))
     store.extend(clusters(8))
     folder, seeds = tmp_path / "watch", itertools.count(1)
     guard = Guard(folder, WhenOptions(new_examples=5), Scripted(), every_s=0.0)
@@ -135,8 +135,8 @@ def test_everything_forgotten_at_the_last_moment(store: ExampleStore, tmp_path: 
     assert report.accepted and naps
 
 
-def test_forgetting_reaches_the_features_of_a_device(tmp_path: Path, head: Bundle) -> None:
-    store = ExampleStore(tmp_path / "s.db", head)
+def test_forgetting_reaches_the_features_of_a_device(tmp_path: Path, head: Bundle, opened: Opened) -> None:
+    store = opened(tmp_path / "s.db", head)
     store.extend(clusters(12), key="a")
     store.extend(clusters(12, seed=1), key="b")
     for report in client(FakeServer(rounds=1, bundle=head), store, tmp_path / "watch").run():

@@ -12,14 +12,14 @@ import pytest
 from edgefl.bundle import Bundle
 from edgefl.errors import MissingDependency, OptionError, StoreError
 from edgefl.runtime.store import AesGcm, ExampleStore
-from tests.runtime.test_store import marked, needle, numbers
+from tests.runtime.test_store import Opened, marked, needle, numbers
 
 KEY = bytes(range(32))
 
 
 @pytest.fixture
-def store(tmp_path: Path, mlp: Bundle) -> ExampleStore:
-    store = ExampleStore(tmp_path / "s.db", mlp, cipher=AesGcm(KEY))
+def store(tmp_path: Path, mlp: Bundle, opened: Opened) -> ExampleStore:
+    store = opened(tmp_path / "s.db", mlp, cipher=AesGcm(KEY))
     for i in range(9):
         store.add(*marked(i, i % 3), key=f"person-{i % 2}")
     return store
@@ -48,8 +48,8 @@ def test_only_its_key_opens_it(store: ExampleStore, tmp_path: Path, mlp: Bundle)
         ExampleStore(tmp_path / "s.db", mlp)
 
 
-def test_a_plain_store_does_not_become_a_sealed_one(tmp_path: Path, mlp: Bundle) -> None:
-    ExampleStore(tmp_path / "p.db", mlp).add(*marked(0))
+def test_a_plain_store_does_not_become_a_sealed_one(tmp_path: Path, mlp: Bundle, opened: Opened) -> None:
+    opened(tmp_path / "p.db", mlp).add(*marked(0))
 
     with pytest.raises(StoreError, match="is not encrypted, and holds examples"):
         ExampleStore(tmp_path / "p.db", mlp, cipher=AesGcm(KEY))
