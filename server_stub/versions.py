@@ -15,7 +15,7 @@ from edgefl.errors import NotFinite
 from edgefl.parameters import Schema, Vector
 from edgefl.server_stub.aggregate import stepped
 from edgefl.server_stub.aggregators import Aggregator, State, Updates, Verdict
-from edgefl.server_stub.aggregators.base import Vector64
+from edgefl.server_stub.aggregators.base import MIRRORED, Vector64
 from edgefl.server_stub.aggregators.private import PrivateMean
 from edgefl.server_stub.downlink import Link
 from edgefl.server_stub.publish import Exhausted, Standing, publish
@@ -71,14 +71,16 @@ class Line:
     def restored(self, newest: Version, number: int, parameters: bytes) -> Version:
         """The version after the newest one that has an old one's parameters, to the bit.
 
-        The optimizer begins afresh. Devices get there by a step like any other, or, where none says it
-        exactly, they fetch it whole.
+        The optimizer begins afresh, but for what devices have their own part of. They get there by a step
+        like any other, or, where none says it exactly, they fetch it whole.
 
         Args:
             number: of the old version.
             parameters: its own, as encoded tensors.
         """
-        optimizer = write_tensors(self.aggregator.init(self.schema.size))
+        fresh, last = self.aggregator.init(self.schema.size), read_tensors(newest.optimizer)
+        state = {n: last[n] if n in MIRRORED and n in last else value for n, value in fresh.items()}
+        optimizer = write_tensors(state)
         publication = self._way_back(newest, parameters) if self.error else None
         return replace(self._made(newest, parameters, optimizer, publication), restores=number)
 

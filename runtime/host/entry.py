@@ -14,7 +14,15 @@ from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.errors import BackendError, Refused
 from edgefl.message import Message, nested
-from edgefl.options import MAX_BYTES, LimitOptions, PublisherKeys, ReachOptions, WhenOptions, keys_in
+from edgefl.options import (
+    MAX_BYTES,
+    HoldoutOptions,
+    LimitOptions,
+    PublisherKeys,
+    ReachOptions,
+    WhenOptions,
+    keys_in,
+)
 from edgefl.rules import optional, text
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.client import DeviceClient, RoundReport
@@ -49,6 +57,7 @@ class Settings(Message):
         rounds: most rounds in one call; 0 for as many as there are.
         when: conditions beside those the server sets.
         limits: what a round may cost, whatever the server asks for.
+        holdout: part of the examples that is never trained on, to measure versions on.
         reach: how to get to the server.
         token: enrols the device where it is not enrolled yet.
         publisher_key: public keys with commas between them, one of which must have signed the bundle.
@@ -58,6 +67,7 @@ class Settings(Message):
     rounds: Count = 0
     when: Annotated[WhenOptions, nested(WhenOptions)] = field(default_factory=WhenOptions)
     limits: Annotated[LimitOptions, nested(LimitOptions)] = field(default_factory=LimitOptions)
+    holdout: Annotated[float, HoldoutOptions.rules()["holdout"]] = 0.0
     reach: Annotated[ReachOptions, nested(ReachOptions)] = field(default_factory=ReachOptions)
     token: Annotated[str | None, optional(text(r"[A-Za-z0-9_-]{1,128}"))] = None
     publisher_key: PublisherKeys = None
@@ -192,6 +202,7 @@ class _Turn:
                 patience=patience,
                 guard=self._guard,
                 limits=self._settings.limits,
+                holdout=self._settings.holdout,
                 publishers=keys_in(self._settings.publisher_key),
             )
             most = self._settings.rounds - len(self.rounds) if self._settings.rounds else None

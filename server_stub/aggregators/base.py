@@ -60,6 +60,10 @@ class Updates(Protocol):
         ...
 
 
+MIRRORED = ("c", "h")
+"""Names of state that devices have their own part of, SCAFFOLD's and FedDyn's: both begin afresh, or none."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What became of an update that does not count as it is.

@@ -134,26 +134,29 @@ def test_rounds_with_a_server_are_those_of_any_device(
     server: Callable[..., Any], home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """An app's device and an ordinary one with the same engine bring a server to the same bits."""
-    results = []
+    results, measured = [], []
     for kind in ("app", "device"):
-        running = server(rounds=3, goal=1, training={"epochs": 1, "lr": 0.1, "density": 0.5})
+        training = {"epochs": 1, "lr": 0.1, "density": 0.5}
+        running = server(rounds=3, goal=1, evaluate_every=3, training=training)
         folder = tmp_path_factory.mktemp(kind)
         (folder / "examples.npz").write_bytes((home / "examples.npz").read_bytes())
         (folder / "device").write_text("one-device")
         if kind == "app":
             phone = Phone()
-            made = json.loads(take_part(running.url, str(folder), NumpyEngine(), phone, "{}"))
+            made = json.loads(take_part(running.url, str(folder), NumpyEngine(), phone, '{"holdout": 0.3}'))
             assert made["finished"] and made["paused"] == "" and made["engine"].startswith("host-numpy ")
             assert [row["accepted"] for row in made["rounds"]] == [True] * 3
             assert [event["event"] for event in phone.events] == ["round"] * 3 + ["ended"]
         else:
             examples = load_examples(folder / "examples.npz")
-            client = DeviceClient(running.transport(), examples, folder, backend="numpy")
+            client = DeviceClient(running.transport(), examples, folder, backend="numpy", holdout=0.3)
             assert all(report.accepted for report in client.run())
         remote = running.remote()
+        measured.append([(one.version, one.examples, one.loss) for one in remote.evaluations()])
         results.append(remote.parameters(3, Bundle.open(MODEL).schema()))
     for name, value in results[0].items():
         np.testing.assert_array_equal(value, results[1][name])
+    assert measured[0] == measured[1] and [version for version, *_ in measured[0]] == [0, 3]
 
 
 def test_a_call_ends_where_a_condition_does_not_hold(server: Callable[..., Any], home: Path) -> None:

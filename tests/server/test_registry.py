@@ -19,8 +19,12 @@ from edgefl.runtime.administration import Administration, AdminTransport
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.transport import HttpTransport
+from edgefl.server_stub.aggregators.scaffold import Scaffold
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.settings import Settings
+from edgefl.server_stub.values import Version
+from edgefl.server_stub.versions import Line
+from edgefl.tensorfile import read_tensors, write_tensors
 from edgefl.wire import Evaluated, Training
 
 
@@ -243,3 +247,15 @@ def test_a_device_trains_on_through_a_way_back(serve, bundle: Bundle, tmp_path: 
         time.sleep(0.02)
     pulled = edgefl.pull(server.url)
     assert pulled.manifest.model_version == 5 and pulled.schema().id == bundle.schema().id
+
+
+def test_a_way_back_keeps_what_devices_have_their_part_of(bundle: Bundle) -> None:
+    schema = bundle.schema()
+    start = np.zeros(schema.size, np.float32)
+    old = write_tensors(schema.unflatten(start))
+    c, line = start + 1, Line(schema, 0, start, Scaffold(lr=0.1), 0.03)
+
+    made = line.restored(Version(7, old, write_tensors({"c": c})), 3, old)
+
+    assert (made.number, made.parent, made.restores) == (8, 7, 3)
+    np.testing.assert_array_equal(read_tensors(made.optimizer)["c"], c)
