@@ -441,13 +441,20 @@ class Coordinator:
                 self._store.open_round(fresh, at)
                 self._present.round = fresh
 
-    def _following(self, at: float, version: int, before: Round | None = None) -> Round | None:
-        """Within an event: the round after those that are over."""
-        if not self._left or self._present.standing.held or not self._budget.affordable(before):
+    def _following(
+        self, at: float, version: int, closing: Round | None = None, *, late: bool = True
+    ) -> Round | None:
+        """Within an event: the round after those that are over.
+
+        Args:
+            closing: the one that is just being closed.
+            late: whether those still at work there may send what they make, where rounds take late updates.
+        """
+        if not self._left or self._present.standing.held or not self._budget.affordable(closing):
             return None
         number = self._present.done + 1
         terms = self.settings.terms(self._schema, number)
-        return Round.open(number, version, self.settings.plan(), at, terms, before)
+        return Round.open(number, version, self.settings.plan(), at, terms, closing if late else None)
 
     def _end_on(self, made: Version, why: str, at: float) -> None:
         """Within an event: leave what is under way for a version that no updates led to."""
@@ -457,7 +464,7 @@ class Coordinator:
         else:
             void = {assignment: Verdict(0.0, why) for assignment in current.updates}
             self._present.done = current.number
-            following = self._following(at, made.number)
+            following = self._following(at, made.number, current, late=False)
             self._store.close_round(current.number, made, void, following, at, pending)
             self._count(pending)
             self._present.round = following
