@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgefl.lineage import VersionInfo
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.values import Traffic
 from edgefl.wire import EvaluationInfo, Participant, RoundInfo, Status
@@ -28,6 +29,7 @@ class Snapshot:
         traffic: bytes since this process began.
         dense_bytes: one update as dense float32.
         evaluations: versions that are or were measured on examples devices hold out, oldest first.
+        versions: every one there ever was, oldest first.
     """
 
     at: float
@@ -37,6 +39,7 @@ class Snapshot:
     traffic: Traffic
     dense_bytes: int
     evaluations: tuple[EvaluationInfo, ...] = ()
+    versions: tuple[VersionInfo, ...] = ()
 
     @property
     def closed(self) -> tuple[RoundInfo, ...]:
@@ -94,4 +97,5 @@ class Figures:
             traffic=self._traffic(),
             dense_bytes=4 * coordinator.bundle.schema().size,
             evaluations=tuple(coordinator.evaluations.infos()),
+            versions=tuple(coordinator.registry.infos()),
         )

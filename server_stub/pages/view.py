@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from edgefl.lineage import VersionInfo
 from edgefl.plain import size
 from edgefl.server_stub.pages import charts
 from edgefl.server_stub.pages.charts import Axis, Series
@@ -58,6 +59,9 @@ def overview(now: Snapshot, recent: Sequence[Numbered]) -> dict[str, Any]:
         "current": None if current is None else _current(now, current, devices),
         "rounds": [row(info, now) for info in reversed(now.rounds[-ROWS:])],
         "hidden": max(0, len(now.rounds) - ROWS),
+        "held": now.status.held,
+        "versions": [_version(each) for each in reversed(now.versions[-ROWS:])],
+        "versions_hidden": max(0, len(now.versions) - ROWS),
         "refusals": now.refusals().most_common(),
         "aside": _aside(recent),
         "attendance": _attendance(recent),
@@ -98,6 +102,8 @@ def _tiles(now: Snapshot) -> list[Tile]:
         value = _loss(last.loss) if last.accuracy is None else f"{100 * last.accuracy:.1f} %"
         what = "held-out loss" if last.accuracy is None else "held-out accuracy"
         tiles.append(Tile(what, value, f"version {last.version}, on {last.examples:,} examples"))
+    if status.epsilon is not None:
+        tiles.append(Tile("privacy spent", f"epsilon {status.epsilon:.3g}", f"delta {status.delta:.0e}"))
     ratio = updates * now.dense_bytes / up if up and updates else None
     return [
         *tiles,
@@ -185,6 +191,29 @@ def row(info: RoundInfo, now: Snapshot) -> dict[str, Any]:
         "ratio": f"{dense / info.bytes_up:,.0f} x" if dense and info.bytes_up else "-",
         "took": _span(until - info.opened_at),
         "closed": "-" if info.closed_at is None else _clock(info.closed_at),
+    }
+
+
+def _version(info: VersionInfo) -> dict[str, Any]:
+    found = info.evaluation
+    accuracy = None if found is None else found.accuracy
+    marks = {
+        "pulled by default": info.promoted,
+        "pinned": info.pinned,
+        f"version {info.restores} again": info.restores is not None,
+        "no longer kept": not info.kept,
+    }
+    return {
+        "number": info.version,
+        "round": info.round,
+        "updates": info.updates,
+        "loss": _loss(info.loss),
+        "held_out": _loss(None if found is None else found.loss),
+        "accuracy": "-" if accuracy is None else f"{100 * accuracy:.1f} %",
+        "made": _clock(info.made_at),
+        "marks": ", ".join(name for name, so in marks.items() if so),
+        "kept": info.kept,
+        "promoted": info.promoted,
     }
 
 

@@ -104,6 +104,19 @@ def test_the_page_follows_the_rounds_and_says_when_it_cannot(played, screen, bun
     assert screen.run("document.querySelector('h2').textContent.includes('Round 3')")
 
 
+def test_versions_are_promoted_and_gone_back_to_from_the_page(played, screen):
+    screen.open(played.url + "/")
+    screen.run("window.confirm = (text) => { window.asked = text; return true; }")
+    screen.run("document.getElementById('promote-1').click()")
+    until(screen, "document.getElementById('versions').textContent.includes('pulled by default')")
+    assert screen.run("window.asked") == "Have version 1 pulled by default?"
+    assert played.status().promoted == 1
+
+    screen.run("document.getElementById('restore-0').click()")
+    until(screen, "document.getElementById('versions').textContent.includes('version 0 again')")
+    assert played.status().version == 2 and screen.errors == []
+
+
 def until(screen: Page, condition: str) -> None:
     deadline = time.monotonic() + 60
     while not screen.run(condition):

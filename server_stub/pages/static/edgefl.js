@@ -21,4 +21,14 @@ async function renew() {
     stale.textContent = "the server does not answer; this is what it said last";
   }
 }
+async function decide(button) {
+  if (!confirm(button.dataset.ask)) return;
+  const answer = await fetch(button.dataset.path, { method: button.dataset.method });
+  if (!answer.ok) alert((await answer.json()).detail);
+  await renew();
+}
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-path]");
+  if (button) decide(button);
+});
 setInterval(renew, every);
