@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from edgefl.errors import Refused
+from edgefl.runtime.administration import Administration
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.evaluation.state import Answer, found
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import Evaluated, EvaluationTask, Failure, Training
+from tests.server.conftest import Server
 
 
 def asked(remote: Any, hello: Any, device: str, held_out: int = 5) -> EvaluationTask:
@@ -209,3 +211,37 @@ def test_the_last_version_is_measured_where_the_last_round_is_abandoned(tmp_path
     assert coordinator.rounds()[0].state == "abandoned"
     assert answer.evaluation is not None and coordinator.check_in(hello("b")).finished
     coordinator.close()
+
+
+@pytest.mark.slow
+def test_two_servers_give_out_and_take_the_same_places(postgres, tmp_path, hello):
+    """What one server gave out the other takes; both know when nothing is to be given any more."""
+    database, remotes, servers = postgres(), [], []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        options = {
+            "database": database,
+            "goal": 4,
+            "evaluate_every": 1,
+            "evaluators": 2,
+            "long_poll_s": 0.0,
+            "training": {"density": 0.2},
+        }
+        servers.append(Server(tmp_path / name, options).start())
+        remotes.append(servers[-1].remote())
+    try:
+        first, second = remotes
+        tasks = [asked(first, hello, "x"), asked(second, hello, "y")]
+        late = second.check_in(replace(hello("z"), held_out=5))
+        first.evaluated(0, tasks[1].assignment, Evaluated(5, 1.0))
+        second.evaluated(0, tasks[0].assignment, Evaluated(5, 3.0))
+        told = [remote.status().evaluation for remote in remotes]
+        Administration(servers[0].transport()).hold("both of them")
+        held = [remote.status().held for remote in remotes]
+    finally:
+        for server in servers:
+            server.stop()
+
+    assert late.evaluation is None and late.task is not None
+    assert told[0] == told[1] and (told[0].state, told[0].devices, told[0].loss) == ("closed", 2, 2.0)
+    assert held == ["both of them"] * 2
