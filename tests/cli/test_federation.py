@@ -120,7 +120,7 @@ def test_a_device_tells_how_good_a_version_is_and_everyone_can_read_it(
         ]
         back = call("admin", "rollback", url, 0)
         listed = call("versions", url, "--json").json()
-        table = call("versions", url).out
+        listing = call("versions", url).out
         pulled = call("pull", url, "-o", "promoted.edgefl", "--json").json()
     finally:
         server.kill()
@@ -152,7 +152,7 @@ def test_a_device_tells_how_good_a_version_is_and_everyone_can_read_it(
         (0, None, None), (1, 0, None), (2, 1, 0)
     ]  # fmt: skip
     assert listed["versions"][1]["evaluation"] == told["evaluations"][1]
-    assert "promoted" in table and "as version 0" in table
+    assert "promoted" in listing and "as version 0" in listing
     (trained,) = told["participants"]["devices"]
     assert trained["examples"] + mine[0]["examples"] == 96
 
