@@ -4,12 +4,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+
+
+class Passes(Protocol):
+    """Examples that can be gone through in batches, in any order, as often as is asked for.
+
+    Attributes:
+        examples: how many there are.
+    """
+
+    examples: int
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+        ...
+
+    def __call__(self, order: Array | None = None, skip: int = 0) -> Iterator[tuple[Feeds, int]]:
+        """See `Batches`."""
+        ...
 
 
 class Batches:
@@ -29,7 +48,7 @@ class Batches:
         """Batches in one pass."""
         return -(-self.examples // self._size)
 
-    def __call__(self, order: Array | None = None, skip: int = 0) -> Iterator[tuple[dict[str, Array], int]]:
+    def __call__(self, order: Array | None = None, skip: int = 0) -> Iterator[tuple[Feeds, int]]:
         """One pass in the given order of indices: the batch, and how many of its first rows are real.
 
         The first `skip` batches are left out.

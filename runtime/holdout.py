@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgefl.data import Examples, Wanted
+from edgefl.data import Examples, Wanted, check_examples
+from edgefl.parameters import Arrays
+from edgefl.runtime.rows import Rows, sides
 from edgefl.runtime.sides import Sides, divided
 from edgefl.runtime.store.source import Fixed, Source
 
+_PIECE = 256
+"""Examples in memory at once while those that are read batch by batch are told apart."""
 _DEVICE = -1
 """The seed by which a device holds examples out of the federation; a person's own model has others."""
 
@@ -46,6 +50,15 @@ class Divided:
 
     def take(self, seed: int) -> Examples:
         return self._sides(seed)[0]
+
+    def stream(self) -> Rows | None:
+        rows = self._source.stream()
+        if rows is None:
+            return None
+        return sides(rows, _PIECE, self._inputs, self._fraction, _DEVICE)[0]
+
+    def _inputs(self, examples: Examples) -> Arrays:
+        return check_examples(examples.x, examples.y, self._wanted)[0]
 
     def take_held_out(self) -> Examples:
         """The examples held out of training."""

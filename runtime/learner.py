@@ -27,6 +27,7 @@ from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.metrics import Metrics
 from edgefl.runtime.pause import Interrupted
 from edgefl.runtime.personal import Personal, personalize
+from edgefl.runtime.rows import Rows
 from edgefl.runtime.store.source import Fixed, Source
 from edgefl.runtime.trainer import FitReport, Trainer
 
@@ -159,15 +160,16 @@ class TrainerLearner:
         """See `Learner`. Raises NotFinite where training diverges."""
         if not self.examples:
             raise Interrupted  # all of them were forgotten since the device asked for work
-        data = self._source.take(options.seed)
+        data = self._source.stream() or self._source.take(options.seed)
+        x, y, weight = (data, None, None) if isinstance(data, Rows) else (data.x, data.y, data.weight)
         self._stand_in(parameters, stint.own)
         keep, worked = stint.keep, (stint.resume.seconds if stint.resume else 0.0)
         watch = Stopwatch(partial(self._should_stop, stint), stint.seconds, worked)
         report = self._trainer.fit(
-            data.x,
-            data.y,
+            x,
+            y,
             options,
-            sample_weight=data.weight,
+            sample_weight=weight,
             correction=correction(options, self._schema, stint.drift, stint.control),
             should_stop=watch,
             resume=stint.resume,

@@ -4,6 +4,7 @@ goes, and after any restart."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,7 @@ def divided(examples: Examples, wanted: Wanted, fraction: float, seed: int = 0) 
         DataError: the examples do not fit the model.
     """
     inputs, labels = check_examples(examples.x, examples.y, wanted)
-    drawn = [int.from_bytes(d[:8], "big") for d in example_digests(inputs, b"held out %d" % seed)]
-    held = np.asarray(drawn, np.float64) < fraction * 2.0**64
+    held = drawn(inputs, fraction, seed)
 
     def part(mask: Array) -> Examples:
         weight = None if examples.weight is None else np.asarray(examples.weight)[mask]
@@ -38,3 +38,14 @@ def divided(examples: Examples, wanted: Wanted, fraction: float, seed: int = 0) 
         return Examples(x, y, weight)
 
     return part(~held), part(held)
+
+
+def drawn(inputs: Mapping[str, Array], fraction: float, seed: int) -> Array:
+    """A mask of the examples that are held out, bool `[examples]`.
+
+    Args:
+        inputs: checked, by contract name, `[examples, ...]`.
+        fraction, seed: see `divided`.
+    """
+    numbers = [int.from_bytes(d[:8], "big") for d in example_digests(inputs, b"held out %d" % seed)]
+    return np.asarray(np.asarray(numbers, np.float64) < fraction * 2.0**64)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgefl.bundle import Bundle
 from edgefl.errors import NotFinite
 from edgefl.options import FitOptions
-from edgefl.runtime.batches import Batches
+from edgefl.runtime.batches import Passes
 from edgefl.runtime.checkpoint import Checkpoint, check_state
 from edgefl.runtime.optimizer import Optimizer, State, adam, clip_by_norm, proximal, sgd
 
@@ -158,7 +158,7 @@ def share(schedule: str, done: int, planned: int) -> float:
 
 
 def passes(
-    batches: Batches, epochs: int, generator: np.random.Generator, skip: int = 0
+    batches: Passes, epochs: int, generator: np.random.Generator, skip: int = 0
 ) -> Iterator[dict[str, Array]]:
     """Batches of several passes over the examples, each in a new order, without the first `skip`."""
     for _ in range(epochs):

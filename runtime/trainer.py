@@ -21,22 +21,21 @@ from edgefl.options import FitOptions, changed
 from edgefl.runtime.backends import Backend, Program, open_backend
 from edgefl.runtime.backends.fastest import Speed
 from edgefl.runtime.backends.proving import proving
-from edgefl.runtime.batches import Batches
+from edgefl.runtime.batches import Batches, Passes
 from edgefl.runtime.checkpoint import EVERY_S, Checkpoint, Keeper, subject_of
 from edgefl.runtime.delegates.choice import Placement
 from edgefl.runtime.early_stopping import Stopping
 from edgefl.runtime.feature_cache import FeatureCache
 from edgefl.runtime.frozen import FrozenPart, map_batches
+from edgefl.runtime.material import Counted, Material, in_memory, streamed
 from edgefl.runtime.metrics import Metrics
-from edgefl.runtime.sides import divided
+from edgefl.runtime.rows import Rows
 from edgefl.runtime.steps import SEEDS, Begin, Mode, Steps, check_finite, checked, passes
 from edgefl.scores import accuracy
 
 Array = npt.NDArray[Any]
 OnStep = Callable[[int, float], None]
 ShouldStop = Callable[[], bool]
-Counted = tuple[dict[str, Array], dict[str, Array], Array]
-"""Inputs and labels by contract name, and weights, `[examples, ...]`."""
 
 DEFAULT_LR = 0.01
 
@@ -176,8 +175,8 @@ class Trainer:
 
     def fit(
         self,
-        x: Inputs,
-        y: Labels,
+        x: Inputs | Rows,
+        y: Labels | None = None,
         options: FitOptions | None = None,
         *,
         correction: Mapping[str, Array] | None = None,
@@ -193,7 +192,8 @@ class Trainer:
         """Train on local examples.
 
         Args:
-            x: inputs, `[examples, ...]`.
+            x: inputs, `[examples, ...]`; or rows, which bring labels and weights and are read batch by batch,
+                to the same bits.
             y: labels, `[examples, ...]`, by output where several are trained.
             options: how to train; `FitOptions()` where None.
             keywords: fields of `FitOptions` that are to be others, as in `fit(x, y, epochs=3, lr=0.1)`.
@@ -218,18 +218,19 @@ class Trainer:
         until = math.inf if deadline_s is None else time.monotonic() + deadline_s
         options = self._decided(changed(options or FitOptions(), keywords, "Trainer.fit"))
         direction = self._fitting(correction or {})
-        counted, left_out = self._divided(self._counted(x, y, sample_weight), options)
-        begin = self._begin(options, direction, resume, len(counted[2]))
-        subject = functools.cache(
-            lambda: subject_of(options, *_named(counted), *_named(left_out), self._base, direction)
-        )
+        material = self._material(x, y, sample_weight, options.validation)
+        begin = self._begin(options, direction, resume, material.examples)
+        subject = functools.cache(lambda: subject_of(options, *material.said(), self._base, direction))
         if resume is not None and resume.subject != subject():
             raise NotResumable("the checkpoint is of other options, other examples or other parameters")
         run = self.backend.start(options, begin)
         # After the start: an engine that cannot train does not first make features of everything.
-        batches = self._batches(*counted)
+        batches = material.batches()
         features_found = self._frozen.cached
-        stopping = self._stopping(options, left_out, resume)
+        stopping = None
+        if options.patience and material.left_out:
+            measure = functools.partial(self._loss, material.judged())
+            stopping = Stopping(options.patience, measure, resume.best if resume else None)
         order = np.random.Generator(np.random.PCG64(options.seed))
         done, stopped, passed, keeper = len(run.losses), False, True, Keeper(keep, keep_every_s)
         most = options.steps - done if options.steps else None
@@ -267,7 +268,7 @@ class Trainer:
             placements=self.placements,
             features_cached=features_found,
             checkpoint=_checkpoint(run, subject, stopping) if stopped else None,
-            left_out=0 if left_out is None else len(left_out[2]),
+            left_out=material.left_out,
             best_loss=None if best is None else best.loss,
         )
 
@@ -376,7 +377,7 @@ class Trainer:
 
     def _loss(
         self,
-        batches: Batches,
+        batches: Passes,
         parameters: Mapping[str, Array],
         buffers: Mapping[str, Array],
         before_batch: Callable[[], None] | None = None,
@@ -391,22 +392,21 @@ class Trainer:
             loss += share * float(self._step_of(feeds, parameters, buffers, -1)["loss"])
         return loss / (total or 1.0)
 
-    def _divided(self, counted: Counted, options: FitOptions) -> tuple[Counted, Counted | None]:
-        """Examples to train on, and those left out; so few that a side would have none stay together."""
-        if not options.validation:
-            return counted, None
-        given, of_model = Examples(*counted), self._manifest
-        parts = divided(given, of_model, options.validation)
-        rest, left_out = (self._counted(part.x, part.y, part.weight) if len(part) else None for part in parts)
-        return (rest, left_out) if rest and left_out else (counted, None)
+    def _material(
+        self, x: Inputs | Rows, y: Labels | None, weight: Array | None, fraction: float
+    ) -> Material:
+        """Checked examples, a part of them left out."""
 
-    def _stopping(
-        self, options: FitOptions, left_out: Counted | None, resume: Checkpoint | None
-    ) -> Stopping | None:
-        if not options.patience or left_out is None:
-            return None
-        measure = functools.partial(self._loss, self._batches(*left_out))
-        return Stopping(options.patience, measure, resume.best if resume else None)
+        def make(examples: Examples) -> Counted:
+            return self._counted(examples.x, examples.y, examples.weight)
+
+        if isinstance(x, Rows):
+            if y is not None or weight is not None:
+                raise DataError("rows bring their own labels and weights")
+            return streamed(x, self._manifest, fraction, make, self._frozen)
+        if y is None:
+            raise DataError("training needs labels")
+        return in_memory(self._counted(x, y, weight), self._manifest, fraction, make, self._frozen)
 
     def _share(self, feeds: Mapping[str, Array]) -> float:
         """How much a batch's loss counts beside other batches'; of several outputs, by its examples alone."""
@@ -479,7 +479,3 @@ def _checkpoint(run: Steps, subject: Callable[[], str], stopping: Stopping | Non
         return None
     best = stopping.kept() if stopping else {}
     return Checkpoint(subject(), run.parameters, run.mode.buffers, state, tuple(run.losses), best=best)
-
-
-def _named(counted: Counted | None) -> tuple[Mapping[str, Array], ...]:
-    return () if counted is None else (*counted[:2], {"": counted[2]})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgefl.data import Examples
+from edgefl.runtime.rows import Rows
 
 
 class Source(Protocol):
@@ -27,8 +28,18 @@ class Source(Protocol):
         """
         ...
 
+    def stream(self) -> Rows | None:
+        """All examples to be read batch by batch, where they are more than `take` gives; else None.
+
+        What was derived from examples that have been forgotten is gone then too.
+        """
+        ...
+
     def forgotten_since(self) -> bool:
-        """Whether something was forgotten since the latest `take`; cheap, for it is asked at every step."""
+        """Whether something was forgotten since the latest `take` or `stream`.
+
+        Cheap, for it is asked at every step.
+        """
         ...
 
     def derives(self, features: Path | None, checkpoints: Path | None) -> None:
@@ -57,6 +68,9 @@ class Fixed:
 
     def take(self, seed: int) -> Examples:
         return self._examples
+
+    def stream(self) -> None:
+        return None
 
     def forgotten_since(self) -> bool:
         return False

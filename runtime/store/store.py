@@ -20,6 +20,8 @@ from edgefl.data import Examples, Inputs, Labels, check_examples, check_weight
 from edgefl.errors import DataError, OptionError, StoreError
 from edgefl.options import StoreOptions
 from edgefl.runtime.feature_cache import example_digests
+from edgefl.runtime.pause import Interrupted
+from edgefl.runtime.rows import Rows
 from edgefl.runtime.store.cipher import Cipher
 from edgefl.runtime.store.database import Database
 from edgefl.runtime.store.derived import Derived
@@ -282,16 +284,15 @@ class ExampleStore:
 
     def take(self, seed: int = 0) -> Examples:
         """See `Source`: all examples in the order they came, or a seeded draw of as many as fit in memory."""
-        with self._db.writing():
-            self._trim(self.limits, self._clock())
-        self._seen = self._derived.settle()
-        found = self._ids()
-        room = max(1, self._memory // self.layout.nbytes)
-        if len(found) > room:
-            found = np.sort(_shuffled(found, seed)[:room])
-        if not len(found):
-            raise DataError(f"store {self._path} holds no examples")
+        found = self._settled()
+        if len(found) > self._room:
+            found = np.sort(_shuffled(found, seed)[: self._room])
         return self._examples(found)
+
+    def stream(self) -> Rows | None:
+        """See `Source`."""
+        found = self._settled()
+        return _Stored(self._examples, found) if len(found) > self._room else None
 
     def batches(self, size: int, seed: int = 0) -> Iterator[Examples]:
         """One pass over all examples in a random order that the seed decides, a batch in memory at a time."""
@@ -310,6 +311,21 @@ class ExampleStore:
         self._derived.register(features, checkpoints)
 
     # -- inside
+
+    @property
+    def _room(self) -> int:
+        """Examples that fit in memory."""
+        return max(1, self._memory // self.layout.nbytes)
+
+    def _settled(self) -> Array:
+        """All examples within the limits, oldest first; DataError where there are none."""
+        with self._db.writing():
+            self._trim(self.limits, self._clock())
+        self._seen = self._derived.settle()
+        found = self._ids()
+        if not len(found):
+            raise DataError(f"store {self._path} holds no examples")
+        return found
 
     def _agreed(self, layout: Layout | None) -> Layout:
         """The file's layout, which becomes what is wanted in a new file."""
@@ -432,6 +448,22 @@ class ExampleStore:
         for start in range(0, len(ids), _CHUNK):
             part = [int(i) for i in ids[start : start + _CHUNK]]
             self._db.change(f"DELETE FROM examples WHERE id IN ({','.join('?' * len(part))})", part)
+
+
+class _Stored(Rows):
+    """Examples of a store as they were when this was made."""
+
+    def __init__(self, read: Callable[[Array], Examples], ids: Array) -> None:
+        self._read, self._ids = read, ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def take(self, places: Array) -> Examples:
+        found = self._read(self._ids[places])
+        if len(found) != len(places):
+            raise Interrupted  # some were forgotten: what was learnt so far is not to be kept
+        return found
 
 
 def _one(value: Any) -> Any:
