@@ -14,11 +14,12 @@ from edgefl.errors import OptionError
 from edgefl.options import DataOptions, DeviceOptions, EngineOptions, LimitOptions, WhenOptions, keys_in
 from edgefl.plain import print_json_line, print_line, size, start_log
 from edgefl.readers import read
-from edgefl.runtime.client import DeviceClient, Reader, RoundReport
+from edgefl.runtime.client import DeviceClient, Reader
 from edgefl.runtime.command.look import show_history, show_status
 from edgefl.runtime.conditions import Guard, conditions_here
 from edgefl.runtime.identity import joined
 from edgefl.runtime.reach import reach
+from edgefl.runtime.report import RoundReport
 from edgefl.runtime.store.source import Source
 
 

@@ -25,7 +25,7 @@ from edgefl.options import (
 )
 from edgefl.rules import optional, text
 from edgefl.runtime.backends import Backend
-from edgefl.runtime.client import DeviceClient, RoundReport
+from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.command.look import status_of
 from edgefl.runtime.conditions import Guard
 from edgefl.runtime.host.device import HostConditions, HostDevice
@@ -37,6 +37,7 @@ from edgefl.runtime.lock import only_one
 from edgefl.runtime.patience import Patience, Stopped
 from edgefl.runtime.pause import Interrupted
 from edgefl.runtime.reach import reach
+from edgefl.runtime.report import RoundReport
 from edgefl.runtime.store import Source
 from edgefl.runtime.work import Work, work
 from edgefl.wire import Count, Task, Training

@@ -20,11 +20,12 @@ from edgefl.options import FitOptions
 from edgefl.parameters import Parameter
 from edgefl.runtime.backends.numpy import NumpyBackend
 from edgefl.runtime.cache import BundleCache, targets_for
-from edgefl.runtime.client import DeviceClient, RoundReport
+from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.learner import Learned, TrainerLearner
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.pause import Pause
 from edgefl.runtime.remote import Remote
+from edgefl.runtime.report import RoundReport
 from edgefl.runtime.transport import LoopbackTransport, Response
 from edgefl.tensorfile import read_tensors
 from edgefl.wire import CheckInAnswer

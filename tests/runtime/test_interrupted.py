@@ -16,13 +16,14 @@ import pytest
 from edgefl.data import Examples
 from edgefl.options import LimitOptions
 from edgefl.runtime.belongings import CHECKPOINT
-from edgefl.runtime.client import DeviceClient, RoundReport
+from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.command.look import status_of
 from edgefl.runtime.conditions.diary import Diary
 from edgefl.runtime.conditions.readings import Scripted
 from edgefl.runtime.limits import Stopwatch
 from edgefl.runtime.patience import Patience
 from edgefl.runtime.pause import Pause
+from edgefl.runtime.report import RoundReport
 from edgefl.runtime.steps import GraphSteps
 from edgefl.runtime.transport import LoopbackTransport
 from tests.runtime.crashes import Crash
