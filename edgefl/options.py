@@ -451,6 +451,11 @@ class ServerOptions(FederationOptions):
         super().__post_init__()
         if self.minimum is not None and self.minimum > self.goal:
             raise OptionError("the minimum is at most the goal", {"minimum": self.minimum, "goal": self.goal})
+        if self.hold_rise and not self.evaluate_every:
+            raise OptionError(
+                "rounds are held by what devices find of versions; give evaluate_every too",
+                {"hold_rise": self.hold_rise},
+            )
         self._check_parties()
 
     @property

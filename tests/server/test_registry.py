@@ -14,9 +14,10 @@ import edgefl
 from edgefl.bundle import Bundle
 from edgefl.data import Examples
 from edgefl.delta import Limits, decode
-from edgefl.errors import Refused
+from edgefl.errors import OptionError, Refused
 from edgefl.runtime.administration import Administration, AdminTransport
 from edgefl.runtime.client import DeviceClient
+from edgefl.runtime.follower import Follower
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.transport import HttpTransport
 from edgefl.server_stub.aggregators.scaffold import Scaffold
@@ -104,7 +105,7 @@ def test_what_a_rolled_back_round_had_accepted_is_named(serve, hello, make_frame
         admin.restore(2)
 
 
-def test_the_promoted_version_is_pulled_until_another_is(serve, hello, make_frame):
+def test_the_promoted_version_is_pulled_until_another_is(serve, hello, make_frame, tmp_path):
     server = serve(goal=1, rounds=2)
     work(server, hello, make_frame, range(2))
     admin = Administration(server.transport())
@@ -115,6 +116,8 @@ def test_the_promoted_version_is_pulled_until_another_is(serve, hello, make_fram
     server.start()
 
     assert newest == 2 and edgefl.pull(server.url).manifest.model_version == 1
+    follower = Follower(server.transport(), tmp_path / "follower", backend="numpy")
+    assert follower.refresh().manifest.model_version == 1
     assert edgefl.pull(server.url, version=2).manifest.model_version == 2
     assert [v.promoted for v in server.remote().versions()] == [False, True, False]
     again = Administration(server.transport())
@@ -259,3 +262,8 @@ def test_a_way_back_keeps_what_devices_have_their_part_of(bundle: Bundle) -> Non
 
     assert (made.number, made.parent, made.restores) == (8, 7, 3)
     np.testing.assert_array_equal(read_tensors(made.optimizer)["c"], c)
+
+
+def test_holding_by_what_nobody_measures_is_refused() -> None:
+    with pytest.raises(OptionError, match="give evaluate_every too"):
+        Settings(b"", "", hold_rise=0.2)
