@@ -83,10 +83,10 @@ class Page:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def picture(self) -> bytes:
-        """The whole page as PNG."""
+    def picture(self, most: int = 20_000) -> bytes:
+        """The whole page as PNG, or so many pixels from its top."""
         whole = self.ask("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": whole["width"], "height": whole["height"], "scale": 1}
+        clip = {"x": 0, "y": 0, "width": whole["width"], "height": min(whole["height"], most), "scale": 1}
         found = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(found["data"])
 

@@ -42,6 +42,11 @@ class Snapshot:
     versions: tuple[VersionInfo, ...] = ()
 
     @property
+    def current(self) -> RoundInfo | None:
+        """The round that is not over."""
+        return next((info for info in reversed(self.rounds) if info.closed_at is None), None)
+
+    @property
     def closed(self) -> tuple[RoundInfo, ...]:
         """Rounds that are over, oldest first."""
         return tuple(info for info in self.rounds if info.closed_at is not None)
@@ -78,9 +83,8 @@ class Figures:
         """The devices of a round; Refused (`unknown-round`) where there is none."""
         return self._coordinator.participants(number).participants
 
-    def recent(self, rounds: int) -> tuple[tuple[int, tuple[Participant, ...]], ...]:
-        """The devices of the last rounds, oldest round first. Read once a second, as the snapshot is."""
-        now = self.snapshot()
+    def recent(self, now: Snapshot, rounds: int) -> tuple[tuple[int, tuple[Participant, ...]], ...]:
+        """The devices of a snapshot's last rounds, oldest round first. Read once for each snapshot."""
         with self._lock:
             if self._recent is None or self._recent[0] is not now:
                 last = [info.round for info in now.rounds[-rounds:]]

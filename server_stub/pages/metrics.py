@@ -71,7 +71,7 @@ def _about(now: Snapshot) -> Metric:
 
 
 def _gauges(now: Snapshot) -> Iterator[Metric]:
-    status, current = now.status, now.status.round
+    status, current = now.status, now.current
     last = next((info.loss for info in reversed(now.closed) if info.loss is not None), None)
     yield GaugeMetricFamily("edgefl_version", "Newest version of the parameters", status.version)
     yield GaugeMetricFamily("edgefl_rounds_planned", "Rounds the server is to run", status.rounds_total)

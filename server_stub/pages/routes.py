@@ -31,7 +31,7 @@ def routes(service: Service, door: Door, figures: Figures, metrics: Metrics) -> 
     async def dashboard(request: Request) -> Response:
         """The rounds at a glance."""
         await door.look(request)
-        context = await to_thread.run_sync(lambda: overview(figures.snapshot(), figures.recent(ROWS)))
+        context = await to_thread.run_sync(_of_all, figures)
         return page("overview.html", _root(request), context)
 
     @router.get("/rounds/{round}")
@@ -72,6 +72,11 @@ def routes(service: Service, door: Door, figures: Figures, metrics: Metrics) -> 
 
 def _root(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def _of_all(figures: Figures) -> dict[str, Any]:
+    now = figures.snapshot()
+    return overview(now, figures.recent(now, ROWS))
 
 
 def _of_round(figures: Figures, number: int) -> dict[str, Any]:

@@ -21,6 +21,9 @@ ROWS = 20
 """Rounds a table shows."""
 PEOPLE = 200
 """Devices a table shows."""
+SOME, FEW = 12, 25
+"""Versions, and updates that did not count as they were, of which the newest are shown."""
+_LATE = "round-closed"
 
 Numbered = tuple[int, tuple[Participant, ...]]
 
@@ -50,7 +53,7 @@ def overview(now: Snapshot, recent: Sequence[Numbered]) -> dict[str, Any]:
     Args:
         recent: the devices of the last rounds, oldest round first.
     """
-    current = now.status.round
+    current = now.current
     devices = next((p for n, p in recent if current is not None and n == current.round), ())
     return {
         **_common(now),
@@ -60,8 +63,8 @@ def overview(now: Snapshot, recent: Sequence[Numbered]) -> dict[str, Any]:
         "rounds": [row(info, now) for info in reversed(now.rounds[-ROWS:])],
         "hidden": max(0, len(now.rounds) - ROWS),
         "held": now.status.held,
-        "versions": [_version(each) for each in reversed(now.versions[-ROWS:])],
-        "versions_hidden": max(0, len(now.versions) - ROWS),
+        "versions": [_version(each) for each in reversed(now.versions[-SOME:])],
+        "versions_hidden": max(0, len(now.versions) - SOME),
         "refusals": now.refusals().most_common(),
         "aside": _aside(recent),
         "attendance": _attendance(recent),
@@ -151,7 +154,7 @@ def _measured(now: Snapshot) -> list[Chart]:
 
 
 def _current(now: Snapshot, info: RoundInfo, devices: Sequence[Participant]) -> dict[str, Any]:
-    working = sum(each.state == "working" for each in devices)
+    working = max(0, info.assigned - info.updates - info.declined)
     return {
         "number": info.round,
         "state": info.state,
@@ -191,6 +194,7 @@ def row(info: RoundInfo, now: Snapshot) -> dict[str, Any]:
         "ratio": f"{dense / info.bytes_up:,.0f} x" if dense and info.bytes_up else "-",
         "took": _span(until - info.opened_at),
         "closed": "-" if info.closed_at is None else _clock(info.closed_at),
+        "closed_short": "-" if info.closed_at is None else _clock(info.closed_at)[5:16],
     }
 
 
@@ -225,7 +229,7 @@ def _person(one: Participant) -> dict[str, Any]:
         "engine": one.engine,
         "examples": f"{one.examples:,}",
         "state": _fate(one),
-        "tone": "bad" if aside else tones.get(one.state, ""),
+        "tone": "bad" if aside else "warn" if _late(one) else tones.get(one.state, ""),
         "bytes": size(one.bytes) if one.bytes else "-",
         "loss": _loss(one.loss),
         "reason": one.reason,
@@ -233,6 +237,8 @@ def _person(one: Participant) -> dict[str, Any]:
 
 
 def _fate(one: Participant) -> str:
+    if _late(one):
+        return "late" if one.reason else "absent"
     if one.state == "accepted" and one.counted < 1:
         return "set aside" if one.counted == 0 else f"counted {100 * one.counted:.0f} %"
     return one.state
@@ -244,9 +250,9 @@ def _aside(recent: Sequence[Numbered]) -> list[dict[str, Any]]:
         {"round": number, **_person(each)}
         for number, devices in reversed(recent)
         for each in devices
-        if each.reason and (each.state in ("refused", "declined") or each.counted < 1)
+        if each.reason and not _late(each) and (each.state in ("refused", "declined") or each.counted < 1)
     ]
-    return found[:PEOPLE]
+    return found[:FEW]
 
 
 def _attendance(recent: Sequence[Numbered]) -> list[dict[str, Any]]:
@@ -262,13 +268,18 @@ def _attendance(recent: Sequence[Numbered]) -> list[dict[str, Any]]:
             "engine": each[-1].engine,
             "places": len(each),
             "accepted": sum(one.state == "accepted" for one in each),
-            "absent": sum(one.state == "absent" for one in each),
+            "absent": sum(_late(one) for one in each),
             "aside": sum(one.counted < 1 for one in each),
             "bytes": size(sum(one.bytes for one in each)),
             "loss": _loss(next((one.loss for one in reversed(each) if one.loss is not None), None)),
         }
         for device, each in ordered
     ]
+
+
+def _late(one: Participant) -> bool:
+    """Whether nothing came of a place in time."""
+    return one.state == "absent" or (one.state == "refused" and one.reason == _LATE)
 
 
 def _absent(info: RoundInfo) -> int:
