@@ -19,8 +19,9 @@ from edgefl.errors import OptionError
 from edgefl.files import write_atomically
 from edgefl.identity.messages import DeviceInfo, Devices, NewToken, TokenInfo, TokenMade, Tokens
 from edgefl.server_stub.bodies import answer, body_of, parsed
+from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.door import Door
-from edgefl.server_stub.identity import Device, Register, Token
+from edgefl.server_stub.identity import Device, Gate, Register, Token
 from edgefl.server_stub.service import Service
 
 log = logging.getLogger("edgefl.server")
@@ -65,7 +66,7 @@ def routes(service: Service, door: Door) -> APIRouter:
         """Let a device take part no more. What it sent and was acknowledged counts; its place is free."""
         await door.admit_admin(request)
         await to_thread.run_sync(gate.revoke, identity)
-        await service.call(service.coordinator.release, identity, "revoked")
+        await service.call(_release, service.coordinator, gate, identity)
         log.warning("device %(device)s revoked", {"event": "device-revoked", "device": identity})
         return Response(status_code=204)
 
@@ -93,6 +94,13 @@ def settle_admin(register: Register, file: str | os.PathLike[str]) -> None:
             log.info("a new admin token is in %s", path)
     except (OSError, UnicodeDecodeError) as exc:
         raise OptionError(f"the admin token in {path}: {exc}") from exc
+
+
+def _release(coordinator: Coordinator, gate: Gate, identity: str) -> None:
+    """The place of a device that was just revoked."""
+    device = gate.register.find(identity)
+    assert device is not None  # such a device cannot be revoked
+    coordinator.release(gate.name_of(device), "revoked")
 
 
 def _digest(secret: str) -> str:

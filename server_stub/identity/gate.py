@@ -56,8 +56,8 @@ class Caller:
     """Who is behind a request.
 
     Attributes:
-        identity: an enrolled device's, or the name in a party's certificate; None where the server is open,
-            and for administrators.
+        identity: an enrolled device's, or the name of a party; None where the server is open, and for
+            administrators.
         admin: it may administer.
         check_still: raises Refused where that has changed since.
     """
@@ -96,6 +96,7 @@ class Gate:
         """
         self.register, self.federation, self.enrolled = register, federation, options.enrolled
         self.private = options.enrolled or exposed
+        self._parties = bool(options.parties)
         self.clock, self._ticks = clock, ticks
         self._nonces = Nonces(clock())
         self._devices = Buckets(options.per_device, DEVICE_BURST * options.per_device)
@@ -171,6 +172,14 @@ class Gate:
         with self._lock:
             self._known.pop(identity, None)
 
+    def name_of(self, device: Device) -> str:
+        """What the rounds know a device by: its identity, or in rounds of named parties the label that the
+        administrator gave the token it came with."""
+        if not self._parties:
+            return device.identity
+        label = next((token.label for token in self.register.tokens() if token.digest == device.token), "")
+        return label or device.identity
+
     # -- inside
 
     def _claim(self, ask: Ask) -> Claim:
@@ -202,7 +211,7 @@ class Gate:
             wait = self._devices.take(claim.identity, self._ticks())
         self._refund(ask)
         _insist(wait, "this device")
-        return Caller(claim.identity, check_still=lambda: self._check_still(claim.identity))
+        return Caller(self.name_of(device), check_still=lambda: self._check_still(claim.identity))
 
     def _check_still(self, identity: str) -> None:
         self._device(identity)

@@ -44,12 +44,10 @@ class MemoryRegister:
 
     def find(self, identity: str) -> Device | None:
         found = self._devices.get(identity)
-        return None if found is None else replace(found, last_seen=self._last_seen(identity))
+        return None if found is None else self._seen(found)
 
     def devices(self) -> list[Device]:
-        everyone = [
-            replace(device, last_seen=self._last_seen(name)) for name, device in self._devices.items()
-        ]
+        everyone = map(self._seen, self._devices.values())
         return sorted(everyone, key=lambda device: (device.enrolled_at, device.identity))
 
     def revoke(self, identity: str, at: float) -> bool:
@@ -64,3 +62,8 @@ class MemoryRegister:
 
     def put_admin(self, digest: str) -> None:
         self._admin = digest
+
+    def _seen(self, device: Device) -> Device:
+        """With when it last asked; rounds of named parties know it by its token's label."""
+        names = device.identity, self._tokens[device.token].label
+        return replace(device, last_seen=next(filter(None, map(self._last_seen, names)), None))

@@ -5,16 +5,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from edgefl.server_stub.database import Database
 from edgefl.server_stub.identity.register import Device, Token, check_again, unusable
 from edgefl.server_stub.tables import admins, devices, identities, tokens
 
-_SEEN = devices.c.last_seen.label("last_seen")
+
+def _last_seen(name: ColumnElement[str]) -> ScalarSelect[float]:
+    query = select(devices.c.last_seen).where(devices.c.device == name)
+    return query.correlate(identities, tokens).scalar_subquery()
+
+
+# Rounds of named parties know a device by its token's label.
+_SEEN = func.coalesce(_last_seen(identities.c.identity), _last_seen(tokens.c.label)).label("last_seen")
 _DEVICES = select(identities, _SEEN).select_from(
-    identities.outerjoin(devices, devices.c.device == identities.c.identity)
+    identities.outerjoin(tokens, tokens.c.digest == identities.c.token)
 )
 
 

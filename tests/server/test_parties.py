@@ -9,13 +9,17 @@ from dataclasses import replace
 import pytest
 
 from edgefl.errors import OptionError, Refused
+from edgefl.identity.messages import NewToken
 from edgefl.runtime.client import DeviceClient
+from edgefl.runtime.identity import enrol
+from edgefl.runtime.remote import Remote
 from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import Training
 from tests.server.conftest import MODEL
 from tests.server.test_coordinator import Clock
+from tests.server.test_identity import Place
 from tests.server.test_other_federations import examples  # noqa: F401, a fixture
 
 
@@ -150,3 +154,34 @@ def test_over_http_a_round_nobody_completes_names_who_was_missing(serve, hello, 
     info = server.rounds().rounds[0]
     assert info.state == "abandoned" and info.missing == ("bob" if info.updates else "alice,bob")
     assert server.status().version == 0
+
+
+def test_enrolled_parties_are_those_whose_token_has_their_name(serve, hello, make_frame):
+    place = Place(serve(enrolled=True, parties="alice,bob", rounds=1))
+
+    def enrolled(label):
+        token = place.admin.make_token(NewToken(label=label)).token
+        return enrol(place.server.transport(), token, place.server.folder / f"of-{label}", label="alice")
+
+    alice, bob, other = (Remote(place.transport(enrolled(label))) for label in ("alice", "bob", "eve"))
+    with pytest.raises(Refused, match="eve is none of the parties"):
+        other.check_in(hello("alice"))
+    for party, seed in ((alice, 1), (bob, 2)):
+        task = party.check_in(hello("anything")).task
+        party.upload(task.round, task.assignment, make_frame(seed))
+    place.wait_for_version(1)
+
+    assert [person.device for person in place.admin_remote().participants(1)] == ["alice", "bob"]
+    seen = {info.identity: info.last_seen is not None for info in place.admin.devices()}
+    assert sorted(seen.values()) == [False, True, True]
+
+
+def test_a_revoked_party_gives_its_place_up(serve, hello):
+    place = Place(serve(enrolled=True, parties="alice,bob", rounds=1))
+    token = place.admin.make_token(NewToken(label="alice")).token
+    alice = enrol(place.server.transport(), token, place.server.folder / "of-alice")
+    assert Remote(place.transport(alice)).check_in(hello("x")).task is not None
+
+    place.admin.revoke(alice.identity)
+
+    assert [p.state for p in place.admin_remote().participants(1)] == ["declined"]

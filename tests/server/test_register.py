@@ -154,6 +154,17 @@ def test_a_device_was_last_seen_when_it_asked_for_work(reopened):
     assert register.find(KITCHEN.identity).last_seen == 80.0
 
 
+def test_a_party_was_last_seen_under_its_tokens_label(reopened):
+    store = reopened()
+    register = store.register()
+    register.put_token(replace(TOKEN, label="alice"))
+    register.enrol(KITCHEN)
+    store.put_device(CheckIn("alice", "0" * 16, "numpy 1", 3), 70.0)
+
+    assert register.find(KITCHEN.identity).last_seen == 70.0
+    assert [device.last_seen for device in register.devices()] == [70.0]
+
+
 def test_of_many_at_once_as_many_are_enrolled_as_the_token_allows(register):
     crowd = [replace(CELLAR, identity=f"{n:016x}") for n in range(8)]
 
