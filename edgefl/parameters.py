@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -41,7 +43,7 @@ class Parameter:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def trained(self) -> bool:
@@ -64,11 +66,11 @@ class Schema:
             )
         )
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(p.size for p in self.parameters)
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """First 8 bytes of BLAKE2b over the canonical JSON of names, shapes and dtypes in order."""
         rows = [[p.name, list(p.shape), p.dtype] for p in self.parameters]

@@ -179,21 +179,23 @@ def checked(
     if not math.isfinite(loss):
         raise NotFinite(f"loss is {loss} at step {step}: a smaller lr or clip_norm may help")
     gradients = {name: made[f"grad/{name}"] for name in names}
-    for name, gradient in gradients.items():
-        if not _finite(gradient):
-            raise NotFinite(f"gradient of {name!r} holds NaN or infinity at step {step}, with loss {loss}")
+    if (name := _not_finite(gradients)) is not None:
+        raise NotFinite(f"gradient of {name!r} holds NaN or infinity at step {step}, with loss {loss}")
     return loss, gradients
 
 
 def check_finite(parameters: Mapping[str, Array], step: int | None = None) -> None:
     """Raise NotFinite naming the first parameter that holds NaN or infinity."""
-    for name, value in parameters.items():
-        if not _finite(value):
-            when = "" if step is None else f" after step {step}"
-            raise NotFinite(f"parameter {name!r} holds NaN or infinity{when}")
+    if (name := _not_finite(parameters)) is not None:
+        when = "" if step is None else f" after step {step}"
+        raise NotFinite(f"parameter {name!r} holds NaN or infinity{when}")
 
 
-def _finite(value: Array) -> bool:
+def _not_finite(values: Mapping[str, Array]) -> str | None:
+    """The first that holds NaN or infinity."""
     # A sum is several times cheaper than looking at each element, and only wrong where it overflows.
     with np.errstate(all="ignore"):
-        return math.isfinite(float(value.sum())) or bool(np.isfinite(value).all())
+        for name, value in values.items():
+            if not (math.isfinite(float(value.sum())) or np.isfinite(value).all()):
+                return name
+    return None

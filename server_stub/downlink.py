@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from edgefl.delta import lattice
+from edgefl.delta import SparseDelta, lattice
 from edgefl.parameters import Schema
 from edgefl.server_stub.publish import Standing
 
@@ -21,6 +22,9 @@ CHAIN = 8
 
 # A whole state takes about a byte per parameter; it is only tried where the steps take as much.
 _STATE_BYTES = 0.5
+
+_KEPT_BYTES = 1 << 16
+"""The longest step that is kept decoded: some of them at once must not take much memory."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,17 @@ def merged(links: Sequence[Link], schema: Schema) -> bytes:
     """The sum of consecutive steps as one step."""
     first, total = links[0], np.zeros(schema.size)
     for link in links:
-        for update in lattice.decode_moves(
-            link.frame, schema_id=schema.id, size=schema.size, versions=range(link.version)
-        ):
+        moves = _moves if len(link.frame) <= _KEPT_BYTES else _moves.__wrapped__
+        for update in moves(link.frame, schema.id, schema.size, link.version):
             total[update.indices] += update.values
     unit = min(link.unit for link in links)
     return lattice.encode_moves(total, unit, schema_id=schema.id, base_version=first.base)
+
+
+@lru_cache(maxsize=2 * CHAIN)
+def _moves(frame: bytes, schema_id: bytes, size: int, version: int) -> tuple[SparseDelta, ...]:
+    """What a step's frames say. The same steps are part of the ways of many devices."""
+    return tuple(lattice.decode_moves(frame, schema_id=schema_id, size=size, versions=range(version)))
 
 
 def since_first(standing: Standing, schema: Schema, first: int) -> bytes:
