@@ -24,7 +24,13 @@ from edgefl.converters.sources.forward import (
     parameter_names,
 )
 from edgefl.converters.sources.layers_keras import first_words, name_nodes, noting
-from edgefl.converters.sources.naming_keras import counted_layers, renamed, variable_names
+from edgefl.converters.sources.naming_keras import (
+    counted_layers,
+    input_names,
+    own_outputs,
+    renamed,
+    variable_names,
+)
 from edgefl.converters.sources.onnx_model import to_graph
 from edgefl.converters.sources.recurrent_keras import handlers as recurrent_handlers
 from edgefl.converters.sources.recurrent_keras import kept_whole
@@ -89,12 +95,12 @@ def load_keras(
     trainable = set(map(id, model.trainable_variables))
     return assemble(
         graph,
-        data=dict(zip(labels[len(values) :], spec.names(_input_names(model)), strict=True)),
+        data=dict(zip(labels[len(values) :], spec.names(input_names(model)), strict=True)),
         parameters={
             names[n]: (label, np.asarray(v)) for label, (n, v) in zip(labels, values.items(), strict=False)
         },
         outputs=dict(
-            zip(graph.outputs, output_names(keys or _own_names(model), len(graph.outputs)), strict=True)
+            zip(graph.outputs, output_names(keys or own_outputs(model), len(graph.outputs)), strict=True)
         ),
         trainable={names[n] for n, v in values.items() if id(v) in trainable},
         buffers={names[n] for n, v in values.items() if id(v) in _never_trained(model)},
@@ -144,16 +150,6 @@ def _example(model: Any, inputs: object, batch_size: int) -> Example:
     if known is None:
         raise SourceError(f"{type(model).__name__} does not know its input shape; give example_inputs")
     return example(known, batch_size)
-
-
-def _own_names(model: Any) -> list[str] | None:
-    """The names a functional model gives its outputs, by which Keras takes losses."""
-    names = list(getattr(model, "output_names", None) or ())
-    return names if len(set(names)) == len(names) else None
-
-
-def _input_names(model: Any) -> tuple[str, ...]:
-    return tuple(t.name for t in getattr(model, "inputs", None) or ())
 
 
 def _build(model: Any, spec: Example) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of Keras variables that depend on the model alone.
+"""Names of Keras variables, inputs and outputs that depend on the model alone.
 
 Keras numbers layers without a name by what else the process has built: `dense_7` here is `dense` in the next
 process, and devices of one federation would not know each other's parameters. Names of that form are counted
@@ -11,6 +11,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+_UNNAMED = re.compile(r"(keras_tensor|input_layer)(_[0-9]+)?")  # a saved model has the second for the first
+
+
+def input_names(model: Any) -> tuple[str, ...]:
+    """The inputs of a functional model: those without a name of the user's by their place, as `input_1`."""
+    given = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+    taken = {name for name in given if not _UNNAMED.fullmatch(name)}
+    names = []
+    for place, name in enumerate(given):
+        if name not in taken:
+            name = f"input_{place}"
+            while name in taken:
+                name += "_"
+        names.append(name)
+    return tuple(names)
+
+
+def own_outputs(model: Any) -> list[str] | None:
+    """The outputs of a functional model, by the layers they come from as Keras has it, counted anew."""
+    layers = counted_layers(model)
+    names = [layers.get(name, name) for name in getattr(model, "output_names", None) or ()]
+    return names if len(set(names)) == len(names) else None
 
 
 def variable_names(model: Any, variables: Iterable[Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import edgefl
+from edgefl.converters.sources import load_forward
 from edgefl.converters.sources.naming_keras import counted_layers
 from edgefl.errors import NotTrained
 from edgefl.parameters import Schema
@@ -103,3 +105,32 @@ def test_a_name_the_bundle_does_not_have_is_explained() -> None:
 
     with pytest.raises(edgefl.errors.SelectionError, match="dense_12/kernel is dense_3/kernel"):
         edgefl.convert(functional(), X, trainable="dense_12/*", batch_size=2, targets=["onnx"])
+
+
+def two_of_each() -> Any:
+    left, middle, right = keras.Input((4,)), keras.Input((2,), name="middle"), keras.Input((3,))
+    joined = layers.Concatenate()([left, middle, right])
+    return keras.Model(
+        [left, middle, right], [layers.Dense(2)(joined), layers.Dense(1, name="score")(joined)]
+    )
+
+
+def test_inputs_and_outputs_are_called_the_same_in_any_process(tmp_path: Path) -> None:
+    keras.utils.clear_session()
+    fresh = load_forward(two_of_each(), batch_size=2)
+    layers.Dense(2)(keras.Input((3,)))  # the process was not idle before
+    later = two_of_each()
+    later.save(tmp_path / "model.keras")
+
+    assert fresh.inputs == ("input_0", "middle", "input_2")
+    assert fresh.outputs == ("dense", "score")
+    for model in (later, tmp_path / "model.keras"):
+        forward = load_forward(model, batch_size=2)
+        assert (forward.inputs, forward.outputs) == (fresh.inputs, fresh.outputs)
+
+
+def test_an_input_s_place_gives_way_to_a_name() -> None:
+    left, right = keras.Input((4,), name="input_1"), keras.Input((4,))
+    model = keras.Model([left, right], layers.Add()([left, right]))
+
+    assert load_forward(model, batch_size=2).inputs == ("input_1", "input_1_")
