@@ -19,7 +19,7 @@ from edgefl.errors import Refused, ServerNonsense
 from edgefl.runtime.held import HeldVersion
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import LoopbackTransport, Response
-from edgefl.server_stub import store
+from edgefl.server_stub import downlink, store
 from edgefl.server_stub.aggregators import Contribution, Gathered
 from edgefl.server_stub.aggregators.chain import Chain
 from edgefl.server_stub.aggregators.mean import Mean
@@ -202,13 +202,19 @@ def test_a_way_is_coded_once_for_all_devices_that_take_it(tmp_path, monkeypatch)
     coordinator = Coordinator(settings_for(tmp_path / "x.db", rounds=20))
     for n in range(CHAIN + 4):
         run_round(coordinator, n)
-    coded = []
+    coded, decoded = [], []
 
     def counted(total, unit, **options):
         coded.append(options["base_version"])
         return encode_moves(total, unit, **options)
 
+    def read(frame, **options):
+        decoded.append(frame)
+        return decode_moves(frame, **options)
+
+    downlink._moves.cache_clear()
     monkeypatch.setattr("edgefl.server_stub.downlink.lattice.encode_moves", counted)
+    monkeypatch.setattr("edgefl.server_stub.downlink.lattice.decode_moves", read)
     newest = CHAIN + 4
     ways = {held: coordinator.shelf.moves(newest, held) for held in range(newest)}
     first = list(coded)
@@ -216,6 +222,7 @@ def test_a_way_is_coded_once_for_all_devices_that_take_it(tmp_path, monkeypatch)
     coordinator.close()
 
     assert again == ways and coded == first
+    assert len(decoded) == CHAIN
     assert len({ways[held] for held in range(4)}) == 1
     # One each for those that are two to eight behind, and one for all that come from the first version.
     assert sorted(coded) == sorted([0, *range(newest - CHAIN, newest - 1)])
@@ -244,8 +251,8 @@ def test_crash_while_closing_publishes_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("sequence", [(0.0, 0.03), (0.03, 0.0), (0.03, 0.0, 0.03), (0.0, 0.0, 0.2, 0.01)])
 def test_publishing_may_change_between_starts(tmp_path, sequence):
     device = HeldVersion(tmp_path / "held", BUNDLE)
-    for n, downlink in enumerate(sequence):
-        coordinator = Coordinator(settings_for(tmp_path / "x.db", downlink=downlink))
+    for n, error in enumerate(sequence):
+        coordinator = Coordinator(settings_for(tmp_path / "x.db", downlink=error))
         for i in range(2):
             task = run_round(coordinator, 2 * n + i)
             found = device.fetch(Served(coordinator).remote(), task)
