@@ -9,7 +9,16 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from edgefl.server_stub.aggregators import Verdict
-from edgefl.server_stub.tables import COUNTS_IN, assignments, devices, refusals, rounds, updates, verdicts
+from edgefl.server_stub.tables import (
+    COUNTS_IN,
+    assignments,
+    counts_in,
+    devices,
+    refusals,
+    rounds,
+    updates,
+    verdicts,
+)
 from edgefl.server_stub.values import became
 from edgefl.wire import Participant, Refusals
 
@@ -51,7 +60,7 @@ def put_verdicts(c: Connection, found: Mapping[str, Verdict]) -> None:
 def bounded(c: Connection, number: int | None = None) -> dict[int, int]:
     """How many updates of every round, or of one, were shortened or set aside, where there are any."""
     query = select(COUNTS_IN, func.count()).select_from(verdicts.join(updates).join(assignments))
-    query = query if number is None else query.where(number == COUNTS_IN)
+    query = query if number is None else query.where(counts_in(number))
     return {row[0]: row[1] for row in c.execute(query.group_by(COUNTS_IN))}
 
 

@@ -16,6 +16,7 @@ from edgefl.server_stub.rounds import Behind, Place, Plan, Round
 from edgefl.server_stub.tables import (
     COUNTS_IN,
     assignments,
+    counts_in,
     federation,
     publications,
     registry,
@@ -60,7 +61,7 @@ def infos(c: Connection, number: int | None) -> list[RoundInfo]:
     of = true() if number is None else assignments.c.round == number
     mine = true() if number is None else rounds.c.number == number
     places = {r["round"]: dict(r) for r in c.execute(_PLACES.where(of)).mappings()}
-    here = true() if number is None else number == COUNTS_IN
+    here = true() if number is None else counts_in(number)
     sent = {r["round"]: dict(r) for r in c.execute(_SENT.where(here)).mappings()}
     refused, bounded = roll.refused(c, number), roll.bounded(c, number)
     found = c.execute(select(rounds).where(mine).order_by(rounds.c.number)).mappings().all()
@@ -117,7 +118,7 @@ def load_round(c: Connection, row: RowMapping) -> Round:
     places = c.execute(select(assignments).where(assignments.c.round == number)).mappings().all()
     mine = updates.join(assignments)
     sent = c.execute(
-        select(updates.c.assignment, updates.c.digest).select_from(mine).where(number == COUNTS_IN)
+        select(updates.c.assignment, updates.c.digest).select_from(mine).where(counts_in(number))
     ).all()
     return Round(
         number=number,

@@ -31,8 +31,8 @@ from edgefl.server_stub.rows import add_traffic, insert_round, insert_version, l
 from edgefl.server_stub.selection import Candidate, labels_of
 from edgefl.server_stub.storage import other_model
 from edgefl.server_stub.tables import (
-    COUNTS_IN,
     assignments,
+    counts_in,
     deployment,
     devices,
     publications,
@@ -236,7 +236,7 @@ class Store:
         query = (
             select(updates.c.digest, assignments.c.examples, updates.c.assignment, rounds.c.base_version)
             .select_from(updates.join(assignments).join(rounds, rounds.c.number == assignments.c.round))
-            .where(number == COUNTS_IN)
+            .where(counts_in(number))
             .order_by(updates.c.digest, assignments.c.examples, updates.c.assignment)
         )
         with self._reading() as c:
@@ -287,7 +287,7 @@ class Store:
             done = c.execute(update(rounds).where(still_open).values(closed_at=at, version=version))
             if done.rowcount != 1:
                 raise StoreError(f"round {number} is closed already; another process uses this database")
-            mine = select(updates.c.assignment).join(assignments).where(number == COUNTS_IN)
+            mine = select(updates.c.assignment).join(assignments).where(counts_in(number))
             c.execute(update(updates).where(updates.c.assignment.in_(mine)).values(frame=None))
             roll.put_verdicts(c, verdicts)
             if following is not None:

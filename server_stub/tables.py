@@ -20,6 +20,8 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
+    select,
+    union_all,
 )
 
 metadata = MetaData()
@@ -157,6 +159,15 @@ updates = Table(
 
 COUNTS_IN: Any = func.coalesce(updates.c.round, assignments.c.round)
 """The round an update counts in, of updates joined with assignments."""
+
+
+def counts_in(number: int) -> Any:
+    """That an update, of updates joined with assignments, counts in a round; without a look at all others."""
+    place, sent = assignments.alias(), updates.alias()
+    given = select(place.c.assignment).where(place.c.round == number)
+    late = select(sent.c.assignment).where(sent.c.round == number)
+    return assignments.c.assignment.in_(union_all(given, late)) & (number == COUNTS_IN)
+
 
 # Updates that were refused, counted. Of what was in them nothing is kept.
 refusals = Table(
