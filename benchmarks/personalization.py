@@ -41,8 +41,8 @@ PICTURE = ROOT / "docs" / "images" / "personalization.png"
 
 HEADS = {"one for all": None, "own heads": "head.*"}
 """Parameters that stay with their device, by the name of the model."""
-ROUNDS, COHORT, EPOCHS = 120, 4, 5
-TRAINING = Training.of(lr=0.05, momentum=0.9, steps=8, density=0.02)
+ROUNDS, COHORT, EPOCHS = 120, 4, 20
+TRAINING = Training.of(lr=0.05, momentum=0.9, steps=8, density=0.02, validation=0.2, patience=3)
 Row = dict[str, Any]
 
 
