@@ -8,8 +8,10 @@ import re
 import socket
 
 import pytest
+from sqlalchemy import create_engine, select
 
 from edgefl.errors import Refused
+from edgefl.server_stub import tables
 from tests.cli.commands import in_own_process
 
 
@@ -118,3 +120,18 @@ def test_status_on_the_command_line(serve, make_frame, hello, tmp_path):
     assert "1 malformed-frame" in said.out and "Round 1" in said.out
     assert re.search(r"pi-1 +test +10 +accepted", said.out)
     assert "no round 5" in missing["message"]
+
+
+def test_the_updates_of_a_round_are_found_without_a_look_at_all_there_ever_were(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path / 'rounds.db'}")
+    tables.metadata.create_all(engine)
+    joined = tables.updates.join(tables.assignments)
+    query = select(tables.updates.c.digest).select_from(joined).where(tables.counts_in(3))
+
+    with engine.connect() as c:
+        text = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
+        plan = [row[-1] for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+    engine.dispose()
+
+    assert any(step.startswith("SEARCH assignments USING") for step in plan), plan
+    assert not any(step.startswith("SCAN assignments") for step in plan), plan
