@@ -133,5 +133,5 @@ def test_the_updates_of_a_round_are_found_without_a_look_at_all_there_ever_were(
         plan = [row[-1] for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
     engine.dispose()
 
-    assert any(step.startswith("SEARCH assignments USING") for step in plan), plan
-    assert not any(step.startswith("SCAN assignments") for step in plan), plan
+    # Of the table alone it looks for updates that came late; what is joined is found by its keys.
+    assert not {"SCAN updates", "SCAN assignments"} & set(plan), plan
