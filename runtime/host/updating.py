@@ -91,7 +91,7 @@ class UpdateProgram:
 
     def _counted(self, weight: Array) -> Array:
         """Which examples count; in a task they all count alike."""
-        counted = weight != 0
+        counted: Array = weight != 0
         if len(np.unique(weight[counted])) != 1:
             raise BackendFailure(f"{self._file.label}: an update task counts examples alike, or not at all")
         return counted

@@ -158,6 +158,26 @@ def test_a_job_that_is_told_to_stop_does_within_a_second(
     assert not host.open_models
 
 
+def test_a_job_may_be_started_and_stopped_again_and_again(
+    jvm: Any, dev: Any, host: Host, server: Callable[..., Any], home: Path
+) -> None:
+    """What was cut short each time is done in the end, and nothing is left behind."""
+    running = server(rounds=1, goal=1, training={"epochs": 40, "lr": 1e-3})
+    service = dev.test.TestJobService(str(home), running.url)
+    for number in range(10):
+        job = jvm.JClass("android.app.job.JobParameters")(20 + number)
+        assert service.onStartJob(job)
+        assert service.onStopJob(job)
+        for thread in service.threads():
+            thread.join(60_000)
+        assert not service.threads() and not host.open_models
+    last = jvm.JClass("android.app.job.JobParameters")(40)
+    assert service.onStartJob(last)
+    assert last.finished.await_(60, jvm.JClass("java.util.concurrent.TimeUnit").SECONDS)
+    assert running.status().version == 1
+    assert not host.open_models
+
+
 def test_the_job_waits_for_power_rest_and_a_free_network(jvm: Any, dev: Any, host: Host, home: Path) -> None:
     context = dev.test.TestContext(str(home))
     kind = jvm.JClass("dev.edgefl.test.TestJobService").class_

@@ -45,6 +45,11 @@ def test_names_are_sorted_as_python_sorts_them(jvm: Any, dev: Any) -> None:
     assert rewritten(jvm, dev, data) == data
 
 
+def test_large_tensors_cross(jvm: Any, dev: Any) -> None:
+    data = write_tensors({"x": np.arange(4 << 20, dtype=np.float32)})
+    assert rewritten(jvm, dev, data) == data
+
+
 def pack(header: object, body: bytes = b"") -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + body

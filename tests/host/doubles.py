@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgefl.runtime.host import doubles, run_round
+from edgefl.tensorfile import read_tensors, write_tensors
 
 
 def fill(folder: str | Path, seed: int = 5, count: int = 40) -> None:
@@ -23,6 +24,11 @@ def fill(folder: str | Path, seed: int = 5, count: int = 40) -> None:
 def frame_of(bundle: str, folder: str, settings: str) -> bytes:
     """The frame of a round whose engine is Python's own."""
     return run_round(bundle, folder, doubles.NumpyEngine(), doubles.ScriptedPhone(), settings)
+
+
+def again(pack: bytes) -> bytes:
+    """Tensors that were read and written once more."""
+    return write_tensors(read_tensors(pack))
 
 
 class NumpyEngine(doubles.NumpyEngine):

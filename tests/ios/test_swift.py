@@ -48,7 +48,7 @@ def test_the_package_passes_its_own_tests_and_a_round(
     assert [report.accepted for report in reports] == [True]
     output, _ = xctest.communicate(timeout=900)
     assert xctest.returncode == 0, output
-    assert re.search(r"Executed 12 tests, with 0 failures", output), output
+    assert re.search(r"Executed 15 tests, with 0 failures", output), output
     assert "skipped" not in output
     engines = {row.engine for row in running.remote().participants(1)}
     assert "host-numpy 1" in engines and len(engines) == 2

@@ -38,16 +38,9 @@ public final class BackgroundTraining {
     private func run(_ task: BGTask) {
         let device = AppleDevice()
         task.expirationHandler = { device.stop() }
-        Thread.detachNewThread {
-            let done = Result { try self.work(device) }
-            // What was cut short is checkpointed; the next task goes on with it.
-            try? self.schedule()
-            if case .success = done {
-                task.setTaskCompleted(success: true)
-            } else {
-                task.setTaskCompleted(success: false)
-            }
-        }
+        Stint.run(
+            on: device, work: work, again: { try self.schedule() },
+            ended: { task.setTaskCompleted(success: $0) })
     }
 }
 #endif

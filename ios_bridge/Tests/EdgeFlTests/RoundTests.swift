@@ -97,6 +97,57 @@ final class RoundTests: XCTestCase {
         XCTAssertTrue(frame.isEmpty)
     }
 
+    /// What a background task does: the system says that time is up, and training ends with its checkpoint kept.
+    func testAStintEndsWhenTimeIsUpAndAsksForMore() throws {
+        let phone = Phone(), door = try door(), engine = HostEngine(try python()), model = model
+        let ended = expectation(description: "the task is over")
+        var told: [String] = []
+        Stint.run(
+            on: phone,
+            work: { device in
+                let slow = #"{"training":{"fit":{"epochs":10000,"lr":0.000001}}}"#
+                let frame = try door.runRound(bundle: model, engine: engine, device: device, settings: slow)
+                told.append(frame.isEmpty ? "stopped" : "trained")
+            },
+            again: { told.append("again") },
+            ended: { well in
+                told.append("ended \(well)")
+                ended.fulfill()
+            })
+        let deadline = Date(timeIntervalSinceNow: 60)
+        while engine.runs < 10 && Date() < deadline { Thread.sleep(forTimeInterval: 0.01) }
+        phone.told = true
+        wait(for: [ended], timeout: 60)
+        XCTAssertEqual(told, ["stopped", "again", "ended true"])
+    }
+
+    func testAStintThatFailsIsToldSo() throws {
+        let ended = expectation(description: "the task is over")
+        var asked = false
+        Stint.run(
+            on: Phone(), work: { _ in throw PackError("no examples") },
+            again: {
+                asked = true
+                throw PackError("the system takes no more tasks")
+            },
+            ended: { well in
+                XCTAssertFalse(well)
+                ended.fulfill()
+            })
+        wait(for: [ended], timeout: 60)
+        XCTAssertTrue(asked)
+    }
+
+    func testLargeTensorsCross() throws {
+        let values = (0..<(4 << 20)).map { Float($0) }
+        let pack = try TensorPack.write(["x": Tensor(values, shape: [4 << 20])])
+        XCTAssertGreaterThan(pack.count, 16 << 20)
+        guard case .bytes(let back) = try python().call("tests.host.doubles", "again", [.bytes(pack)]) else {
+            return XCTFail("no bytes")
+        }
+        XCTAssertEqual(back, pack)
+    }
+
     func testWhatPythonRaisesArrivesInSwift() throws {
         let engine = HostEngine(try python())
         engine.refuses = true
