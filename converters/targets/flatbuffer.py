@@ -83,14 +83,18 @@ def _share(model: Any) -> None:
     """Constants of equal bytes in one buffer, whatever their shapes."""
     subgraph = model.subgraphs[0]
     made = {int(t) for operator in subgraph.operators for t in operator.outputs if t >= 0}
+    before = {tensor.buffer for tensor in subgraph.tensors}
     first: dict[bytes, int] = {}
     for index, tensor in enumerate(subgraph.tensors):
         data = model.buffers[tensor.buffer].data
         if data is None or not len(data) or index in made or tensor.isVariable:
             continue
         shared = first.setdefault(bytes(data), tensor.buffer)
-        if shared != tensor.buffer:
-            model.buffers[tensor.buffer].data, tensor.buffer = None, shared
+        tensor.buffer = shared
+    # TensorFlow may have had two constants in one buffer already: it goes once both have moved.
+    used = {tensor.buffer for tensor in subgraph.tensors}
+    for index in before - used:
+        model.buffers[index].data = None
 
 
 def _min_runtime(model: Any) -> str:

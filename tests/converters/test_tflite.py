@@ -7,6 +7,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from edgefl.converters.autodiff import Expr
 from edgefl.converters.autodiff.windows import interleave
 from edgefl.converters.builder import GraphBuilder
-from edgefl.converters.targets import TFLiteModel, to_tflite
+from edgefl.converters.targets import TFLiteModel, flatbuffer, to_tflite
 from edgefl.errors import ConversionError, UnsupportedOperator
 from edgefl.graph import Graph, Node, TensorType, run
 
@@ -23,6 +24,21 @@ pytest.importorskip("tensorflow")
 
 Engine = Callable[..., dict[str, Any]]
 F = np.dtype(np.float32)
+
+
+def test_two_constants_in_one_buffer_both_move() -> None:
+    """TensorFlow's quantizer writes such files; the second of the two was left without its bytes."""
+    rows = [SimpleNamespace(buffer=index, isVariable=False) for index in (1, 2, 2, 3)]
+    data = (None, b"\x7f", b"\x7f", b"\x01")
+    model = SimpleNamespace(
+        subgraphs=[SimpleNamespace(operators=[], tensors=rows)],
+        buffers=[SimpleNamespace(data=held) for held in data],
+    )
+
+    flatbuffer._share(model)
+
+    assert [row.buffer for row in rows] == [1, 1, 1, 3]
+    assert [buffer.data for buffer in model.buffers] == [None, b"\x7f", None, b"\x01"]
 
 
 def chain(blocks: int) -> Graph:
