@@ -9,6 +9,7 @@ import sys
 COMMANDS = (
     ["benchmarks.operators"],
     ["benchmarks.models"],
+    ["benchmarks.proofs"],
     ["benchmarks.imports"],
     ["benchmarks.releases", "--keep"],
     ["benchmarks.step"],

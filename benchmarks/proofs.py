@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -79,9 +80,12 @@ def table(rows: dict[str, Row]) -> str:
     right = [r for r in rows.values() if r["outcome"] == "right"]
     engines = sorted({engine for r in right for engine in r["engines"]})
     files = sum(r["files"] for r in right)
+    whole = (
+        f"{len(rows)} models on {', '.join(engines)}. {len(right)} were written, in {files} files, "
+        f"{sum(not r['int8'] for r in right)} of them with int8 files."
+    )
     lines = [
-        f"{len(rows)} models on {', '.join(engines)}; {len(right)} were written, {files} files, "
-        f"{sum(not r['int8'] for r in right)} models with int8 files.",
+        textwrap.fill(whole, 100, break_on_hyphens=False),
         "",
         "| model | not right |",
         "|---|---|",
@@ -94,7 +98,7 @@ def table(rows: dict[str, Row]) -> str:
 
 
 def _cell(message: str) -> str:
-    return message.replace("|", "\\|").replace("\n", " ")
+    return " ".join(message.split())[:300].replace("|", "\\|")
 
 
 def by_cost(names: list[str]) -> list[str]:
