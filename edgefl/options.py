@@ -52,6 +52,8 @@ FIRST_DENSITY = 0.25
 """Where a warm-up begins."""
 DOWNLINK = 0.03
 """Squared error a published step may have by default, relative to its squared length."""
+BUNDLE_BYTES = 256 << 20
+"""The longest bundle a device accepts by default: what a phone can spare, not what the format allows."""
 MAX_BYTES = 2**50
 _MANY = 2**31 - 1
 
@@ -667,6 +669,9 @@ class DeviceOptions(ReachOptions, HoldoutOptions):
         str, one_of("hmac", "ed25519"), "Key to enrol with: hmac, or ed25519 by the package cryptography."
     ] = "hmac"
     publisher_key: PublisherKeys = None
+    bundle_bytes: Annotated[
+        int, byte_count(MAX_BYTES), "Longest bundle to accept from the server, such as 1000MB."
+    ] = BUNDLE_BYTES
     max_rounds: Annotated[
         int | None, optional(integer(1, _MANY)), "Stop after this many rounds. Default: never."
     ] = None

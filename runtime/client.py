@@ -17,7 +17,7 @@ from edgefl.bundle.publisher import Publishers
 from edgefl.data import Examples
 from edgefl.errors import DataError, EdgeflError, Refused
 from edgefl.files import write_atomically
-from edgefl.options import LimitOptions
+from edgefl.options import BUNDLE_BYTES, LimitOptions
 from edgefl.runtime.backends import Backend, proved
 from edgefl.runtime.belongings import CHECKPOINT, Belongings
 from edgefl.runtime.cache import BundleCache, targets_for
@@ -35,7 +35,7 @@ from edgefl.runtime.measuring import measure
 from edgefl.runtime.outbox import Outbox, Pending
 from edgefl.runtime.patience import Patience, Stopped, never
 from edgefl.runtime.pause import Interrupted, MayGoOn, always
-from edgefl.runtime.remote import BUNDLE_BYTES, Remote
+from edgefl.runtime.remote import Remote
 from edgefl.runtime.report import RoundReport
 from edgefl.runtime.store.source import Source
 from edgefl.runtime.transport import Transport

@@ -11,10 +11,11 @@ from edgefl.bundle import Bundle
 from edgefl.bundle.publisher import Publishers
 from edgefl.errors import BundleError
 from edgefl.files import write_atomically
+from edgefl.options import BUNDLE_BYTES
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.cache import BundleCache, targets_for
 from edgefl.runtime.lock import only_one
-from edgefl.runtime.remote import BUNDLE_BYTES, Remote
+from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import Transport
 
 

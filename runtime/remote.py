@@ -20,6 +20,7 @@ from edgefl.delta.snapshot import decode_weights
 from edgefl.errors import (
     BundleError,
     BundleSignature,
+    BundleTooLarge,
     DataError,
     DeltaError,
     ProtocolError,
@@ -55,10 +56,6 @@ from edgefl.wire import (
 M = TypeVar("M", bound=Message)
 _HEADER_ROOM = 1 << 20
 _BUSY = (408, 425, 429)
-
-
-BUNDLE_BYTES = 256 << 20
-"""The longest bundle a device accepts by default: what a phone can spare, not what the format allows."""
 
 
 class Remote:
@@ -107,6 +104,9 @@ class Remote:
         answer = self._ask("GET", path, b"", headers, self._bundle_bytes, (200, 304))
         if answer.status == 304:
             return None
+        size, most = len(answer.body), self._bundle_bytes
+        if size > most:  # any answer may be as long as a refusal
+            raise BundleTooLarge(f"GET {path}: the bundle has {size} bytes, this device is allowed {most}")
         try:
             opened = Bundle.open(answer.body, self.publishers)
             return opened, answer.body, answer.headers.get("etag", "")

@@ -69,6 +69,7 @@ def serve_owner(
             guard=Guard(folder, when, conditions_here(folder)),
             limits=limits,
             holdout=device.holdout,
+            bundle_bytes=device.bundle_bytes,
             publishers=keys_in(device.publisher_key),
         )
         told: set[str] = set()

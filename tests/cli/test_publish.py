@@ -86,3 +86,18 @@ def test_a_device_insists_on_the_publisher(
     assert "/v1/bundle?target=onnx" in refused["message"] and "not signed" in refused["message"]
     assert json.loads(taken.out)["accepted"]
     assert no_key.status == 2 and "ed25519" in no_key.err
+
+
+def test_a_device_accepts_no_longer_bundle_than_it_is_told(
+    serving: Callable[..., Server],  # noqa: F811
+    call: Command,
+    data: Path,
+) -> None:
+    server = serving()
+    common = ("device", "-s", server.url, "-d", data, "-b", "numpy", "--json", "--max-rounds", 1)
+
+    refused = call(*common, "--workdir", "a", "--bundle-bytes", "2kB").refusal()
+    taken = call(*common, "--workdir", "b", "--bundle-bytes", "1000MB")
+
+    assert "is allowed 2000" in refused["message"]
+    assert json.loads(taken.out)["accepted"]
