@@ -220,7 +220,7 @@ def _text(allowed: str, good: Callable[[str], bool]) -> Rule:
 
 
 def _bytes(written: str) -> int:
-    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", written.strip().lower())
     if not found or found[2] not in units:
         raise ValueError(f"{written!r} is no size; write 20000, 20kB, 1.5MB or 16KiB")

@@ -15,6 +15,7 @@ from edgefl.data import Examples
 from edgefl.errors import BackendError, Refused
 from edgefl.message import Message, nested
 from edgefl.options import (
+    BUNDLE_BYTES,
     MAX_BYTES,
     HoldoutOptions,
     LimitOptions,
@@ -23,7 +24,7 @@ from edgefl.options import (
     WhenOptions,
     keys_in,
 )
-from edgefl.rules import optional, text
+from edgefl.rules import byte_count, optional, text
 from edgefl.runtime.backends import Backend
 from edgefl.runtime.client import DeviceClient
 from edgefl.runtime.command.look import status_of
@@ -60,6 +61,7 @@ class Settings(Message):
         limits: what a round may cost, whatever the server asks for.
         holdout: part of the examples that is never trained on, to measure versions on.
         reach: how to get to the server.
+        bundle_bytes: the longest bundle to accept from the server.
         token: enrols the device where it is not enrolled yet.
         publisher_key: public keys with commas between them, one of which must have signed the bundle.
         training: of a round without a server.
@@ -70,6 +72,7 @@ class Settings(Message):
     limits: Annotated[LimitOptions, nested(LimitOptions)] = field(default_factory=LimitOptions)
     holdout: Annotated[float, HoldoutOptions.rules()["holdout"]] = 0.0
     reach: Annotated[ReachOptions, nested(ReachOptions)] = field(default_factory=ReachOptions)
+    bundle_bytes: Annotated[int, byte_count(MAX_BYTES)] = BUNDLE_BYTES
     token: Annotated[str | None, optional(text(r"[A-Za-z0-9_-]{1,128}"))] = None
     publisher_key: PublisherKeys = None
     training: Annotated[Training, nested(Training)] = field(default_factory=Training)
@@ -204,6 +207,7 @@ class _Turn:
                 guard=self._guard,
                 limits=self._settings.limits,
                 holdout=self._settings.holdout,
+                bundle_bytes=self._settings.bundle_bytes,
                 publishers=keys_in(self._settings.publisher_key),
             )
             most = self._settings.rounds - len(self.rounds) if self._settings.rounds else None

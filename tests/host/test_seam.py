@@ -16,7 +16,7 @@ from edgefl.bundle import ArtifactData
 from edgefl.bundle.publisher import key_line
 from edgefl.data import load_examples
 from edgefl.delta import decode_delta
-from edgefl.errors import BackendFailure, BundleSignature, DataError, ProtocolError, Refused
+from edgefl.errors import BackendFailure, BundleSignature, BundleTooLarge, DataError, ProtocolError, Refused
 from edgefl.identity.keys import Ed25519Signer
 from edgefl.identity.messages import NewToken
 from edgefl.runtime.administration import Administration, AdminTransport
@@ -205,6 +205,11 @@ def test_a_phone_enrols_with_its_token(server: Callable[..., Any], home: Path) -
     assert [row["accepted"] for row in made["rounds"]] == [True]
     made = json.loads(take_part(running.url, str(home), NumpyEngine(), Phone(), "{}"))
     assert made["finished"], "once enrolled, no token is needed"
+
+
+def test_an_app_says_how_long_a_bundle_it_accepts(server: Callable[..., Any], home: Path) -> None:
+    with pytest.raises(BundleTooLarge, match="is allowed 2000"):
+        take_part(server(goal=1, rounds=1).url, str(home), NumpyEngine(), Phone(), '{"bundle_bytes": 2000}')
 
 
 def test_an_app_insists_on_the_publisher_of_its_model(
