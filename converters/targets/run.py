@@ -9,21 +9,31 @@ import numpy as np
 
 from edgefl.converters.targets.quiet import quiet
 from edgefl.converters.targets.tflite import TFLiteModel, import_tensorflow
-from edgefl.errors import DataShape
+from edgefl.errors import DataShape, NotProved
 from edgefl.graph import Array
 
 Feeds = Sequence[Mapping[str, Array]]
+_SAID = 300
+"""Characters of an engine's message that are passed on."""
 
 
 def run_onnx(data: bytes, feeds: Feeds) -> list[dict[str, Array]]:
-    """An ONNX file's outputs by name, batch by batch, on onnxruntime's CPU."""
+    """An ONNX file's outputs by name, batch by batch, on onnxruntime's CPU.
+
+    Raises:
+        NotProved: it does not run the file.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
+    except Exception as exc:  # the engine's exceptions share no base class
+        said = str(exc).split("\n", 1)[0][:_SAID]
+        raise NotProved(f"onnxruntime {onnxruntime.__version__} does not run the ONNX file: {said}") from exc
 
 
 def run_tflite(model: TFLiteModel, feeds: Feeds) -> list[dict[str, Array]]:
