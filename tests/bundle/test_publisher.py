@@ -18,6 +18,8 @@ from edgefl.errors import BundleSignature, EdgeflError, MissingDependency, Optio
 from edgefl.identity import ed25519
 from edgefl.identity.keys import Ed25519Signer, to_text
 
+pytest.importorskip("cryptography", reason="signatures need the package cryptography")
+
 ACME = Ed25519Signer(bytes(range(32)))
 OTHER = Ed25519Signer(bytes(32))
 LINE = key_line(ACME.key)
