@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "edgefl-train-device"
-ELSEWHERE = ("edgefl.cli", "edgefl.simulation", "edgefl.converters", "edgefl.server_stub")
+ELSEWHERE = ("edgefl.cli", "edgefl.simulation", "edgefl.privacy", "edgefl.converters", "edgefl.server_stub")
 """Packages that only workstations and servers run, with all that is below them."""
 EXTRAS = ("onnx", "tflite", "tflite-runtime", "openvino", "ort-training", "zstd", "keys")
 MAIN = b"from edgefl.runtime.command import main\n\nmain()\n"

@@ -25,7 +25,7 @@ from edgefl.privacy.entropy import SYSTEM, Entropy
 from edgefl.server_stub.aggregate import digest
 from edgefl.server_stub.aggregators import Contribution, Gathered, Verdict, discount
 from edgefl.server_stub.aggregators.bounds import most_weight
-from edgefl.server_stub.budget import Budget
+from edgefl.server_stub.budget import Budget, draw_of
 from edgefl.server_stub.checks import Checks, reported_loss
 from edgefl.server_stub.clock import ServerClock
 from edgefl.server_stub.decoded import Decoded
@@ -618,7 +618,7 @@ class Coordinator:
 
     def _next_version(self, full: Round) -> tuple[Version, Mapping[str, Verdict]]:
         updates = Gathered(self._schema.size, lambda: self._contributions(full))
-        draw = None if full.terms is None else full.terms.draw
+        draw = draw_of(full)
         line = self.shelf.line if draw is None else self.shelf.line.with_noise(draw.noise)
         return line.next_version(self._store.newest_version(), updates)
 

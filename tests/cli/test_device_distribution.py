@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 FOREIGN = (
     "edgefl/cli",
     "edgefl/simulation",
+    "edgefl/privacy",
     "edgefl/converters",
     "edgefl/server_stub",
     "benchmarks",

@@ -23,6 +23,9 @@ from edgefl.delta import encode
 from edgefl.errors import Refused
 from edgefl.runtime.remote import Remote
 from edgefl.runtime.transport import HttpTransport
+from edgefl.server_stub.coordinator import Coordinator
+from edgefl.server_stub.memory import MemoryStore
+from edgefl.server_stub.settings import Settings
 from edgefl.wire import CheckIn, Rounds, Status
 
 MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
@@ -207,3 +210,31 @@ def played(serve, bundle, make_frame):
     server.wait_for_version(1)
     remote.check_in(CheckIn("watch-0", schema, HOSTILE, 10))
     return server
+
+
+def restarting(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    clock: Callable[[], float],
+    given: dict[str, Any],
+    **more: Any,
+) -> Iterator[Any]:
+    """What a fixture yields from: a function that makes a coordinator anew, on the storage `request` names.
+
+    Args:
+        given: settings, where the function is not told otherwise.
+        more: what else the coordinator takes.
+    """
+    database = request.getfixturevalue("postgres")() if request.param == "postgres" else folder / "x.db"
+    kept, opened = MemoryStore() if request.param == "memory" else None, list[Coordinator]()
+
+    def start(**options: Any) -> tuple[Coordinator, Callable[[], float]]:
+        for old in opened:
+            old.close()
+        settings = Settings(bundle=MODEL, database=database, **{**given, **options})
+        opened.append(Coordinator(settings, store=kept, clock=clock, **more))
+        return opened[-1], clock
+
+    yield start
+    if opened:
+        opened[-1].close()

@@ -19,14 +19,12 @@ from edgefl.privacy.gaussian import SIGMA
 from edgefl.server_stub.aggregators import Contribution, Gathered
 from edgefl.server_stub.aggregators.optimizers import averaging
 from edgefl.server_stub.aggregators.private import CLIP, PrivateMean, shortened
-from edgefl.server_stub.coordinator import Coordinator
-from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.private import Poisson, calibrated, chance
 from edgefl.server_stub.rounds import Plan, Round
 from edgefl.server_stub.selection import Candidate
 from edgefl.server_stub.settings import Settings
-from edgefl.wire import CheckIn, Training
-from tests.server.conftest import MODEL
+from edgefl.wire import Training
+from tests.server.conftest import MODEL, restarting
 from tests.server.test_coordinator import Clock
 
 PRIVATE = {"privacy": "central-dp", "privacy_noise": 1.0, "privacy_quantile": 0.0}
@@ -139,27 +137,8 @@ def test_everybody_has_the_same_chance_whoever_else_there_is():
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def make(request, tmp_path):
     """A function that makes a coordinator on the same storage, and its clock."""
-    database = request.getfixturevalue("postgres")() if request.param == "postgres" else tmp_path / "x.db"
-    clock, kept, opened = Clock(), MemoryStore() if request.param == "memory" else None, []
-
-    def start(**options):
-        for old in opened:
-            old.close()
-        given = {
-            "training": Training.of(density=0.2),
-            "goal": 20,
-            "rounds": 3,
-            "privacy_devices": 40,
-            **options,
-        }
-        opened.append(
-            Coordinator(Settings(MODEL, database, **given), store=kept, clock=clock, entropy=Keystream(b"x"))
-        )
-        return opened[-1], clock
-
-    yield start
-    for one in opened[-1:]:
-        one.close()
+    given = {"goal": 20, "rounds": 3, "privacy_devices": 40, "training": Training.of(density=0.2)}
+    yield from restarting(request, tmp_path, Clock(), given, entropy=Keystream(b"x"))
 
 
 def run_round(server, clock, make_frame, hello, number) -> list[str]:
@@ -263,4 +242,3 @@ def test_noise_needs_enough_to_go_by(options, said):
 def test_the_defaults_are_not_private():
     assert FederationOptions().privacy == "none" and Settings(MODEL, "").poisson() is None
     assert isinstance(Settings(MODEL, "", **PRIVATE).poisson(), Poisson)
-    assert CheckIn("a", "0" * 16, "numpy", 1).device == "a"

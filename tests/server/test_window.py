@@ -16,6 +16,7 @@ from edgefl.server_stub.coordinator import Coordinator
 from edgefl.server_stub.memory import MemoryStore
 from edgefl.server_stub.settings import Settings
 from edgefl.wire import CheckIn, Training
+from tests.server.conftest import restarting
 from tests.server.test_coordinator import Clock
 
 MODEL = Path(__file__).parent.parent / "fixtures" / "mlp.edgefl"
@@ -26,26 +27,14 @@ FLEET = [f"d{i}" for i in range(6)]
 @pytest.fixture(params=["sqlite", "memory", "postgres"])
 def make(request, tmp_path):
     """A function that makes a coordinator on the same storage, and its clock."""
-    database = request.getfixturevalue("postgres")() if request.param == "postgres" else tmp_path / "x.db"
-    clock, kept, opened = Clock(), MemoryStore() if request.param == "memory" else None, []
-
-    def start(**options):
-        for old in opened:
-            old.close()
-        given = {
-            "training": Training.of(density=0.2),
-            "goal": 2,
-            "rounds": 5,
-            "surplus": 0.0,
-            "selection_window_s": 10.0,
-            **options,
-        }
-        settings = Settings(bundle=MODEL, database=database, **given)
-        opened.append(Coordinator(settings, store=kept, clock=clock))
-        return opened[-1], clock
-
-    yield start
-    opened[-1].close()
+    given = {
+        "training": Training.of(density=0.2),
+        "goal": 2,
+        "rounds": 5,
+        "surplus": 0.0,
+        "selection_window_s": 10.0,
+    }
+    yield from restarting(request, tmp_path, Clock(), given)
 
 
 def ask(server, names, examples=10, labels="", engine="numpy 1"):
